@@ -1,0 +1,1 @@
+"""Pictures and labels: sources, splits, preprocessing, decoding into arrays, augmentation and batches."""

@@ -1,0 +1,47 @@
+"""The order of an epoch, its batches, and the next batch prepared while the current one computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from thawlab.randomness import derive
+
+T = TypeVar("T")
+
+
+def epoch_order(seed: int, phase: int, epoch: int, count: int) -> torch.Tensor:
+    """Return the order of an epoch's samples, a function of its arguments alone.
+
+    Returns:
+        int64, a permutation of 0 … count − 1.
+    """
+    generator = torch.Generator().manual_seed(derive(seed, "order", phase, epoch))
+    return torch.randperm(count, generator=generator)
+
+
+def batch_spans(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """Cut an epoch into spans of at most `batch_size`; a last span of one sample joins the one before it.
+
+    BatchNorm cannot be trained on a single value per channel, and a gradient from one sample would be an outlier.
+    """
+    spans = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    if len(spans) > 1 and spans[-1][1] - spans[-1][0] == 1:
+        spans[-2:] = [(spans[-2][0], count)]
+    return spans
+
+
+def prefetched(items: Sequence[T], prepare: Callable[[T], torch.Tensor]) -> Iterator[tuple[T, torch.Tensor]]:
+    """Yield each item with its prepared tensor, preparing the next one in a thread meanwhile."""
+    if not items:
+        return
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(prepare, items[0])
+        for index, item in enumerate(items):
+            ready = future.result()
+            if index + 1 < len(items):
+                future = pool.submit(prepare, items[index + 1])
+            yield item, ready

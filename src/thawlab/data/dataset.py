@@ -1,0 +1,216 @@
+"""The dataset that training reads: pictures decoded once into uint8 rows, splits, and a fingerprint of the content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+from thawlab import progress
+from thawlab.data.decode import BadPictureError, decode
+from thawlab.data.listing import ArrayPictures, Indices, Labels, Listing
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.rowstore import RowStore
+from thawlab.data.sources import cache_root, open_source
+from thawlab.data.splits import Splits, absent_classes, make_splits
+from thawlab.errors import ThawlabError
+from thawlab.recipe import Recipe
+
+_CHUNK = 256
+# Above this share of bad pictures something is wrong with the source, not with single files.
+_MAX_BAD_SHARE = 0.5
+R = TypeVar("R")
+
+
+@final
+@dataclass(frozen=True)
+class Dataset:
+    """Decoded pictures with labels and splits.
+
+    Attributes:
+        name: of the source.
+        classes: class names; a label is an index into them.
+        ids: a unique name per picture.
+        labels: int64 per picture.
+        images: uint8, n × size × size × 3, in memory or memory-mapped; only rows of `splits` are valid.
+        splits: disjoint indices for train, val and test.
+        fingerprint: SHA-256 over classes, ids, labels, splits of the source and the content of every picture.
+        geometry: the key of the preprocessing that made `images`.
+        quarantined: (id, reason) of pictures that could not be decoded; they are in no split.
+        ignored: (path, reason) of files that are no pictures of a class.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: Labels
+    images: npt.NDArray[np.uint8]
+    splits: Splits
+    fingerprint: str
+    geometry: str
+    quarantined: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
+
+    def indices(self, split: str) -> Indices:
+        """Return the indices of a split."""
+        chosen: Indices = getattr(self.splits, split)
+        return chosen
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `data.json` holds: fingerprint, classes, sizes of splits and classes, and what was left out."""
+        counts = {
+            split: np.bincount(self.labels[self.indices(split)], minlength=len(self.classes)).tolist()
+            for split in ("train", "val", "test")
+        }
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "classes": list(self.classes),
+            "n": {split: int(sum(values)) for split, values in counts.items()},
+            "per_class": counts,
+            "geometry": self.geometry,
+            "quarantined": {"count": len(self.quarantined), "files": [{"id": i, "reason": r} for i, r in self.quarantined]},
+            "ignored": {"count": len(self.ignored), "files": [{"id": i, "reason": r} for i, r in self.ignored[:1000]]},
+        }
+
+
+def _in_chunks(indices: Indices, work: Callable[[int], R], workers: int | None, label: str) -> list[R]:
+    """Apply `work` to every index on several threads, in order, with progress."""
+    results: list[R] = []
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, progress.task(label, len(indices)) as advance:
+        for start in range(0, len(indices), _CHUNK):
+            chunk = indices[start : start + _CHUNK].tolist()
+            results.extend(pool.map(work, chunk))
+            advance(len(chunk))
+    return results
+
+
+def fingerprint(listing: Listing, workers: int | None = None) -> str:
+    """Return the SHA-256 of a listing's classes, ids, labels, splits and the content of its pictures."""
+    header = [listing.classes, listing.ids, listing.labels.tolist(), listing.splits.tolist()]
+    digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
+    if isinstance(listing.pictures, ArrayPictures):
+        digest.update(np.ascontiguousarray(listing.pictures.array).data)
+        return digest.hexdigest()
+
+    def hash_one(index: int) -> bytes:
+        try:
+            content = listing.pictures.read(index)
+        except OSError:
+            return b"unreadable"
+        return hashlib.sha256(content).digest()
+
+    for one in _in_chunks(np.arange(len(listing)), hash_one, workers, "reading"):
+        digest.update(one)
+    return digest.hexdigest()
+
+
+def _decode_rows(
+    listing: Listing, indices: Indices, preprocessing: Preprocessing, folder: Path, workers: int | None
+) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
+    """Return all rows as an array of which `indices` are valid, and the reasons of those that could not be decoded."""
+    size = preprocessing.size
+    if isinstance(listing.pictures, ArrayPictures) and listing.pictures.array.shape[1:] == (size, size, 3) and (
+        preprocessing.resize != "crop" or preprocessing.crop_pct == 1.0
+    ):
+        return listing.pictures.array, {}
+    store = RowStore(folder, len(listing), (size, size, 3), np.uint8)
+    bad_file = folder / "bad.json"
+
+    def decode_one(index: int) -> npt.NDArray[np.uint8] | str:
+        try:
+            return decode(listing.pictures.read(index), preprocessing)
+        except BadPictureError as error:
+            return str(error)
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+
+    with store.filling():
+        bad: dict[int, str] = {}
+        if bad_file.is_file():
+            bad = {int(key): reason for key, reason in json.loads(bad_file.read_text(encoding="utf-8")).items()}
+        missing = store.missing(indices)
+        missing = missing[~np.isin(missing, list(bad))] if bad else missing
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool, progress.task("decoding", len(missing)) as advance:
+            for start in range(0, len(missing), _CHUNK):
+                chunk = missing[start : start + _CHUNK]
+                rows = list(pool.map(decode_one, chunk.tolist()))
+                good = [k for k, row in enumerate(rows) if not isinstance(row, str)]
+                bad.update({int(chunk[k]): row for k, row in enumerate(rows) if isinstance(row, str)})
+                if good:
+                    store.write(chunk[good], np.stack([rows[k] for k in good]))  # type: ignore[arg-type]
+                advance(len(chunk))
+        if len(missing):
+            bad_file.write_text(json.dumps(bad, ensure_ascii=False), encoding="utf-8")
+            store.commit(missing[~np.isin(missing, list(bad))] if bad else missing)
+    return store.array(), {index: bad[index] for index in indices.tolist() if index in bad}
+
+
+def _without(indices: Indices, bad: Sequence[int]) -> Indices:
+    return indices[~np.isin(indices, bad)] if len(bad) else indices
+
+
+def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
+    """Open a recipe's source, split it, and decode what the splits need.
+
+    Decoded pictures are kept in the cache folder by content, so that no epoch and no later run decodes them again.
+
+    Raises:
+        UsageError: if the source or its classes are wrong; said before anything is decoded.
+        ThawlabError: if too many pictures are bad, or the cache cannot be written.
+    """
+    data, system = recipe.data, recipe.system
+    listing = open_source(data.source, system.data_dir)
+    splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test)
+    identity = fingerprint(listing, system.workers)
+    needed = np.sort(np.concatenate([splits.train, splits.val, splits.test]))
+    cache = Path(system.cache_dir) if system.cache_dir else cache_root()
+    key = hashlib.sha256(f"{identity}/{preprocessing.geometry}/Pillow {PIL.__version__}".encode()).hexdigest()[:32]
+    images, bad = _decode_rows(listing, needed, preprocessing, cache / "decoded" / key, system.workers)
+    quarantined = tuple((listing.ids[index], reason) for index, reason in sorted(bad.items()))
+    if len(bad) > _MAX_BAD_SHARE * len(needed):
+        first = quarantined[0]
+        raise ThawlabError(f"{data.source}: {len(bad)} of {len(needed)} pictures cannot be decoded, the first is {first[0]} ({first[1]})")
+    dataset = Dataset(
+        name=listing.name,
+        classes=listing.classes,
+        ids=listing.ids,
+        labels=listing.labels,
+        images=images,
+        splits=Splits(*(_without(part, list(bad)) for part in (splits.train, splits.val, splits.test))),
+        fingerprint=identity,
+        geometry=preprocessing.geometry,
+        quarantined=quarantined,
+        ignored=listing.ignored,
+    )
+    missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
+    if missing:
+        raise ThawlabError(f"{data.source}: no training picture of '{missing[0]}' can be decoded; add some or remove the class")
+    return dataset
+
+
+def warnings_before_training(dataset: Dataset) -> list[str]:
+    """Return what should be said about the data before training starts, a line each."""
+    lines = [f"{identifier} is left out: {reason}" for identifier, reason in dataset.quarantined[:5]]
+    if len(dataset.quarantined) > 5:
+        lines.append(f"… and {len(dataset.quarantined) - 5} more pictures are left out; data.json lists them all")
+    if dataset.ignored:
+        path, reason = dataset.ignored[0]
+        lines.append(f"{len(dataset.ignored)} files are ignored, the first is {path} ({reason})")
+    for split in ("val", "test"):
+        indices = dataset.indices(split)
+        missing = absent_classes(indices, dataset.labels, dataset.classes)
+        if len(indices) and missing:
+            lines.append(f"the {split} split has no picture of {len(missing)} classes, the first is '{missing[0]}'; their scores are not measured")
+        elif not len(indices):
+            lines.append(f"the {split} split is empty")
+    return lines

@@ -1,0 +1,84 @@
+"""From a picture's bytes to uint8 RGB at working size; what cannot be decoded is named with its reason."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from thawlab.data.listing import Picture
+from thawlab.data.preprocessing import Preprocessing
+
+# A picture of more pixels than this is refused: decoding it could exhaust the memory.
+MAX_PIXELS = 200_000_000
+
+
+class BadPictureError(Exception):
+    """A picture that cannot be used; the message is the reason."""
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB: 16-bit values are scaled, transparency is laid on white, grey is repeated."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
+        return Image.fromarray(_scale_deep(np.asarray(image))).convert("RGB")
+    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        ground = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_deep(values: np.ndarray) -> Picture:
+    """Bring grey values of more than 8 bits to a byte; 16 bits are assumed where the file does not say."""
+    numbers = np.nan_to_num(values.astype(np.float64))
+    top = float(numbers.max(initial=0.0))
+    full = 1.0 if top <= 1.0 and values.dtype.kind == "f" else 255.0 if top <= 255 and values.dtype.kind == "f" else 65535.0
+    scaled: Picture = np.clip(np.rint(numbers * (255.0 / full)), 0, 255).astype(np.uint8)
+    return scaled
+
+
+def decode(content: bytes | Picture, preprocessing: Preprocessing) -> Picture:
+    """Decode a picture and bring it to working size.
+
+    The orientation that a camera noted is applied; of an animation the first frame is taken. The format is judged by the
+    content, never by the file's name.
+
+    Args:
+        content: an encoded file, or uint8 pixels (height × width × 3).
+        preprocessing: says the size and how to reach it.
+
+    Returns:
+        uint8, size × size × 3.
+
+    Raises:
+        BadPictureError: if the picture is empty, truncated, of no known format, or too large.
+    """
+    if isinstance(content, np.ndarray):
+        return preprocessing.fit(Image.fromarray(content))
+    if not content:
+        raise BadPictureError("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures; the limit below is ours
+            with Image.open(io.BytesIO(content)) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise BadPictureError(f"too large: {width}×{height} pixels")
+                draft = preprocessing.draft_size(width, height)
+                if draft and image.mode in {"RGB", "L"}:
+                    image.draft(None, draft)
+                upright = ImageOps.exif_transpose(image)
+                return preprocessing.fit(to_rgb(upright))
+    except UnidentifiedImageError:
+        raise BadPictureError("not a picture of a known format") from None
+    except (Image.DecompressionBombError, MemoryError):
+        raise BadPictureError("too large to decode") from None
+    except BadPictureError:
+        raise
+    except Exception as error:  # decoders raise many kinds on damaged data; all of them mean the same to the user
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadPictureError(f"damaged: {reason}") from None

@@ -1,0 +1,297 @@
+"""Sources that are paths: a folder, a zip or tar archive, a folder of Parquet files, a CSV manifest."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from thawlab.data.layout import (
+    SPLIT_NAMES,
+    Placed,
+    class_names,
+    has_picture_extension,
+    is_litter,
+    looks_like_picture,
+    place_files,
+)
+from thawlab.data.listing import BytesPictures, FilePictures, Listing, Pictures, TarPictures, ZipPictures
+from thawlab.errors import UsageError, listed
+
+_COLUMNS = {
+    "path": ("path", "file", "filename", "file_name", "image", "img"),
+    "label": ("label", "class", "category", "target", "class_name"),
+    "split": ("split", "set", "subset", "fold"),
+}
+
+
+def open_path(path: Path) -> Listing:
+    """List the pictures of a folder, archive, Parquet folder or CSV manifest.
+
+    Raises:
+        UsageError: if the path is none of these, or holds no usable pictures.
+    """
+    if path.is_dir():
+        return _open_parquet(path) if _parquet_files(path) else _open_folder(path)
+    suffixes = "".join(path.suffixes[-2:]).lower()
+    if path.suffix.lower() == ".csv":
+        return _open_csv(path)
+    if path.suffix.lower() == ".parquet":
+        return _open_parquet(path)
+    if path.suffix.lower() == ".zip":
+        return _open_zip(path)
+    if path.suffix.lower() == ".tar" or suffixes in {".tar.gz", ".tar.xz", ".tar.bz2"} or path.suffix.lower() == ".tgz":
+        return _open_tar(path)
+    raise UsageError(f"{path}: not a source of pictures; give a folder, .zip, .tar, .parquet or .csv")
+
+
+def _from_placed(
+    name: str, origin: str, paths: Sequence[str], ignored: list[tuple[str, str]], read: Callable[[Sequence[str]], Pictures]
+) -> Listing:
+    """Make a listing of files whose paths tell class and split."""
+    placed, homeless = place_files(paths, origin)
+    classes = class_names(placed, origin)
+    label_of = {label: index for index, label in enumerate(classes)}
+    names = [item.path for item in placed]
+    return Listing(
+        name=name,
+        classes=classes,
+        ids=tuple(names),
+        labels=np.array([label_of[item.label] for item in placed], dtype=np.int64),
+        splits=np.array([item.split for item in placed]),
+        pictures=read(names),
+        ignored=tuple(ignored + homeless),
+    )
+
+
+def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Part pictures from other files; a file without a picture's extension is judged by its first bytes."""
+    pictures, ignored = [], []
+    for path in paths:
+        if is_litter(path):
+            continue
+        if has_picture_extension(path) or looks_like_picture(head_of(path)):
+            pictures.append(path)
+        else:
+            ignored.append((path, "is not a picture"))
+    return pictures, ignored
+
+
+def _open_folder(root: Path) -> Listing:
+    paths: list[str] = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders.sort()
+        relative = Path(folder).relative_to(root)
+        if len(relative.parts) > 32:
+            raise UsageError(f"{folder}: folders are nested too deeply; does a symbolic link lead in a circle?")
+        paths.extend((relative / name).as_posix() for name in names)
+
+    def head_of(path: str) -> bytes:
+        try:
+            with (root / path).open("rb") as file:
+                return file.read(16)
+        except OSError:
+            return b""
+
+    _refuse_empty_classes(root)
+    pictures, ignored = _sift(sorted(paths), head_of)
+    return _from_placed(
+        root.resolve().name, str(root), pictures, ignored, lambda names: FilePictures(tuple(root / name for name in names))
+    )
+
+
+def _refuse_empty_classes(root: Path) -> None:
+    """Refuse a class folder without any file: a class nobody can learn is more likely a mistake than a wish.
+
+    Raises:
+        UsageError: naming the first empty folder.
+    """
+    for folder, folders, names in os.walk(root):
+        if not folders and not [name for name in names if not is_litter(name)] and Path(folder) != root and not is_litter(Path(folder).name):
+            raise UsageError(f"{folder}: this class folder is empty; put pictures into it or remove it")
+
+
+def _open_zip(path: Path) -> Listing:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = sorted(info.filename for info in archive.infolist() if not info.is_dir())
+
+            def head_of(member: str) -> bytes:
+                with archive.open(member) as file:
+                    return file.read(16)
+
+            pictures, ignored = _sift(members, head_of)
+    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+        raise UsageError(f"{path}: cannot be read as a zip archive: {error}") from None
+    return _from_placed(path.stem, str(path), pictures, ignored, lambda names: ZipPictures(path, tuple(names)))
+
+
+def _open_tar(path: Path) -> Listing:
+    """List a tar archive; a compressed one is read into memory once, since it has no random access."""
+    places: dict[str, tuple[int, int]] = {}
+    contents: dict[str, bytes] = {}
+    heads: dict[str, bytes] = {}
+    compressed = path.suffix.lower() != ".tar"
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                if not member.isreg():
+                    continue
+                name = PurePosixPath(member.name).as_posix()
+                file = archive.extractfile(member)
+                assert file is not None
+                content = file.read() if compressed else file.read(16)
+                heads[name] = content[:16]
+                places[name] = (member.offset_data, member.size)
+                if compressed:
+                    contents[name] = content
+    except (tarfile.TarError, OSError, EOFError, gzip.BadGzipFile) as error:
+        raise UsageError(f"{path}: cannot be read as a tar archive: {error}") from None
+    pictures, ignored = _sift(sorted(places), heads.__getitem__)
+    name = path.name.split(".")[0]
+
+    def read(names: Sequence[str]) -> Pictures:
+        if compressed:
+            return BytesPictures([contents[name] for name in names])
+        return TarPictures(path, tuple(places[name] for name in names))
+
+    return _from_placed(name, str(path), pictures, ignored, read)
+
+
+def _pick_column(columns: Sequence[str], role: str) -> str | None:
+    lowered = {column.strip().lower(): column for column in columns}
+    return next((lowered[name] for name in _COLUMNS[role] if name in lowered), None)
+
+
+def _open_csv(path: Path) -> Listing:
+    """List a CSV with the columns path, label and, optionally, split; paths are relative to the CSV's folder."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as CSV: {error}") from None
+    path_column, label_column, split_column = (_pick_column(columns, role) for role in ("path", "label", "split"))
+    if path_column is None or label_column is None:
+        raise UsageError(f"{path}: needs the columns 'path' and 'label'; found {listed(columns) or 'none'}")
+    placed, seen = [], set()
+    for number, row in enumerate(rows, start=2):
+        name, label = (row[path_column] or "").strip(), (row[label_column] or "").strip()
+        split = (row.get(split_column) or "").strip().lower() if split_column else "train"
+        if not name or not label:
+            raise UsageError(f"{path}, line {number}: the path or the label is empty")
+        if split not in SPLIT_NAMES:
+            raise UsageError(f"{path}, line {number}: '{split}' is not a split; write train, val or test")
+        if name in seen:
+            raise UsageError(f"{path}, line {number}: '{name}' is listed twice")
+        seen.add(name)
+        placed.append(Placed(name, label, SPLIT_NAMES[split]))
+    if not placed:
+        raise UsageError(f"{path}: lists no pictures")
+    classes = class_names(placed, str(path))
+    label_of = {label: index for index, label in enumerate(classes)}
+    return Listing(
+        name=path.stem,
+        classes=classes,
+        ids=tuple(item.path for item in placed),
+        labels=np.array([label_of[item.label] for item in placed], dtype=np.int64),
+        splits=np.array([item.split for item in placed]),
+        pictures=FilePictures(tuple(path.parent / item.path for item in placed)),
+    )
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
+
+
+def _split_of_file(file: Path) -> str:
+    """Read the split from a file's name as Hugging Face's data sets write it (`train-00000-of-00006.parquet`)."""
+    word = file.stem.split("-")[0].split("_")[0].lower()
+    return SPLIT_NAMES.get(word, "train")
+
+
+def _open_parquet(path: Path) -> Listing:
+    """List Parquet files with a column of encoded pictures and one of class labels."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = [path] if path.is_file() else _parquet_files(path)
+    tables, splits = [], []
+    for file in files:
+        try:
+            tables.append(pq.read_table(file))
+        except (pa.ArrowException, OSError) as error:
+            raise UsageError(f"{file}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        splits.extend([_split_of_file(file)] * tables[-1].num_rows)
+    schema = tables[0].schema
+    picture_column, label_column = _parquet_columns(schema, files[0])
+    contents: list[bytes] = []
+    names: list[str] = []
+    labels: list[Any] = []
+    for file, table in zip(files, tables, strict=True):
+        if picture_column not in table.column_names or label_column not in table.column_names:
+            raise UsageError(f"{file}: lacks the columns '{picture_column}' and '{label_column}' that {files[0].name} has")
+        column = table.column(picture_column).combine_chunks()
+        contents.extend(value or b"" for value in column.field("bytes").to_pylist())
+        inner = column.field("path").to_pylist() if "path" in {f.name for f in column.type} else [None] * len(column)
+        names.extend(f"{_split_of_file(file)}/{name or index}" for index, name in enumerate(inner))
+        labels.extend(table.column(label_column).to_pylist())
+    classes, numbers = _parquet_classes(schema, label_column, labels, path)
+    return Listing(
+        name=path.resolve().stem,
+        classes=classes,
+        ids=_unique(names),
+        labels=np.array(numbers, dtype=np.int64),
+        splits=np.array(splits),
+        pictures=BytesPictures(contents),
+    )
+
+
+def _parquet_columns(schema: Any, file: Path) -> tuple[str, str]:
+    import pyarrow as pa
+
+    structs = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type}]
+    if not structs:
+        raise UsageError(f"{file}: has no column of encoded pictures (a struct with 'bytes'); its columns: {listed(schema.names)}")
+    names = [name for name in schema.names if name not in structs]
+    label = _pick_column(names, "label") or next((n for n in ("fine_label", "labels") if n in names), None)
+    if label is None:
+        raise UsageError(f"{file}: has no 'label' column; its columns: {listed(schema.names)}")
+    return structs[0], label
+
+
+def _parquet_classes(schema: Any, column: str, labels: list[Any], path: Path) -> tuple[tuple[str, ...], list[int]]:
+    """Return class names and numeric labels; the names come from Hugging Face's metadata where it is there."""
+    if any(label is None for label in labels):
+        raise UsageError(f"{path}: row {labels.index(None)} has no label")
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    names = metadata.get("info", {}).get("features", {}).get(column, {}).get("names")
+    if all(isinstance(label, str) for label in labels):
+        classes = tuple(sorted(set(labels)))
+        number_of = {name: index for index, name in enumerate(classes)}
+        return classes, [number_of[label] for label in labels]
+    if not all(isinstance(label, int) and label >= 0 for label in labels):
+        raise UsageError(f"{path}: the column '{column}' must hold class numbers or class names")
+    count = len(names) if names else max(labels) + 1
+    if max(labels) >= count:
+        raise UsageError(f"{path}: the label {max(labels)} has no name among the {count} classes of the metadata")
+    return tuple(names or map(str, range(count))), labels
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    """Make names unique by numbering the repeated ones."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return tuple(result)

@@ -1,0 +1,123 @@
+"""Which class and split a file belongs to, from its path alone; one rule for folders, zip and tar archives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import final
+
+from thawlab.data.listing import Split
+from thawlab.errors import UsageError
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+EXTENSIONS = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .ico .tga".split())
+_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+@final
+@dataclass(frozen=True)
+class Placed:
+    """A file with the class and the split that its path gives it."""
+
+    path: str
+    label: str
+    split: Split
+
+
+def is_litter(path: str) -> bool:
+    """Say whether a path is hidden or one of the files that operating systems leave behind."""
+    return any(part.startswith(".") or part.lower() in _LITTER for part in PurePosixPath(path).parts)
+
+
+def has_picture_extension(path: str) -> bool:
+    """Say whether the file's name claims to be a picture."""
+    return PurePosixPath(path).suffix.lower() in EXTENSIONS
+
+
+def looks_like_picture(head: bytes) -> bool:
+    """Say whether a file starts like one of the common picture formats, whatever its name claims."""
+    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _common_top(parts: Sequence[tuple[str, ...]]) -> int:
+    """Return how many leading folders all files share without losing the class folder.
+
+    An archive often has one extra folder on top (Kaggle's have). A single top folder is skipped while it is no split's name
+    and holds folders itself; pictures that lie beside those folders then belong to no class.
+    """
+    depth = 0
+    while True:
+        tops = {path[depth].lower() for path in parts if len(path) > depth + 1}
+        below = {path[depth + 1] for path in parts if len(path) > depth + 2}
+        if len(tops) != 1 or not below or tops & SPLIT_NAMES.keys():
+            return depth
+        depth += 1
+
+
+def place_files(paths: Iterable[str], origin: str) -> tuple[list[Placed], list[tuple[str, str]]]:
+    """Give each file its class and split.
+
+    Recognised are a folder per class, the same under `train`, `val`, `test` (also `Training`, `Validation`, `Test`, in any
+    case), and either of these inside one extra folder. Pictures may lie deeper than the class folder.
+
+    Args:
+        paths: of pictures, relative to the source, with forward slashes.
+        origin: the source's name, for messages.
+
+    Returns:
+        The placed files in sorted order, and the files that belong to no class, with the reason.
+
+    Raises:
+        UsageError: if no class folder is found.
+    """
+    parts = sorted(tuple(PurePosixPath(path).parts) for path in paths)
+    if not parts:
+        raise UsageError(f"{origin}: no pictures found; expected a folder per class, for example {origin}/cat/1.jpg")
+    depth = _common_top(parts)
+    folders = {path[depth].lower() for path in parts if len(path) > depth + 1}
+    has_splits = any(SPLIT_NAMES.get(folder) == "train" for folder in folders)
+    placed, ignored = [], []
+    for path in parts:
+        name, rest = "/".join(path), path[depth:]
+        split: Split = "train"
+        if has_splits and len(rest) > 1:
+            if rest[0].lower() not in SPLIT_NAMES:
+                ignored.append((name, "lies beside the train folder"))
+                continue
+            split, rest = SPLIT_NAMES[rest[0].lower()], rest[1:]
+        if len(rest) < 2:
+            ignored.append((name, "lies in no class folder"))
+            continue
+        placed.append(Placed(name, rest[0], split))
+    if not placed:
+        raise UsageError(f"{origin}: pictures lie in no class folder; expected a folder per class, for example {origin}/cat/1.jpg")
+    return placed, ignored
+
+
+def class_names(placed: Sequence[Placed], origin: str) -> tuple[str, ...]:
+    """Return the class names, sorted, after checking that the splits agree on them.
+
+    Raises:
+        UsageError: if a class occurs outside the training split only: the model could never predict it.
+    """
+    by_split: dict[str, set[str]] = defaultdict(set)
+    for item in placed:
+        by_split[item.split].add(item.label)
+    classes = sorted(by_split["train"] or set().union(*by_split.values()))
+    for split, names in by_split.items():
+        extra = sorted(names - set(classes))
+        if extra:
+            raise UsageError(f"{origin}: the {split} split has the class '{extra[0]}' that the train split lacks; rename or remove it")
+    return tuple(classes)

@@ -1,0 +1,108 @@
+"""The one way from a picture to the network's input, used in training, evaluation, prediction and every export."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from thawlab.data.listing import Picture
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# A JPEG may be decoded at a half, quarter or eighth of its size; this much more than the target must remain for the resampling.
+_DRAFT_GAP = 2.0
+
+
+class Preprocessing(BaseModel):
+    """How a picture becomes the network's input.
+
+    Attributes:
+        size: side of the square input in pixels.
+        resize: "upsample" scales the short side to `size` and centre-crops what is left of the long side; "crop" first
+            takes the central part that the weights' own evaluation takes (`crop_pct`); "pad" never enlarges: it scales
+            the long side down where needed and fills the rest with the mean colour.
+        crop_pct: the fraction of the short side that "crop" keeps.
+        interpolation: of the scaling; scaling down is anti-aliased.
+        mean: per channel, in [0, 1], subtracted after division by 255.
+        std: per channel, in [0, 1], divided by.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(ge=1)
+    resize: Literal["upsample", "pad", "crop"] = "upsample"
+    crop_pct: float = Field(default=1.0, gt=0, le=1)
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def geometry(self) -> str:
+        """A key for everything that happens before normalisation; equal keys give equal uint8 arrays."""
+        fill = f"-{self._fill()}" if self.resize == "pad" else ""
+        crop = f"-{self.crop_pct}" if self.resize == "crop" else ""
+        return f"{self.size}-{self.resize}{crop}-{self.interpolation}{fill}"
+
+    def _fill(self) -> tuple[int, int, int]:
+        red, green, blue = (round(255 * value) for value in self.mean)
+        return red, green, blue
+
+    def draft_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """Return the least size that a JPEG of `width` × `height` may be decoded at, or None for its own."""
+        side = max(width, height) if self.resize == "pad" else min(width, height) * (self.crop_pct if self.resize == "crop" else 1)
+        scale = self.size * _DRAFT_GAP / side
+        return (int(width * scale), int(height * scale)) if scale < 1 else None
+
+    def fit(self, image: Image.Image) -> Picture:
+        """Bring an RGB image to the input's size.
+
+        Args:
+            image: in mode RGB, of any size.
+
+        Returns:
+            uint8, size × size × 3.
+        """
+        width, height = image.size
+        resample = _RESAMPLING[self.interpolation]
+        if self.resize == "pad":
+            scale = min(1.0, self.size / max(width, height))
+            inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+            canvas = Image.new("RGB", (self.size, self.size), self._fill())
+            scaled = image if inner == image.size else image.resize(inner, resample)
+            canvas.paste(scaled, ((self.size - inner[0]) // 2, (self.size - inner[1]) // 2))
+            return np.asarray(canvas)
+        side = min(width, height) * (self.crop_pct if self.resize == "crop" else 1.0)
+        left, top = (width - side) / 2, (height - side) / 2
+        if (width, height, side) == (self.size, self.size, self.size):
+            return np.asarray(image)
+        return np.asarray(image.resize((self.size, self.size), resample, box=(left, top, left + side, top + side)))
+
+    def normalize(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Turn pictures into the network's input values.
+
+        Args:
+            pictures: n × 3 × size × size; uint8, or float in [0, 255] after augmentation.
+
+        Returns:
+            float32 of the same shape and memory format: (picture / 255 − mean) / std.
+        """
+        mean = torch.tensor(self.mean, dtype=torch.float64)
+        std = torch.tensor(self.std, dtype=torch.float64)
+        scale = (1 / (255 * std)).float().view(1, 3, 1, 1).to(pictures.device)
+        shift = (-mean / std).float().view(1, 3, 1, 1).to(pictures.device)
+        return pictures.float() * scale + shift
+
+
+def to_tensor(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Return n × size × size × 3 pictures as an n × 3 × size × size tensor in channels-last memory, without a copy."""
+    tensor = torch.from_numpy(pictures) if isinstance(pictures, np.ndarray) else pictures
+    return tensor.permute(0, 3, 1, 2)

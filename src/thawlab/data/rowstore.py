@@ -1,0 +1,110 @@
+"""A file of equally shaped rows that is filled little by little and shared between runs: decoded pictures, features.
+
+Rows are keyed by sample, the file by the content of everything that determines its rows. A row is valid once its mark is
+set, and marks are written only after the rows are on the disk; a crash loses work, never correctness. Rows are written with
+`pwrite`, since a full disk must raise an error rather than a bus error, and read through a memory map.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from thawlab.data.listing import Indices
+from thawlab.errors import ThawlabError
+
+
+@final
+class RowStore:
+    """Rows of one shape and type on disk.
+
+    Args:
+        folder: of the store; made if needed.
+        rows: how many samples there are.
+        shape: of one row.
+        dtype: of the values.
+    """
+
+    def __init__(self, folder: Path, rows: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self.folder, self.rows, self.shape, self.dtype = folder, rows, shape, np.dtype(dtype)
+        self._row_bytes = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._data_file.open("ab") as file:
+                file.truncate(rows * self._row_bytes)  # sparse: unwritten rows take no room
+        except OSError as error:
+            raise self._refusal(error) from None
+
+    @property
+    def _data_file(self) -> Path:
+        return self.folder / "rows.bin"
+
+    @property
+    def _mark_file(self) -> Path:
+        return self.folder / "marks.bin"
+
+    def _refusal(self, error: OSError) -> ThawlabError:
+        return ThawlabError(f"{self.folder}: the cache cannot be written: {error.strerror}; make room, or choose another place with --cache-dir")
+
+    def marks(self) -> npt.NDArray[np.bool_]:
+        """Return which rows are valid."""
+        try:
+            marks = np.frombuffer(self._mark_file.read_bytes(), dtype=np.bool_)
+        except FileNotFoundError:
+            return np.zeros(self.rows, dtype=np.bool_)
+        return marks if len(marks) == self.rows else np.zeros(self.rows, dtype=np.bool_)
+
+    def missing(self, indices: Indices) -> Indices:
+        """Return those of the indices whose rows are not there yet."""
+        return indices[~self.marks()[indices]]
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Hold the store's lock, so that two processes do not compute the same rows."""
+        with (self.folder / ".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def write(self, indices: Indices, rows: npt.NDArray[Any]) -> None:
+        """Write rows; they count only after `commit`.
+
+        Raises:
+            ThawlabError: if the disk does not take them.
+        """
+        values = np.ascontiguousarray(rows, dtype=self.dtype)
+        try:
+            descriptor = os.open(self._data_file, os.O_WRONLY)
+            try:
+                for index, row in zip(indices.tolist(), values, strict=True):
+                    os.pwrite(descriptor, row.data, index * self._row_bytes)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._refusal(error) from None
+
+    def commit(self, indices: Indices) -> None:
+        """Make rows that were written valid, after syncing them to the disk."""
+        temporary = self.folder / f".marks.{os.getpid()}.tmp"
+        marks = self.marks().copy()
+        marks[indices] = True
+        try:
+            descriptor = os.open(self._data_file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            temporary.write_bytes(marks.tobytes())
+            temporary.replace(self._mark_file)
+        except OSError as error:
+            raise self._refusal(error) from None
+
+    def array(self) -> npt.NDArray[Any]:
+        """Return all rows as a memory map, `rows` × `shape`; writing to it changes no file."""
+        return np.memmap(self._data_file, dtype=self.dtype, mode="c", shape=(self.rows, *self.shape))

@@ -1,0 +1,182 @@
+"""Named data sets, and the one function that opens a source by name or path."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thawlab.data.files import open_path
+from thawlab.data.listing import ArrayPictures, Listing
+from thawlab.data.shapes import SHAPES, draw_shapes
+from thawlab.errors import ThawlabError, UsageError, listed, nearest
+from thawlab.registry import Registry
+
+# A factory is given what follows the name's colon ("shapes:500x64") and the folder where data sets are kept.
+Source = Callable[[str, Path], Listing]
+datasets: Registry[Source] = Registry("data set")
+
+
+def cache_root() -> Path:
+    """Return the folder for everything that can be made again: `$THAWLAB_CACHE`, or else the user's cache folder."""
+    chosen = os.environ.get("THAWLAB_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(chosen) if chosen else base / "thawlab"
+
+
+def open_source(source: str, data_dir: str | None = None) -> Listing:
+    """List the pictures of a named data set or a path.
+
+    Args:
+        source: a name (`cifar10`, `shapes:500x64`) or a path (folder, zip, tar, Parquet, CSV).
+        data_dir: the folder with a copy at hand; for a name only. Downloads go there too.
+
+    Raises:
+        UsageError: if the source is neither; the message gives the nearest name.
+        ThawlabError: if a download is needed and fails; the message gives the offline ways.
+    """
+    name, _, argument = source.partition(":")
+    if name in datasets:
+        return datasets.get(name)(argument, Path(data_dir).expanduser() if data_dir else cache_root() / "data")
+    path = Path(source).expanduser()
+    if path.exists():
+        return open_path(path)
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = nearest(source, datasets.names()) or nearest(path.name, siblings)
+    raise UsageError(f"data.source: '{source}' is neither a data set nor a path{hint or f' (data sets: {listed(datasets)})'}")
+
+
+def _no_argument(name: str, argument: str) -> None:
+    if argument:
+        raise UsageError(f"data.source: '{name}' takes nothing after a colon, but '{argument}' was given")
+
+
+def _from_torchvision(name: str, build: Callable[..., Any], data_dir: Path, where: str) -> tuple[Any, Any]:
+    """Return the training and test sets of a torchvision class, downloading what is not at hand.
+
+    torchvision verifies the archive's checksum before anything is read.
+    """
+    try:
+        with contextlib.suppress(RuntimeError):
+            return tuple(build(str(data_dir), train=train, download=False) for train in (True, False))  # type: ignore[return-value]
+        logging.getLogger(__name__).info("downloading %s from %s", name, where)
+        with contextlib.redirect_stdout(io.StringIO()):
+            return tuple(build(str(data_dir), train=train, download=True) for train in (True, False))  # type: ignore[return-value]
+    except (OSError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ThawlabError(
+            f"{name}: could not be fetched from {where} ({reason}); "
+            f"put a copy into a folder and name it with --data-dir, or give a folder of pictures as the source"
+        ) from None
+
+
+def _arrays(name: str, classes: list[str], train: tuple[Any, Any], test: tuple[Any, Any]) -> Listing:
+    """Make a listing of two pairs (pictures, labels) of arrays."""
+    pictures = np.concatenate([np.asarray(train[0]), np.asarray(test[0])])
+    if pictures.ndim == 3:
+        pictures = np.repeat(pictures[..., None], 3, axis=-1)
+    counts = (len(train[1]), len(test[1]))
+    return Listing(
+        name=name,
+        classes=tuple(classes),
+        ids=tuple(f"{split}/{index:05d}" for split, n in zip(("train", "test"), counts, strict=True) for index in range(n)),
+        labels=np.concatenate([np.asarray(train[1]), np.asarray(test[1])]).astype(np.int64),
+        splits=np.repeat(np.array(["train", "test"]), counts),
+        pictures=ArrayPictures(pictures),
+    )
+
+
+def _cifar(name: str, class_name: str, data_dir: Path) -> Listing:
+    import torchvision
+
+    if data_dir.is_dir() and any(data_dir.glob("*.parquet")):
+        return open_path(data_dir)
+    build = getattr(torchvision.datasets, class_name)
+    train, test = _from_torchvision(name, build, data_dir, build.url)
+    return _arrays(name, train.classes, (train.data, train.targets), (test.data, test.targets))
+
+
+@datasets.register("cifar10")
+def cifar10(argument: str, data_dir: Path) -> Listing:
+    """CIFAR-10: 50,000 + 10,000 colour pictures of 32×32 in 10 classes (Krizhevsky 2009)."""
+    _no_argument("cifar10", argument)
+    return _cifar("cifar10", "CIFAR10", data_dir)
+
+
+@datasets.register("cifar100")
+def cifar100(argument: str, data_dir: Path) -> Listing:
+    """CIFAR-100: 50,000 + 10,000 colour pictures of 32×32 in 100 classes (Krizhevsky 2009)."""
+    _no_argument("cifar100", argument)
+    return _cifar("cifar100", "CIFAR100", data_dir)
+
+
+@datasets.register("fashion-mnist")
+def fashion_mnist(argument: str, data_dir: Path) -> Listing:
+    """Fashion-MNIST: 60,000 + 10,000 grey pictures of 28×28 in 10 classes (Xiao et al. 2017)."""
+    import torchvision
+
+    _no_argument("fashion-mnist", argument)
+    build = torchvision.datasets.FashionMNIST
+    train, test = _from_torchvision("fashion-mnist", build, data_dir, build.mirrors[0])
+    return _arrays("fashion-mnist", train.classes, (train.data, train.targets), (test.data, test.targets))
+
+
+@datasets.register("digits")
+def digits(argument: str, data_dir: Path) -> Listing:  # noqa: ARG001 - it comes with scikit-learn
+    """Handwritten digits: 1,797 grey pictures of 8×8 in 10 classes; comes with scikit-learn, no split of its own."""
+    from sklearn.datasets import load_digits
+
+    _no_argument("digits", argument)
+    table = load_digits()
+    # Grey values run from 0 to 16; 255/16 brings them to the full range of a byte.
+    pictures = np.rint(table.images * (255 / 16)).astype(np.uint8)
+    count = len(pictures)
+    return Listing(
+        name="digits",
+        classes=tuple(map(str, table.target_names)),
+        ids=tuple(f"{index:04d}" for index in range(count)),
+        labels=table.target.astype(np.int64),
+        splits=np.repeat("train", count),
+        pictures=ArrayPictures(np.repeat(pictures[..., None], 3, axis=-1)),
+    )
+
+
+@datasets.register("shapes")
+def shapes(argument: str, data_dir: Path) -> Listing:  # noqa: ARG001 - it is drawn
+    """Drawn shapes in ten classes, `shapes:COUNTxSIZE[xSEED]` (default 1000x32x0); no split of its own."""
+    parts = (argument or "1000x32").split("x")
+    if not 1 <= len(parts) <= 3 or not all(part.isdigit() for part in parts):
+        raise UsageError(f"data.source: 'shapes:{argument}' should read shapes:COUNTxSIZE or shapes:COUNTxSIZExSEED")
+    count, size, seed = (*map(int, parts), *(1000, 32, 0)[len(parts) :])
+    if count < len(SHAPES) or not 8 <= size <= 1024:
+        raise UsageError(f"data.source: 'shapes:{argument}' needs at least {len(SHAPES)} pictures of 8 to 1024 pixels")
+    pictures, labels = draw_shapes(count, size, seed)
+    return Listing(
+        name="shapes",
+        classes=SHAPES,
+        ids=tuple(f"{index:06d}" for index in range(count)),
+        labels=labels,
+        splits=np.repeat("train", count),
+        pictures=ArrayPictures(pictures),
+    )
+
+
+@datasets.register("fruits360")
+def fruits360(argument: str, data_dir: Path) -> Listing:
+    """Fruits-360: pictures of fruit of 100×100 in `Training/` and `Test/`; needs a copy at hand (folder, zip or tar)."""
+    _no_argument("fruits360", argument)
+    if data_dir.is_file():
+        return open_path(data_dir)
+    for folder in (data_dir, *sorted(data_dir.glob("fruits*"))):
+        if (folder / "Training").is_dir() or folder.suffix in {".zip", ".tar"}:
+            return open_path(folder)
+    raise ThawlabError(
+        f"fruits360: no copy found in {data_dir}; fetch 'fruits-360-100x100' from its authors' page on GitHub or Kaggle, "
+        "and name the folder (with Training/ and Test/), zip or tar with --data-dir"
+    )

@@ -1,0 +1,111 @@
+"""Stratified, seeded, nested splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from thawlab.data.listing import Indices, Labels, Listing
+from thawlab.errors import UsageError, listed
+from thawlab.randomness import derive
+
+
+@final
+@dataclass(frozen=True)
+class Splits:
+    """Indices into a listing; the three are disjoint."""
+
+    train: Indices
+    val: Indices
+    test: Indices
+
+
+def class_ranks(labels: Labels, seed: int) -> npt.NDArray[np.int64]:
+    """Return each sample's position in a random order of its own class.
+
+    Args:
+        labels: int64 class numbers.
+        seed: of the random order.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    ranks = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        ranks[members] = np.arange(len(members))
+    return ranks
+
+
+def held_out(ranks: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.bool_]:
+    """Say which ranks fall into a held-out part: evenly spread, so that every prefix holds out the same fraction.
+
+    The first member of a class is always held out, so that no class is absent from the held-out part.
+    """
+    return np.ceil((ranks + 1) * fraction - 1e-9) > np.ceil(ranks * fraction - 1e-9)
+
+
+def nested_subset(labels: Labels, ranks: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.bool_]:
+    """Mark a stratified subset of exactly `size` samples; a smaller subset always lies inside a larger one."""
+    counts = np.bincount(labels)
+    # Samples are taken in the order of their relative position within their class, which keeps the classes in proportion.
+    position = (ranks + 0.5) / counts[labels]
+    chosen = np.zeros(len(labels), dtype=bool)
+    chosen[np.lexsort((labels, ranks, position))[:size]] = True
+    return chosen
+
+
+def make_splits(listing: Listing, seed: int, train_size: int | None, val: float, test: float) -> Splits:
+    """Split a listing, keeping the splits that the source has.
+
+    A source without a test split gives the fraction `test` of its pictures to one, whatever `train_size` is. `train_size`
+    counts the labelled pictures that may be learnt from: a source without a val split gives the fraction `val` of them to
+    validation. All parts are stratified; with the same seed, the parts of a smaller `train_size` lie inside those of a
+    larger one.
+
+    Raises:
+        UsageError: if there are fewer than two classes, a class without training pictures, or not enough pictures.
+    """
+    labels, splits = listing.labels, listing.splits
+    classes = len(listing.classes)
+    if classes < 2:
+        raise UsageError(f"{listing.name}: has one class only ('{listing.classes[0]}'); a classifier needs at least two")
+    if len(listing) < 2 * classes:
+        raise UsageError(f"{listing.name}: has {len(listing)} pictures for {classes} classes; each class needs a few")
+    pool = splits == "train"
+    in_test, in_val = splits == "test", splits == "val"
+    singles = np.bincount(labels[pool], minlength=classes) < 2
+    if not in_test.any():
+        in_test = pool.copy()
+        in_test[pool] = held_out(class_ranks(labels[pool], derive(seed, "split", "test")), test) & ~singles[labels[pool]]
+        pool &= ~in_test
+    available = int(pool.sum())
+    if train_size is not None and train_size > available:
+        raise UsageError(f"data.train_size = {train_size}: {listing.name} has {available} pictures to learn from; take fewer, or omit the key")
+    pool_indices = np.flatnonzero(pool)
+    pool_labels = labels[pool_indices]
+    pool_ranks = class_ranks(pool_labels, derive(seed, "split", "val"))
+    chosen = nested_subset(pool_labels, pool_ranks, train_size or available)
+    if not in_val.any() and val > 0:
+        lonely = np.bincount(pool_labels[chosen], minlength=classes) < 2
+        out = chosen & held_out(pool_ranks, val) & ~lonely[pool_labels]
+        in_val = np.zeros(len(labels), dtype=bool)
+        in_val[pool_indices[out]] = True
+        chosen &= ~out
+    result = Splits(pool_indices[chosen], np.flatnonzero(in_val), np.flatnonzero(in_test))
+    _check(result, listing)
+    return result
+
+
+def _check(splits: Splits, listing: Listing) -> None:
+    counts = np.bincount(listing.labels[splits.train], minlength=len(listing.classes))
+    missing = [name for name, count in zip(listing.classes, counts, strict=True) if count == 0]
+    if missing:
+        raise UsageError(f"{listing.name}: no training pictures of {listed(missing, 3)}; add some, raise data.train_size, or remove the class")
+
+
+def absent_classes(indices: Indices, listing_labels: Labels, classes: tuple[str, ...]) -> list[str]:
+    """Return the classes of which a split holds no picture."""
+    counts = np.bincount(listing_labels[indices], minlength=len(classes))
+    return [name for name, count in zip(classes, counts, strict=True) if count == 0]

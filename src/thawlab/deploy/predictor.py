@@ -1,0 +1,164 @@
+"""Predict the classes of pictures with a saved model and its own preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from PIL import Image
+
+from thawlab.data.decode import BadPictureError, decode
+from thawlab.data.layout import has_picture_extension, is_litter
+from thawlab.data.listing import Picture
+from thawlab.data.preprocessing import to_tensor
+from thawlab.errors import ThawlabError, UsageError, nearest
+from thawlab.evaluation.predictions import INFERENCE_BATCH, infer
+from thawlab.models.saved import SavedModel, load_model
+
+# So many pictures are decoded and held at once; a folder of any size then fits in memory.
+_PORTION = 8 * INFERENCE_BATCH
+
+
+@final
+@dataclass(frozen=True)
+class Prediction:
+    """What the classifier says about one picture.
+
+    Attributes:
+        source: the file, or a number for a picture that was given as pixels.
+        classes: the most probable classes, the best first.
+        probabilities: of these classes, calibrated, in [0, 1].
+        error: why the picture could not be read; the other fields are then empty.
+    """
+
+    source: str
+    classes: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the prediction as JSON values."""
+        if self.error is not None:
+            return {"source": self.source, "error": self.error}
+        pairs = [{"class": name, "probability": p} for name, p in zip(self.classes, self.probabilities, strict=True)]
+        return {"source": self.source, "predictions": pairs}
+
+
+@final
+class Predictor:
+    """A saved classifier that takes files or pictures.
+
+    Args:
+        model: as `load_predictor` reads it.
+    """
+
+    def __init__(self, model: SavedModel) -> None:
+        self._model = model
+        self._device = torch.device("cpu")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the logits."""
+        return self._model.card.classes
+
+    def logits(self, pictures: np.ndarray) -> np.ndarray:
+        """Return the logits of pictures at working size.
+
+        Args:
+            pictures: uint8, n × size × size × 3, as the model's preprocessing fits them.
+
+        Returns:
+            float32, n × classes, uncalibrated.
+        """
+        preprocessing = self._model.card.preprocessing
+        indices = np.arange(len(pictures))
+        return infer(
+            self._model.classifier, pictures, indices, lambda rows: preprocessing.normalize(to_tensor(rows)), self._device
+        )
+
+    def predict(self, image: str | Path | Image.Image | Picture, top_k: int = 5) -> Prediction:
+        """Predict one picture: a file, a Pillow image, or uint8 pixels (height × width × 3).
+
+        Raises:
+            ThawlabError: if the picture cannot be read.
+        """
+        [prediction] = self.predict_many([image], top_k)
+        if prediction.error is not None:
+            raise ThawlabError(f"{prediction.source}: {prediction.error}")
+        return prediction
+
+    def predict_many(self, images: Sequence[str | Path | Image.Image | Picture], top_k: int = 5) -> list[Prediction]:
+        """Predict many pictures; one that cannot be read gets an `error` and stops nothing."""
+        results: list[Prediction] = []
+        for start in range(0, len(images), _PORTION):
+            results.extend(self._portion(images[start : start + _PORTION], start, top_k))
+        return results
+
+    def _portion(self, images: Sequence[str | Path | Image.Image | Picture], start: int, top_k: int) -> list[Prediction]:
+        names = [str(image) if isinstance(image, str | Path) else str(start + k) for k, image in enumerate(images)]
+        decoded = [self._fit(image) for image in images]
+        good = [k for k, picture in enumerate(decoded) if not isinstance(picture, str)]
+        table: dict[int, Prediction] = {k: Prediction(names[k], error=reason) for k, reason in enumerate(decoded) if isinstance(reason, str)}
+        if good:
+            logits = self.logits(np.stack([decoded[k] for k in good]))  # type: ignore[arg-type]
+            scaled = logits.astype(np.float64) / self._model.card.temperature
+            scaled -= scaled.max(axis=1, keepdims=True)
+            probabilities = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
+            for k, row in zip(good, probabilities, strict=True):
+                best = np.argsort(-row, kind="stable")[:top_k]
+                table[k] = Prediction(names[k], tuple(self.classes[b] for b in best), tuple(float(row[b]) for b in best))
+        return [table[k] for k in range(len(images))]
+
+    def _fit(self, image: str | Path | Image.Image | Picture) -> Picture | str:
+        """Return the picture at working size, or the reason why it cannot be read."""
+        preprocessing = self._model.card.preprocessing
+        try:
+            if isinstance(image, Image.Image):
+                from thawlab.data.decode import to_rgb
+
+                return preprocessing.fit(to_rgb(image))
+            content = Path(image).read_bytes() if isinstance(image, str | Path) else image
+            return decode(content, preprocessing)
+        except BadPictureError as error:
+            return str(error)
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+
+
+def load_predictor(folder: Path) -> Predictor:
+    """Load the predictor of a run's `model` folder.
+
+    Raises:
+        ThawlabError: if a file is missing or damaged.
+    """
+    return Predictor(load_model(folder))
+
+
+def picture_files(paths: Sequence[str]) -> list[Path]:
+    """Return the files that some paths name: files as they are, folders with all pictures in them, sorted.
+
+    Raises:
+        UsageError: if a path does not exist, or a folder holds no pictures.
+    """
+    files: list[Path] = []
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            found = sorted(
+                entry
+                for entry in path.rglob("*")
+                if entry.is_file() and has_picture_extension(entry.name) and not is_litter(str(entry.relative_to(path)))
+            )
+            if not found:
+                raise UsageError(f"{path}: this folder holds no pictures")
+            files.extend(found)
+        elif path.exists():
+            files.append(path)
+        else:
+            siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise UsageError(f"{path}: there is no such file or folder{nearest(path.name, siblings)}")
+    return files

@@ -1,0 +1,46 @@
+"""Errors that are meant for people: one line that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ThawlabError(Exception):
+    """A failure that the user can act on; its message is one line. The command line exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(ThawlabError):
+    """A wrong command, recipe, key, value or name: nothing was started. The command line exits with 2."""
+
+    exit_code = 2
+
+
+class Interrupted(ThawlabError):
+    """Training was asked to stop and has saved its state.
+
+    Args:
+        message: what was saved and how to go on.
+        signal_number: the signal that asked; the exit code is 128 plus that number.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the choice spelled most like `name`, or an empty string."""
+    known = list(choices)
+    lowered = {choice.lower(): choice for choice in known}
+    close = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
+    return f" (did you mean '{lowered[close[0]]}'?)" if close else ""
+
+
+def listed(choices: Iterable[str], limit: int = 12) -> str:
+    """Return the choices as a readable list, cut after `limit` of them."""
+    known = list(choices)
+    shown = ", ".join(known[:limit])
+    return shown if len(known) <= limit else f"{shown}, … ({len(known)} in all)"

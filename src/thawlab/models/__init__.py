@@ -1,0 +1,1 @@
+"""Networks: the small ones built here, the bridge to timm's, heads, and the bundled weights."""

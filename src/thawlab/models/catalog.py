@@ -1,0 +1,149 @@
+"""Names of backbones: which exist, what they resolve to, and what input they expect."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from thawlab.errors import ThawlabError, UsageError, nearest
+from thawlab.models.small import backbones
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+# Keras' names, with the timm weights that correspond to them. "same weights": converted from the files that Keras ships;
+# "same architecture": Keras' own weights were never published for timm, these were trained on the same pictures.
+KERAS_NAMES: dict[str, tuple[str, str]] = {
+    "ResNet50": ("timm/resnet50.tv_in1k", "same architecture"),
+    "ResNet101": ("timm/resnet101.tv_in1k", "same architecture"),
+    "ResNet50V2": ("timm/resnetv2_50.a1h_in1k", "same architecture"),
+    "VGG16": ("timm/vgg16.tv_in1k", "same architecture"),
+    "VGG19": ("timm/vgg19.tv_in1k", "same architecture"),
+    "DenseNet121": ("timm/densenet121.tv_in1k", "same architecture"),
+    "InceptionV3": ("timm/inception_v3.tf_in1k", "same weights"),
+    "Xception": ("timm/legacy_xception.tf_in1k", "same weights"),
+    "MobileNetV2": ("timm/mobilenetv2_100.ra_in1k", "same architecture"),
+    "MobileNetV3Large": ("timm/tf_mobilenetv3_large_100.in1k", "same weights"),
+    "MobileNetV3Small": ("timm/tf_mobilenetv3_small_100.in1k", "same weights"),
+    "EfficientNetB0": ("timm/tf_efficientnet_b0.aa_in1k", "same weights"),
+    "EfficientNetV2B0": ("timm/tf_efficientnetv2_b0.in1k", "same weights"),
+    "EfficientNetV2S": ("timm/tf_efficientnetv2_s.in1k", "same weights"),
+    "ConvNeXtTiny": ("timm/convnext_tiny.fb_in1k", "same weights"),
+}
+
+
+@final
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone that was found: where it comes from and what it expects.
+
+    Attributes:
+        name: the full name, as recipes record it.
+        architecture: timm's or our own name of the network.
+        origin: "small", "bundled", "timm", "hub" or "local".
+        arguments: of the architecture's factory.
+        config: input size, mean, std, interpolation and crop fraction of the weights' pre-training.
+        folder: of the weights, for "local" and "bundled".
+    """
+
+    name: str
+    architecture: str
+    origin: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether pretrained weights exist for it."""
+        return self.origin != "small"
+
+
+def resolve_backbone(name: str) -> BackboneSpec:
+    """Find a backbone by name.
+
+    Args:
+        name: `bundled`, a small network, a Keras name, `timm/NAME.TAG`, a bare timm name, `hf-hub:OWNER/NAME` or
+            `local-dir:PATH`.
+
+    Raises:
+        UsageError: if there is no such backbone; the message gives the nearest name.
+        ThawlabError: if a hub's config is needed and cannot be fetched.
+    """
+    if name in backbones:
+        return BackboneSpec(name, name, "small", config=_small_config(name))
+    if name == "bundled":
+        return _from_folder("bundled", BUNDLED, "bundled")
+    if name.startswith("local-dir:"):
+        return _from_folder(name, Path(name.removeprefix("local-dir:")).expanduser(), "local")
+    if name.startswith("hf-hub:"):
+        return _from_hub(name)
+    for keras, (target, _) in KERAS_NAMES.items():
+        if name == keras:
+            return _from_timm(target.removeprefix("timm/"), name)
+    return _from_timm(name.removeprefix("timm/"), name)
+
+
+def _small_config(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = backbones.get(name)(32).pretrained_cfg  # type: ignore[assignment]
+    return config
+
+
+def _from_folder(name: str, folder: Path, origin: str) -> BackboneSpec:
+    file = folder / "config.json"
+    if not folder.is_dir():
+        siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise UsageError(f"model.backbone: there is no folder {folder}{nearest(folder.name, siblings)}")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        architecture, config = content["architecture"], content["pretrained_cfg"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"model.backbone: {file} is missing or is not a timm config (architecture, pretrained_cfg)") from None
+    if not (folder / "model.safetensors").is_file():
+        raise UsageError(f"model.backbone: {folder} holds no model.safetensors")
+    return BackboneSpec(name, architecture, origin, content.get("model_args") or {}, config, folder)
+
+
+def _from_timm(tagged: str, written: str) -> BackboneSpec:
+    import timm
+
+    architecture, _, tag = tagged.partition(".")
+    if not timm.is_model(architecture):
+        candidates = [*backbones.names(), "bundled", *KERAS_NAMES, *timm.list_models()]
+        raise UsageError(f"model.backbone: there is no backbone '{written}'{nearest(architecture, candidates) or '; `thawlab models` lists them'}")
+    config = timm.models.get_pretrained_cfg(tagged) if _tag_exists(architecture, tag) else None
+    if config is None:
+        tags = [full for full in timm.list_pretrained(f"{architecture}.*")]
+        raise UsageError(f"model.backbone: '{architecture}' has no weights '{tag}'{nearest(tagged, tags) or f' (there are: {tags})'}")
+    full = f"{architecture}.{config.tag}" if config.tag else architecture
+    return BackboneSpec(f"timm/{full}", architecture, "timm", {}, config.to_dict())
+
+
+def _tag_exists(architecture: str, tag: str) -> bool:
+    import timm
+
+    return not tag or f"{architecture}.{tag}" in timm.list_pretrained(f"{architecture}.*")
+
+
+def _from_hub(name: str) -> BackboneSpec:
+    from timm.models import load_model_config_from_hf
+
+    try:
+        config, architecture, arguments = load_model_config_from_hf(name.removeprefix("hf-hub:"))
+    except Exception as error:
+        raise fetch_failure(name, error) from None
+    return BackboneSpec(name, architecture, "hub", dict(arguments or {}), dict(config))
+
+
+def fetch_failure(name: str, error: Exception) -> ThawlabError:
+    """Say that weights could not be fetched, from where, and the ways without a network."""
+    import huggingface_hub
+
+    host = huggingface_hub.constants.ENDPOINT
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return ThawlabError(
+        f"model.backbone: the weights of '{name}' could not be fetched from {host} ({reason}); "
+        "without a network use --backbone local-dir:FOLDER (config.json and model.safetensors, as timm saves them), "
+        "--backbone bundled, or a small network from scratch"
+    )

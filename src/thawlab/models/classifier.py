@@ -1,0 +1,192 @@
+"""The classifier: a backbone, and a head on its pooled features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.errors import ThawlabError, UsageError
+from thawlab.models.catalog import BackboneSpec, fetch_failure
+from thawlab.models.small import backbones
+from thawlab.randomness import derive
+from thawlab.recipe import Recipe
+
+
+@final
+class Classifier(nn.Module):
+    """A backbone and a head.
+
+    Args:
+        backbone: gives n × `num_features` pooled features.
+        head: gives n × classes logits of these features.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the pooled features, n × `num_features`, of normalised inputs, n × 3 × size × size."""
+        features: torch.Tensor = self.backbone(x)
+        return features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits, n × classes, of normalised inputs."""
+        logits: torch.Tensor = self.head(self.features(x))
+        return logits
+
+
+def make_head(features: int, hidden: Sequence[int], dropout: Sequence[float], classes: int) -> nn.Sequential:
+    """Build a head: hidden layers with ReLU, each followed by its dropout; then a linear layer.
+
+    Args:
+        features: width of the input.
+        hidden: widths of the hidden layers; empty for a linear head.
+        dropout: a rate per hidden layer; for a linear head at most one, applied to the features.
+        classes: number of logits.
+    """
+    layers: list[nn.Module] = []
+    if not hidden and dropout and dropout[0] > 0:
+        layers.append(nn.Dropout(dropout[0]))
+    width = features
+    for index, units in enumerate(hidden):
+        layer = nn.Linear(width, units)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU(inplace=True)]
+        if dropout and dropout[index] > 0:
+            layers.append(nn.Dropout(dropout[index]))
+        width = units
+    last = nn.Linear(width, classes)
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
+
+
+def build_backbone(spec: BackboneSpec, image_size: int) -> nn.Module:
+    """Build a backbone's network with random weights.
+
+    Raises:
+        UsageError: if the network cannot take the image size.
+    """
+    if spec.architecture in backbones:
+        try:
+            return backbones.get(spec.architecture)(image_size)
+        except RuntimeError as error:
+            raise UsageError(f"data.image_size = {image_size}: too small for '{spec.architecture}' ({error})") from None
+    import timm
+
+    arguments = dict(spec.arguments)
+    if spec.config.get("fixed_input_size") and image_size != spec.config["input_size"][-1]:
+        arguments["img_size"] = image_size
+    try:
+        network: nn.Module = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **arguments)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise UsageError(f"model.backbone: '{spec.name}' cannot be built at {image_size} px: {error}") from None
+    return network
+
+
+def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> None:
+    """Load a backbone's pretrained weights into it.
+
+    Raises:
+        ThawlabError: if they cannot be fetched or do not fit; the message gives the ways without a network.
+    """
+    if spec.folder is not None:
+        file = spec.folder / "model.safetensors"
+        try:
+            state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(file).items()}
+            own = backbone.state_dict()
+            fitting = {key: value for key, value in state.items() if key in own}
+            backbone.load_state_dict(fitting)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise ThawlabError(f"{file}: these weights do not fit '{spec.architecture}': {str(error).splitlines()[0]}") from None
+        return
+    import timm
+
+    arguments = dict(spec.arguments)
+    if spec.config.get("fixed_input_size") and image_size != spec.config["input_size"][-1]:
+        arguments["img_size"] = image_size
+    source = spec.name if spec.origin == "hub" else spec.name.removeprefix("timm/")
+    try:
+        fetched = timm.create_model(source, pretrained=True, num_classes=0, **arguments)
+    except Exception as error:  # hubs, proxies and TLS raise many kinds; the user needs the same words for all
+        raise fetch_failure(spec.name, error) from None
+    backbone.load_state_dict(fetched.state_dict())
+
+
+def build_classifier(recipe: Recipe, spec: BackboneSpec, image_size: int, classes: int) -> Classifier:
+    """Build the classifier of a resolved recipe, with pretrained weights where it asks for them.
+
+    Fresh weights depend on the recipe's seed alone; the global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(recipe.seed, "init", "backbone"))
+        backbone = build_backbone(spec, image_size)
+        if recipe.model.pretrained and spec.has_weights:
+            load_weights(backbone, spec, image_size)
+        torch.manual_seed(derive(recipe.seed, "init", "head"))
+        head = make_head(int(backbone.num_features), recipe.model.head, recipe.model.dropout, classes)  # type: ignore[arg-type]
+    return Classifier(backbone, head)
+
+
+def make_preprocessing(recipe: Recipe, spec: BackboneSpec, image_size: int) -> Preprocessing:
+    """Return the preprocessing of a recipe: the weights' own, unless the recipe studies another normalisation."""
+    config: dict[str, Any] = spec.config
+    mean, std = {
+        "weights": (config["mean"], config["std"]),
+        "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    }[recipe.data.normalize]
+    interpolation = config.get("interpolation", "bilinear")
+    return Preprocessing(
+        size=image_size,
+        resize=recipe.data.resize,
+        crop_pct=config.get("crop_pct", 1.0),
+        interpolation=interpolation if interpolation in {"nearest", "bilinear", "bicubic", "lanczos"} else "bicubic",
+        mean=tuple(mean),
+        std=tuple(std),
+    )
+
+
+def feature_map_side(backbone: nn.Module, image_size: int) -> int | None:
+    """Return the side of the last feature map in cells, or None where the network does not tell its stride."""
+    info = getattr(backbone, "feature_info", None)
+    if not info:
+        return None
+    reduction = (info[-1] if isinstance(info, list) else info.info[-1])["reduction"]
+    return -(-image_size // int(reduction))
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return the SHA-256 of all parameters and buffers, with their names: the content key of a frozen network."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.dim() else tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_backbone(backbone: nn.Module, architecture: str, config: dict[str, Any], folder: Path) -> None:
+    """Save a backbone in half precision as a folder that `local-dir:` reads: config.json and model.safetensors."""
+    import json
+
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        key: value.detach().cpu().half().contiguous() if value.is_floating_point() else value.detach().cpu()
+        for key, value in backbone.state_dict().items()
+    }
+    save_file(state, str(folder / "model.safetensors"))
+    content = {"architecture": architecture, "num_features": int(backbone.num_features), "pretrained_cfg": config}  # type: ignore[arg-type]
+    (folder / "config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,118 @@
+"""The model folder of a run: weights, and a description from which the classifier is built again without a network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.errors import ThawlabError
+from thawlab.models.catalog import BackboneSpec
+from thawlab.models.classifier import Classifier, build_backbone, make_head
+from thawlab.recipe import Model
+from thawlab.run import write_atomically, write_text
+
+
+class ModelCard(BaseModel):
+    """What `model.json` says.
+
+    Attributes:
+        architecture: timm's or our own name of the backbone.
+        arguments: of the architecture's factory.
+        backbone: the name in the recipe.
+        head: hidden widths.
+        dropout: rates of the head.
+        classes: class names, in the order of the logits.
+        preprocessing: from a picture to the input.
+        temperature: to divide the logits by for calibrated probabilities.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = Field(default=1, alias="schema")
+    architecture: str
+    arguments: dict[str, Any]
+    fixed_input_size: bool
+    backbone: str
+    head: tuple[int, ...]
+    dropout: tuple[float, ...]
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float
+
+
+@final
+@dataclass(frozen=True)
+class SavedModel:
+    """A classifier as it was saved, ready for inference on the CPU."""
+
+    classifier: Classifier
+    card: ModelCard
+
+
+def save_model(
+    folder: Path,
+    classifier: Classifier,
+    spec: BackboneSpec,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    model: Model,
+    temperature: float,
+) -> None:
+    """Write `model.safetensors` and `model.json`; the bytes depend on the values alone."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    content = save(state)
+    card = ModelCard(
+        schema=1,
+        architecture=spec.architecture,
+        arguments=spec.arguments,
+        fixed_input_size=bool(spec.config.get("fixed_input_size", False)),
+        backbone=spec.name,
+        head=model.head,
+        dropout=model.dropout,
+        classes=classes,
+        preprocessing=preprocessing,
+        temperature=temperature,
+    )
+    write_atomically(folder / "model.safetensors", lambda file: file.write(content))
+    write_text(folder / "model.json", json.dumps(card.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n")
+
+
+
+
+def load_model(folder: Path) -> SavedModel:
+    """Build a saved classifier again, in eval mode on the CPU.
+
+    Raises:
+        ThawlabError: if a file is missing or does not fit.
+    """
+    file = folder / "model.json"
+    try:
+        card = ModelCard.model_validate_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ThawlabError(f"{file}: is missing; was the training finished?") from None
+    except (OSError, ValidationError) as error:
+        raise ThawlabError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from None
+    size = card.preprocessing.size
+    config = {"fixed_input_size": card.fixed_input_size, "input_size": (3, 0, 0)}
+    spec = BackboneSpec(card.backbone, card.architecture, "saved", card.arguments, config)
+    backbone: nn.Module = build_backbone(spec, size)
+    head = make_head(int(backbone.num_features), card.head, card.dropout, len(card.classes))  # type: ignore[arg-type]
+    classifier = Classifier(backbone, head)
+    weights = folder / "model.safetensors"
+    try:
+        classifier.load_state_dict(load_file(weights))
+    except FileNotFoundError:
+        raise ThawlabError(f"{weights}: is missing; was the training finished?") from None
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ThawlabError(f"{weights}: does not fit model.json: {str(error).splitlines()[0]}") from None
+    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return SavedModel(classifier.eval(), card)

@@ -1,0 +1,159 @@
+"""Small networks to train from scratch. Each follows timm's contract for backbones.
+
+That contract, as far as it is used here: `forward(x)` gives n × `num_features` pooled features, `group_matcher(coarse)`
+names the layer groups from input to output, `pretrained_cfg` tells the input that the network expects, and
+`feature_info[-1]["reduction"]` is the stride of the last feature map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from thawlab.registry import Registry
+
+# A factory is given the side of the square input in pixels.
+backbones: Registry[Callable[[int], nn.Module]] = Registry("backbone")
+
+
+def _config(size: int) -> dict[str, Any]:
+    return {
+        "input_size": (3, size, size),
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+    }
+
+
+@final
+class SequentialBackbone(nn.Module):
+    """A backbone that is a chain of stages.
+
+    Args:
+        stages: from input to output; the last one must give n × `num_features`.
+        num_features: of the output.
+        reduction: stride of the last feature map.
+        size: the input size the network is made for.
+    """
+
+    def __init__(self, stages: list[nn.Module], num_features: int, reduction: int, size: int) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(*stages)
+        self.num_features = num_features
+        self.pretrained_cfg = _config(size)
+        self.feature_info = [{"num_chs": num_features, "reduction": reduction}]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return n × `num_features` features of n × 3 × height × width inputs."""
+        features: torch.Tensor = self.stages(x)
+        return features
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: ARG002 - timm's contract
+        """Return the pattern that gives each parameter its stage."""
+        return {"stages": r"^stages\.(\d+)"}
+
+
+def _initialize(module: nn.Module) -> nn.Module:
+    """Draw convolutions and linear layers as He et al. (2015) do for networks with ReLU."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out" if isinstance(layer, nn.Conv2d) else "fan_in", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+    """Return a 3×3 convolution with BatchNorm."""
+    return [nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs)]
+
+
+def _pooled() -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@backbones.register("cnn5")
+def cnn5(size: int) -> nn.Module:
+    """Two unpadded 3×3 convolutions (32, 64), each with a pool, then dense 128: 315,722 parameters with ten classes at 32 px."""
+    side = ((size - 2) // 2 - 2) // 2
+    stages: list[nn.Module] = [
+        nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(32, 64, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Flatten(), nn.Linear(64 * side * side, 128), nn.ReLU(inplace=True)),
+    ]
+    return _initialize(SequentialBackbone(stages, 128, 4, size))
+
+
+@backbones.register("vgg10")
+def vgg10(size: int) -> nn.Module:
+    """Three blocks of two 3×3 convolutions and a pool (32, 64, 128), then dense 64: 0.42 M parameters at 32 px."""
+    stages: list[nn.Module] = []
+    inputs = 3
+    for width in (32, 64, 128):
+        stages.append(
+            nn.Sequential(
+                *_conv(inputs, width), nn.ReLU(inplace=True), *_conv(width, width), nn.ReLU(inplace=True), nn.MaxPool2d(2)
+            )
+        )
+        inputs = width
+    stages.append(nn.Sequential(nn.Flatten(), nn.Linear(128 * (size // 8) ** 2, 64), nn.ReLU(inplace=True)))
+    return _initialize(SequentialBackbone(stages, 64, 8, size))
+
+
+@final
+class _Residual(nn.Module):
+    """Two 3×3 convolutions beside a shortcut without parameters (option A of He et al. 2015)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*_conv(inputs, outputs, stride), nn.ReLU(inplace=True), *_conv(outputs, outputs))
+        self.stride, self.extra = stride, outputs - inputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        if self.extra:
+            shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+        return nn.functional.relu(self.body(x) + shortcut)
+
+
+def _cifar_resnet(depth: int, size: int) -> nn.Module:
+    blocks = (depth - 2) // 6
+    stages: list[nn.Module] = [nn.Sequential(*_conv(3, 16), nn.ReLU(inplace=True))]
+    inputs = 16
+    for width, stride in ((16, 1), (32, 2), (64, 2)):
+        for index in range(blocks):
+            stages.append(_Residual(inputs, width, stride if index == 0 else 1))
+            inputs = width
+    stages.append(_pooled())
+    return _initialize(SequentialBackbone(stages, 64, 4, size))
+
+
+@backbones.register("resnet20")
+def resnet20(size: int) -> nn.Module:
+    """ResNet-20 for CIFAR (He et al. 2015, section 4.2): 0.27 M parameters."""
+    return _cifar_resnet(20, size)
+
+
+@backbones.register("speednet")
+def speednet(size: int) -> nn.Module:
+    """Six wide 3×3 convolutions after a small stem, each second one pooled: 1.16 M parameters, made for short training times."""
+    stages: list[nn.Module] = [nn.Sequential(*_conv(3, 24), nn.GELU())]
+    inputs = 24
+    for width in (64, 128, 256):
+        stages.append(
+            nn.Sequential(
+                nn.Conv2d(inputs, width, 3, padding=1, bias=False),
+                nn.MaxPool2d(2),
+                nn.BatchNorm2d(width),
+                nn.GELU(),
+                *_conv(width, width),
+                nn.GELU(),
+            )
+        )
+        inputs = width
+    stages.append(_pooled())
+    return _initialize(SequentialBackbone(stages, 256, 8, size))

@@ -1,0 +1,92 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere. Always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# A plain line every so many seconds tells a log's reader that work goes on without filling the log.
+PLAIN_LINE_SECONDS = 15.0
+
+Advance = Callable[[int], None]
+_quiet = False
+
+
+def silence(quiet: bool = True) -> None:
+    """Switch all progress output off (or on again); used by `--json` and by tests."""
+    global _quiet  # noqa: PLW0603 - whether there is somebody to talk to is a property of the process
+    _quiet = quiet
+
+
+def say(message: str) -> None:
+    """Print one line for the person who waits."""
+    if not _quiet:
+        print(message, file=sys.stderr, flush=True)
+
+
+def _describe(done: int, total: int, unit: str, started: float) -> str:
+    seconds = max(time.monotonic() - started, 1e-9)
+    rate = done / seconds
+    left = (total - done) / rate if rate else 0.0
+    return f"{done:,}/{total:,} {unit}, {rate:,.0f} {unit}/s, {left:,.0f} s left"
+
+
+@contextmanager
+def task(label: str, total: int, unit: str = "pictures") -> Iterator[Advance]:
+    """Show the progress of `total` units of work and yield the function that reports units done.
+
+    Args:
+        label: what is being done.
+        total: how many units there are.
+        unit: what a unit is, in the plural.
+    """
+    if _quiet:
+        yield lambda _count: None
+    elif sys.stderr.isatty():
+        with _bar(label, total, unit) as advance:
+            yield advance
+    else:
+        yield _plain(label, total, unit)
+
+
+@contextmanager
+def _bar(label: str, total: int, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        started = time.monotonic()
+        identifier = progress.add_task(label, total=total, rate="")
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            rate = done / max(time.monotonic() - started, 1e-9)
+            progress.update(identifier, advance=count, rate=f"{rate:,.0f} {unit}/s")
+
+        yield advance
+
+
+def _plain(label: str, total: int, unit: str) -> Advance:
+    started = time.monotonic()
+    done, spoken = 0, started
+
+    def advance(count: int) -> None:
+        nonlocal done, spoken
+        done += count
+        now = time.monotonic()
+        if now - spoken >= PLAIN_LINE_SECONDS:
+            spoken = now
+            say(f"{label}: {_describe(done, total, unit, started)}")
+
+    return advance

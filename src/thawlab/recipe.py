@@ -1,0 +1,250 @@
+"""The recipe: what to do, as an immutable value read from TOML, with overrides by dotted key. A leaf: it imports no other room."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from thawlab.errors import UsageError, nearest
+
+_TRAIN = re.compile(r"head|all|last:[1-9]\d*|stages:[1-9]\d*")
+
+
+class Part(BaseModel):
+    """What all parts of a recipe share: frozen, strict types, no unknown key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Data(Part):
+    """Which pictures, how many, and how they are brought to the network's input."""
+
+    source: str = Field(min_length=1)
+    train_size: int | None = Field(default=None, ge=2)
+    val: float = Field(default=0.1, ge=0.0, lt=1.0)
+    test: float = Field(default=0.2, gt=0.0, lt=1.0)
+    image_size: int | None = Field(default=None, ge=4, le=4096)
+    resize: Literal["upsample", "pad", "crop"] = "upsample"
+    normalize: Literal["weights", "unit", "symmetric"] = "weights"
+
+
+class Model(Part):
+    """The backbone and the head on top of it."""
+
+    backbone: str = Field(min_length=1)
+    pretrained: bool = True
+    head: tuple[int, ...] = ()
+    dropout: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_head(self) -> Model:
+        if any(width < 1 for width in self.head):
+            raise ValueError("head: every hidden width must be at least 1")
+        if any(not 0 <= rate < 1 for rate in self.dropout):
+            raise ValueError("dropout: every rate must be in [0, 1)")
+        wanted = max(len(self.head), 1)
+        if self.dropout and len(self.dropout) != wanted:
+            raise ValueError(f"dropout: give one rate per hidden layer ({wanted}), or a single rate for a linear head")
+        return self
+
+
+class Phase(Part):
+    """One stretch of training: what trains, for how long, and how."""
+
+    name: str = Field(default="train", pattern=r"^[\w.-]+$")
+    train: str = "all"
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(default=64, ge=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    lr: float = Field(default=1e-3, gt=0.0)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    warmup: float = Field(default=0.0, ge=0.0)
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    batch_norm: Literal["eval", "train"] | None = None
+    augment: tuple[str, ...] = ()
+    patience: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_train(self) -> Phase:
+        if not _TRAIN.fullmatch(self.train):
+            word = self.train.split(":")[0]
+            hint = nearest(word, ["head", "all", "last", "stages"])
+            raise ValueError(f"train: '{self.train}' is none of 'head', 'all', 'last:N' and 'stages:N'{hint}")
+        if self.warmup >= self.epochs:
+            raise ValueError(f"warmup: {self.warmup} epochs of warm-up leave nothing of the {self.epochs} epochs")
+        return self
+
+
+class Evaluation(Part):
+    """How the trained classifier is judged."""
+
+    calibrate: bool = True
+    ece_bins: int = Field(default=15, ge=1, le=1000)
+
+
+class System(Part):
+    """What must not change a result; left out of the digest, and recorded in the run."""
+
+    device: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
+    data_dir: str | None = None
+    cache_dir: str | None = None
+
+
+class Recipe(Part):
+    """Everything that determines a run; `digest` names it."""
+
+    name: str = Field(default="run", pattern=r"^[\w.-]+$", max_length=120)
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    data: Data
+    model: Model
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    evaluation: Evaluation = Evaluation()
+    system: System = System()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of everything but `[system]`, in hexadecimal."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"system"}), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_toml(self) -> str:
+        """Return the recipe as TOML that `read_recipe` reads back to an equal value."""
+        import tomli_w
+
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def parse_recipe(table: Mapping[str, Any], origin: str = "recipe") -> Recipe:
+    """Turn nested tables into a recipe.
+
+    Args:
+        table: as read from TOML.
+        origin: the file's name, for messages.
+
+    Raises:
+        UsageError: for an unknown key or a wrong value; one line with the place and the nearest valid spelling.
+    """
+    try:
+        text = json.dumps(table)
+    except TypeError as error:
+        raise UsageError(f"{origin}: dates and times have no place in a recipe ({error})") from None
+    try:
+        # JSON mode keeps the types strict and still reads a list into a tuple.
+        return Recipe.model_validate_json(text)
+    except ValidationError as error:
+        raise UsageError(f"{origin}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """Say the first problem of a validation error in words."""
+    first: Any = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "recipe"
+    kind, value = first["type"], first.get("input")
+    if kind == "extra_forbidden":
+        keys = _keys_at(first["loc"][:-1])
+        return f"{place} is not a key{nearest(str(first['loc'][-1]), keys) or ' (known here: ' + ', '.join(keys) + ')'}"
+    if kind == "missing":
+        return f"{place} is missing"
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        return f"{place} = {value!r} must be one of {', '.join(choices)}{nearest(str(value), choices)}"
+    if kind == "value_error":
+        return f"{place}.{first['msg'].removeprefix('Value error, ')}"
+    return f"{place} = {value!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _keys_at(location: Sequence[str | int]) -> list[str]:
+    """Return the keys that are valid at a place of the recipe."""
+    parts: dict[str, type[BaseModel]] = {
+        "data": Data,
+        "model": Model,
+        "phases": Phase,
+        "evaluation": Evaluation,
+        "system": System,
+    }
+    model = parts.get(str(location[0]), Recipe) if location else Recipe
+    return list(model.model_fields)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file into tables.
+
+    Raises:
+        UsageError: if the file is absent or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        siblings = [entry.name for entry in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        raise UsageError(f"{path}: there is no such recipe{nearest(path.name, siblings)}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse_value(text: str) -> Any:
+    """Read the value of a `key=value` override: a TOML value, `none`, or else the text itself."""
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def with_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of the tables in which each `dotted.key=value` is set.
+
+    Raises:
+        UsageError: if an override has no `=`, or its key leads through something that has no such part.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(table, default=str))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise UsageError(f"'{override}' is not an override; write key=value, for example data.train_size=10000")
+        _assign(result, key.strip(), parse_value(text.strip()))
+    return result
+
+
+def _assign(table: dict[str, Any], key: str, value: Any) -> None:
+    parts = key.split(".")
+    node: Any = table
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                place = ".".join(parts[:depth])
+                raise UsageError(f"{key}: {place} has {len(node)} entries, numbered from 0; '{part}' is none of them")
+            if last:
+                node[int(part)] = value
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            if last:
+                node[part] = value
+            node = node.setdefault(part, {})
+        else:
+            raise UsageError(f"{key}: {'.'.join(parts[:depth])} is a value and has no part '{part}'")
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, apply the overrides and check the result.
+
+    Raises:
+        UsageError: if the file, a key or a value is wrong.
+    """
+    return parse_recipe(with_overrides(read_toml(path), overrides), str(path))

@@ -1,0 +1,83 @@
+"""Registries: a name leads to a factory, and a wrong name leads to the nearest right one.
+
+The registries are the project's only globals. A plug-in adds to them by naming a module in the entry-point group
+`thawlab.plugins`; importing that module runs its `@register` lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar, final
+
+from thawlab.errors import UsageError, listed, nearest
+
+T = TypeVar("T")
+_plugins_loaded: list[str] = []
+
+
+def load_plugins() -> list[str]:
+    """Import every plug-in once and return their names."""
+    if not _plugins_loaded:
+        _plugins_loaded.append("")  # marks the search as done, also when a plug-in asks for a registry while it loads
+        for point in entry_points(group="thawlab.plugins"):
+            point.load()
+            _plugins_loaded.append(point.name)
+    return _plugins_loaded[1:]
+
+
+@final
+class Registry(Generic[T]):
+    """A table of named values of one kind.
+
+    Args:
+        kind: what the values are, in words, for messages ("data set", "augmentation").
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that files a value under `name`.
+
+        Raises:
+            ValueError: if the name is taken; two meanings of one name would make recipes ambiguous.
+        """
+
+        def add(value: T) -> T:
+            if name in self._entries:
+                raise ValueError(f"the {self.kind} '{name}' is already registered")
+            self._entries[name] = value
+            return value
+
+        return add
+
+    def get(self, name: str, place: str = "") -> T:
+        """Return the value filed under `name`.
+
+        Args:
+            name: the name as the user wrote it.
+            place: where it was written ("phases.1.augment"), for the message.
+
+        Raises:
+            UsageError: if nothing is filed under the name; the message gives the nearest one that exists.
+        """
+        load_plugins()
+        if name not in self._entries:
+            where = f"{place}: " if place else ""
+            hint = nearest(name, self._entries) or f" (known: {listed(self.names())})"
+            raise UsageError(f"{where}there is no {self.kind} named '{name}'{hint}")
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        """Return all names, sorted."""
+        load_plugins()
+        return sorted(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        load_plugins()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())

@@ -1,0 +1,208 @@
+"""The run folder: where it lies, what is in it, and how it is written so that a crash leaves nothing half done."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, final
+
+from thawlab.errors import ThawlabError, UsageError, nearest
+from thawlab.recipe import Recipe, read_recipe
+
+Status = Literal["new", "running", "interrupted", "failed", "finished"]
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that its name always leads to a whole version: temporary name, sync, rename.
+
+    Args:
+        path: the final name; missing folders are made.
+        write: is given the open temporary file and writes the content.
+
+    Raises:
+        ThawlabError: if the disk does not take the file; what stood under the name before is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself must survive a power cut
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ThawlabError(f"{path}: cannot be written: {error.strerror}; the version before it is untouched") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON document atomically, readable by people."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON document of a run.
+
+    Raises:
+        ThawlabError: if the file is absent or damaged; the message names it.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ThawlabError(f"{path}: is missing from the run; was the training finished?") from None
+    except (OSError, ValueError) as error:
+        raise ThawlabError(f"{path}: cannot be read ({error}); run the training again to restore it") from None
+    if not isinstance(value, dict):
+        raise ThawlabError(f"{path}: is not a JSON object")
+    return value
+
+
+@final
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run; holds only the path, so that everything after training reads the folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe as it was resolved, in TOML."""
+        return self.path / "recipe.toml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Everything that exact resumption needs."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def model(self) -> Path:
+        """The folder to ship: weights and `model.json`."""
+        return self.path / "model"
+
+    @property
+    def metrics(self) -> Path:
+        """A JSON row per epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """What was measured."""
+        return self.path / "results.json"
+
+    @property
+    def report(self) -> Path:
+        """The page to look at."""
+        return self.path / "report.html"
+
+    def predictions(self, split: str) -> Path:
+        """The table of ids, labels and logits of a split."""
+        return self.path / "predictions" / f"{split}.npz"
+
+    @property
+    def pictures(self) -> Path:
+        """The few pictures the report shows, as uint8 arrays."""
+        return self.path / "predictions" / "pictures.npz"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that made the run."""
+        if not self.recipe_file.is_file():
+            raise ThawlabError(f"{self.recipe_file}: is missing from the run")
+        return read_recipe(self.recipe_file)
+
+    @property
+    def status(self) -> Status:
+        """How far the run is."""
+        file = self.path / "state.json"
+        return read_json(file).get("status", "new") if file.is_file() else "new"
+
+    def set_status(self, status: Status, **details: Any) -> None:
+        """Record how far the run is, with the process that says so."""
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        write_json(self.path / "state.json", {"status": status, "time": now, "pid": os.getpid(), **details})
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the rows of all epochs so far; whole, so that a crash never leaves a row twice or cut."""
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the row of every epoch, in order."""
+        if not self.metrics.is_file():
+            raise ThawlabError(f"{self.metrics}: is missing from the run")
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def log(self, message: str) -> None:
+        """Append a line with the time to the run's log."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            ThawlabError: if another process holds it; the message says which.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                raise ThawlabError(f"{self.path}: this run is being trained by {owner}; wait for it or stop it") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename}")
+            file.flush()
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    file.truncate(0)
+
+
+def run_folder(recipe: Recipe, runs: Path) -> RunFolder:
+    """Return the one folder of a recipe: `runs/<name>-<first 12 digits of the digest>`."""
+    return RunFolder(runs / f"{recipe.name}-{recipe.digest[:12]}")
+
+
+def find_run(name: str, runs: Path) -> RunFolder:
+    """Return an existing run by its folder's name or path.
+
+    Raises:
+        UsageError: if there is no such run; the message gives the nearest name.
+    """
+    for path in (Path(name), runs / name):
+        if (path / "recipe.toml").is_file():
+            return RunFolder(path)
+    known = sorted(entry.parent.name for entry in runs.glob("*/recipe.toml"))
+    starts = [candidate for candidate in known if candidate.startswith(name)]
+    if len(starts) == 1:
+        return RunFolder(runs / starts[0])
+    if Path(name).is_dir():
+        raise UsageError(f"{name}: this folder is not a run (it has no recipe.toml)")
+    hint = nearest(name, known) or (f" (there are: {', '.join(known[-5:])})" if known else " (it is empty)")
+    raise UsageError(f"there is no run '{name}' in {runs}{hint}")

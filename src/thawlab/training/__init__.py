@@ -1,0 +1,1 @@
+"""Training: phases, the one loop, the feature cache, exact resumption."""

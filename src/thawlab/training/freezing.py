@@ -1,0 +1,93 @@
+"""Which parameters a phase trains, and in which mode each layer runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from thawlab.errors import UsageError
+from thawlab.models.classifier import Classifier
+
+
+def layer_groups(backbone: nn.Module, coarse: bool) -> dict[str, int]:
+    """Return the layer group of every backbone parameter, numbered from 0 at the input.
+
+    Args:
+        backbone: with timm's `group_matcher`.
+        coarse: by stage, else by the finest groups the network names.
+    """
+    from timm.models import group_parameters
+
+    matcher: Mapping[str, Any] = backbone.group_matcher(coarse=coarse)  # type: ignore[operator]
+    groups: dict[str, int] = group_parameters(backbone, matcher, reverse=True)
+    renumbered = {old: new for new, old in enumerate(sorted({int(group) for group in groups.values()}))}
+    return {name: renumbered[int(group)] for name, group in groups.items()}
+
+
+def trained_names(backbone: nn.Module, train: str) -> set[str]:
+    """Return the names of the backbone parameters that `train` selects.
+
+    Args:
+        backbone: of the classifier.
+        train: "head", "all", "last:N" (the last N layers that have parameters) or "stages:N" (the last N stages).
+
+    Raises:
+        UsageError: if the backbone has fewer layers or stages than asked for.
+    """
+    names = [name for name, _ in backbone.named_parameters()]
+    if train == "head":
+        return set()
+    if train == "all":
+        return set(names)
+    kind, _, text = train.partition(":")
+    count = int(text)
+    if kind == "stages":
+        groups = layer_groups(backbone, coarse=True)
+        total = max(groups.values()) + 1
+        chosen = {name for name in names if groups[name] >= total - count}
+    else:
+        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+        total = len(layers)
+        last = set(layers[-count:])
+        chosen = {name for name in names if name.rpartition(".")[0] in last}
+    if count > total:
+        raise UsageError(f"train = '{train}': the backbone has {total} {'stages' if kind == 'stages' else 'layers'}; use \"all\" for every one")
+    return chosen
+
+
+def freeze(classifier: Classifier, train: str) -> None:
+    """Let the head and the selected backbone parameters receive gradients, and no others."""
+    chosen = trained_names(classifier.backbone, train)
+    for name, parameter in classifier.backbone.named_parameters():
+        parameter.requires_grad_(name in chosen)
+    for parameter in classifier.head.parameters():
+        parameter.requires_grad_(True)
+
+
+def set_modes(module: nn.Module, batch_norm: str) -> None:
+    """Put a module into training mode, except what must not move.
+
+    A part whose parameters are all frozen runs in eval mode, with its dropout: it is then a pure function. BatchNorm layers
+    that train run with their stored statistics where the phase says "eval".
+    """
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        module.eval()
+        return
+    module.training = True
+    for child in module.children():
+        set_modes(child, batch_norm)
+    if batch_norm == "eval" and isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module.eval()
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Say whether no parameter of a module receives gradients."""
+    return not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def trainable_count(module: nn.Module) -> int:
+    """Return how many numbers receive gradients."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

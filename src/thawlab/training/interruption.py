@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM: the first asks to save and leave, the second leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import final
+
+from thawlab.errors import Interrupted
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@final
+class Interruption:
+    """Whether somebody asked to stop.
+
+    While `deferred` is true, a request waits in `requested` until the loop has saved its state; otherwise there is nothing
+    to save and the request is raised where it finds the program.
+    """
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self.deferred = False
+
+    def receive(self, number: int, _frame: FrameType | None) -> None:
+        """Take note of a signal."""
+        if self.requested is not None:
+            os._exit(128 + number)
+        self.requested = number
+        if not self.deferred:
+            raise Interrupted("interrupted; the same command goes on from here", number)
+
+    @contextmanager
+    def deferring(self) -> Iterator[None]:
+        """Let requests wait for the loop to save."""
+        self.deferred = True
+        try:
+            yield
+        finally:
+            self.deferred = False
+
+
+@contextmanager
+def watch_signals() -> Iterator[Interruption]:
+    """Receive SIGINT and SIGTERM; outside the main thread, where Python allows no handlers, nothing changes."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {number: signal.signal(number, interruption.receive) for number in _SIGNALS}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

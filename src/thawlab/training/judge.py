@@ -1,0 +1,133 @@
+"""The end of a run: the test split is read once, and everything measured goes into the folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+import numpy as np
+from PIL import Image
+
+from thawlab.data.dataset import Dataset
+from thawlab.data.listing import Indices
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.evaluation.calibration import fit_temperature
+from thawlab.evaluation.diagnosis import after_training
+from thawlab.evaluation.metrics import brief, full
+from thawlab.evaluation.predictions import Logits, Predictions, predictions_of
+from thawlab.models.catalog import BackboneSpec
+from thawlab.models.classifier import Classifier
+from thawlab.models.saved import save_model
+from thawlab.randomness import derive
+from thawlab.recipe import Recipe
+from thawlab.run import RunFolder, write_atomically, write_json
+from thawlab.training.state import TrainingState
+
+_SAMPLES, _MISTAKES, _THUMBNAIL = 40, 24, 96
+
+
+@final
+class Timing:
+    """Seconds spent per part of a run, in this process."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self.parts = {"data": 0.0, "cache": 0.0, "train": 0.0, "evaluate": 0.0}
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Add the time of a block to a part."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.parts[part] += time.monotonic() - started
+
+    def summary(self) -> dict[str, float]:
+        """Return all parts and the total, rounded to milliseconds."""
+        return {key: round(value, 3) for key, value in {**self.parts, "total": time.monotonic() - self._started}.items()}
+
+
+def judge(
+    folder: RunFolder,
+    recipe: Recipe,
+    spec: BackboneSpec,
+    dataset: Dataset,
+    classifier: Classifier,
+    preprocessing: Preprocessing,
+    state: TrainingState,
+    diagnoses: list[dict[str, str]],
+    logits_of: Callable[[Indices, str], Logits],
+    timing: Timing,
+) -> None:
+    """Evaluate a trained classifier and write the model, predictions and results into its folder."""
+    with timing.measure("evaluate"):
+        tables = {
+            split: predictions_of(dataset, dataset.indices(split), _logits(logits_of, dataset, split)) for split in ("train", "val", "test")
+        }
+        temperature = fit_temperature(tables["val"].logits, tables["val"].labels) if recipe.evaluation.calibrate else 1.0
+        save_model(folder.model, classifier, spec, dataset.classes, preprocessing, recipe.model, temperature)
+        for split in ("val", "test"):
+            tables[split].save(folder.predictions(split))
+        _save_pictures(folder, dataset, tables["test"], recipe.seed)
+        train, test = brief(tables["train"]), full(tables["test"], dataset.classes, temperature, recipe.evaluation.ece_bins)
+    results: dict[str, Any] = {
+        "schema": 1,
+        "name": recipe.name,
+        "digest": recipe.digest,
+        "seed": recipe.seed,
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            **{f"n_{split}": len(dataset.indices(split)) for split in ("train", "val", "test")},
+            "classes": list(dataset.classes),
+        },
+        "model": {"backbone": spec.name, "parameters": sum(parameter.numel() for parameter in classifier.parameters())},
+        "phases": state.phases,
+        "train": {"loss": train["loss"], "accuracy": train["accuracy"]},
+        "val": brief(tables["val"]),
+        "test": test,
+        "gap": train["accuracy"] - test["accuracy"],
+        "diagnoses": [],
+        "seconds": timing.summary(),
+    }
+    results["diagnoses"] = diagnoses + after_training(results)
+    write_json(folder.results, results)
+
+
+def _logits(logits_of: Callable[[Indices, str], Logits], dataset: Dataset, split: str) -> Logits:
+    indices = dataset.indices(split)
+    if len(indices) == 0:
+        return np.zeros((0, len(dataset.classes)), dtype=np.float32)
+    return logits_of(indices, f"evaluating {split}")
+
+
+def _save_pictures(folder: RunFolder, dataset: Dataset, test: Predictions, seed: int) -> None:
+    """Keep the few pictures that the report shows: samples of the training data, and the most confident mistakes."""
+    rng = np.random.default_rng(derive(seed, "report"))
+    train = dataset.splits.train
+    order = rng.permutation(len(train))
+    # One picture of each class in turn, until there are enough.
+    rank = np.zeros(len(train), dtype=np.int64)
+    for label in range(len(dataset.classes)):
+        members = order[dataset.labels[train[order]] == label]
+        rank[members] = np.arange(len(members))
+    samples = train[np.lexsort((dataset.labels[train], rank))[:_SAMPLES]]
+    confidence = test.probabilities().max(axis=1) if len(test.labels) else np.zeros(0)
+    wrong = np.flatnonzero(test.predicted != test.labels) if len(test.labels) else np.zeros(0, dtype=np.int64)
+    mistakes = wrong[np.argsort(-confidence[wrong], kind="stable")[:_MISTAKES]]
+    pictures = {
+        "samples": _thumbnails(dataset, samples),
+        "sample_labels": dataset.labels[samples],
+        "mistakes": _thumbnails(dataset, dataset.splits.test[mistakes]),
+        "mistake_rows": mistakes,
+    }
+    write_atomically(folder.pictures, lambda file: np.savez_compressed(file, **pictures))  # type: ignore[arg-type]
+
+
+def _thumbnails(dataset: Dataset, indices: Indices) -> np.ndarray:
+    side = min(_THUMBNAIL, dataset.images.shape[1])
+    chosen = [Image.fromarray(np.asarray(dataset.images[index])) for index in indices.tolist()]
+    return np.stack([np.asarray(image.resize((side, side))) for image in chosen]) if chosen else np.zeros((0, side, side, 3), np.uint8)

@@ -1,0 +1,250 @@
+"""The one loop: the only code that steps an optimiser."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from thawlab import progress
+from thawlab.data.augmentation import Pipeline
+from thawlab.data.batches import batch_spans, epoch_order, prefetched
+from thawlab.data.listing import Indices, Labels
+from thawlab.errors import Interrupted, ThawlabError
+from thawlab.evaluation.calibration import log_loss
+from thawlab.evaluation.predictions import infer
+from thawlab.models.classifier import Classifier
+from thawlab.randomness import derive
+from thawlab.recipe import Phase
+from thawlab.run import RunFolder
+from thawlab.training.freezing import set_modes, trainable_count
+from thawlab.training.interruption import Interruption
+from thawlab.training.optimizers import lr_factor, make_optimizer, set_lr
+from thawlab.training.state import TrainingState, save_checkpoint, snapshot
+
+# A checkpoint at an epoch's end is skipped when the last one is younger than this, since epochs on cached features take
+# milliseconds; within an epoch one is written when the last one is older than the other bound.
+_YOUNG_SECONDS = 5.0
+_OLD_SECONDS = 90.0
+
+
+@final
+@dataclass(frozen=True)
+class Material:
+    """What a phase trains on: rows of all samples, and the module that takes them.
+
+    Attributes:
+        rows: uint8 pictures, or cached features, indexed by sample.
+        labels: int64 by sample.
+        train: samples to learn from.
+        val: samples to choose the best epoch with; may be empty.
+        classes: how many classes there are.
+        module: the classifier, or on cached features its head.
+        prepare: from a batch of augmented rows to the module's input.
+        arrange: from a batch of rows to what augmentations take.
+    """
+
+    rows: npt.NDArray[Any]
+    labels: Labels
+    train: Indices
+    val: Indices
+    classes: int
+    module: nn.Module
+    arrange: Callable[[torch.Tensor], torch.Tensor]
+    prepare: Callable[[torch.Tensor], torch.Tensor]
+
+
+@final
+@dataclass(frozen=True)
+class Job:
+    """What stays the same through all phases of a run."""
+
+    folder: RunFolder
+    classifier: Classifier
+    seed: int
+    device: torch.device
+    bfloat16: bool
+    interruption: Interruption
+
+
+def train_phase(job: Job, phase: Phase, material: Material, state: TrainingState, optimizer_state: dict[str, Any] | None) -> None:
+    """Train one phase from where `state` stands to its end, and restore the best epoch's weights.
+
+    Args:
+        job: the run.
+        phase: what to do; the classifier's parameters are frozen accordingly already.
+        material: what to train on.
+        state: is advanced; afterwards it stands at the start of the next phase.
+        optimizer_state: of the checkpoint, when training continues within the phase.
+
+    Raises:
+        Interrupted: after saving, when a signal asked to stop.
+        ThawlabError: if the loss is not a number any more.
+    """
+    optimizer = make_optimizer(job.classifier, phase)
+    if optimizer_state is not None:
+        optimizer.load_state_dict(optimizer_state)
+    saver = _Saver(job, optimizer, state)
+    pipeline = Pipeline(phase.augment)
+    stopped = "epochs"
+    while state.epoch < phase.epochs:
+        started = time.monotonic()
+        first_step = state.step
+        lr = _train_epoch(job, phase, material, state, optimizer, pipeline, saver)
+        trained = time.monotonic() - started
+        done = len(material.train) if first_step == 0 else None
+        _finish_epoch(job, phase, material, state, lr, done / trained if done else None, started)
+        if phase.patience is not None and state.best is not None and state.epoch - state.best["epoch"] >= phase.patience:
+            stopped = "patience"
+            break
+        if state.epoch < phase.epochs:
+            saver.at_epoch_end()
+    _finish_phase(job, phase, material, state, stopped)
+    save_checkpoint(job.folder.checkpoint, state, job.classifier, None)
+
+
+def _train_epoch(
+    job: Job, phase: Phase, material: Material, state: TrainingState, optimizer: torch.optim.Optimizer, pipeline: Pipeline, saver: _Saver
+) -> float:
+    """Train from `state.step` to the end of the epoch; returns the last learning rate."""
+    order = material.train[epoch_order(job.seed, state.phase, state.epoch, len(material.train)).numpy()]
+    spans = batch_spans(len(order), phase.batch_size)
+    lr = phase.lr
+    set_modes(job.classifier, phase.batch_norm or "train")
+
+    def gather(span: tuple[int, int]) -> torch.Tensor:
+        return torch.from_numpy(np.take(material.rows, order[span[0] : span[1]], axis=0))
+
+    label = f"{phase.name} {state.epoch + 1}/{phase.epochs}"
+    with progress.task(label, len(order)) as advance:
+        for span, rows in prefetched(spans[state.step :], gather):
+            targets = torch.from_numpy(material.labels[order[span[0] : span[1]]]).to(job.device)
+            lr = phase.lr * lr_factor(phase, state.epoch * len(spans) + state.step, len(spans))
+            set_lr(optimizer, lr)
+            loss = _step(job, phase, material, state, optimizer, pipeline, rows, targets)
+            state.step += 1
+            state.loss_sum += loss * len(rows)
+            advance(len(rows))
+            if state.step < len(spans):
+                saver.within_epoch()
+    return lr
+
+
+def _step(
+    job: Job,
+    phase: Phase,
+    material: Material,
+    state: TrainingState,
+    optimizer: torch.optim.Optimizer,
+    pipeline: Pipeline,
+    rows: torch.Tensor,
+    targets: torch.Tensor,
+) -> float:
+    """Take one step on a batch; returns its mean loss."""
+    place = (state.phase, state.epoch, state.step)
+    generator = torch.Generator().manual_seed(derive(job.seed, "augmentation", *place))
+    torch.manual_seed(derive(job.seed, "dropout", *place))
+    if pipeline.mixes:
+        targets = F.one_hot(targets, material.classes).float()
+    inputs, targets = pipeline(material.arrange(rows.to(job.device)), targets, generator)
+    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.bfloat16):
+        logits = material.module(material.prepare(inputs))
+    loss = F.cross_entropy(logits.float(), targets, label_smoothing=phase.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    value = loss.item()
+    if not np.isfinite(value):
+        raise ThawlabError(f"phase '{phase.name}', epoch {state.epoch + 1}, step {state.step + 1}: the loss is {value}; lower its lr ({phase.lr:g})")
+    return value
+
+
+def _finish_epoch(
+    job: Job, phase: Phase, material: Material, state: TrainingState, lr: float, rate: float | None, started: float
+) -> None:
+    """Validate, remember the best epoch, and write the epoch's row."""
+    val_loss = val_accuracy = None
+    if len(material.val):
+        logits = infer(material.module, material.rows, material.val, lambda rows: material.prepare(material.arrange(rows)), job.device)
+        labels = material.labels[material.val]
+        val_loss, val_accuracy = log_loss(logits, labels), float((logits.argmax(axis=1) == labels).mean())
+        better = state.best is None or (val_accuracy, -val_loss) > (state.best["accuracy"], -state.best["loss"])
+        if better:
+            state.best = {
+                "accuracy": val_accuracy,
+                "loss": val_loss,
+                "epoch": state.epoch + 1,
+                "weights": snapshot(material.module),
+            }
+    seconds = time.monotonic() - started
+    state.seconds += seconds
+    state.rows.append(
+        {
+            "phase": phase.name,
+            "epoch": state.epoch + 1,
+            "step": (state.epoch + 1) * len(batch_spans(len(material.train), phase.batch_size)),
+            "seconds": round(seconds, 3),
+            "train_loss": state.loss_sum / len(material.train),
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "lr": lr,
+            "images_per_second": round(rate, 1) if rate else None,
+        }
+    )
+    job.folder.write_metrics(state.rows)
+    shown = f", val accuracy {val_accuracy:.4f}" if val_accuracy is not None else ""
+    job.folder.log(f"{phase.name} epoch {state.epoch + 1}/{phase.epochs}: train loss {state.rows[-1]['train_loss']:.4f}{shown}, {seconds:.1f} s")
+    state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+
+
+def _finish_phase(job: Job, phase: Phase, material: Material, state: TrainingState, stopped: str) -> None:
+    """Restore the best weights and stand at the start of the next phase."""
+    if state.best is not None:
+        material.module.load_state_dict(state.best["weights"])
+    result = {
+        "name": phase.name,
+        "trainable_parameters": trainable_count(job.classifier),
+        "epochs_run": state.epoch,
+        "best_epoch": state.best["epoch"] if state.best else state.epoch,
+        "best_val_accuracy": state.best["accuracy"] if state.best else None,
+        "seconds": round(state.seconds, 3),
+        "stopped": stopped,
+    }
+    state.phases.append(result)
+    message = f"{phase.name}: {state.epoch} epochs in {state.seconds:.1f} s"
+    if state.best is not None:
+        message += f", best val accuracy {result['best_val_accuracy']:.4f} in epoch {result['best_epoch']}"
+    job.folder.log(message)
+    progress.say(message)
+    state.begin_phase(state.phase + 1)
+
+
+@final
+class _Saver:
+    """Writes checkpoints when they are due, and obeys signals after writing one."""
+
+    def __init__(self, job: Job, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+        self._job, self._optimizer, self._state = job, optimizer, state
+        self._last = time.monotonic()
+
+    def at_epoch_end(self) -> None:
+        self._save_if_due(_YOUNG_SECONDS)
+
+    def within_epoch(self) -> None:
+        self._save_if_due(_OLD_SECONDS)
+
+    def _save_if_due(self, age: float) -> None:
+        requested = self._job.interruption.requested
+        if requested is None and time.monotonic() - self._last < age:
+            return
+        save_checkpoint(self._job.folder.checkpoint, self._state, self._job.classifier, self._optimizer)
+        self._last = time.monotonic()
+        if requested is not None:
+            raise Interrupted(f"saved after epoch {self._state.epoch}; the same command goes on from here", requested)

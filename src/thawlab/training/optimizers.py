@@ -1,0 +1,78 @@
+"""Optimisers with layer-wise learning rates, and schedules as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from thawlab.models.classifier import Classifier
+from thawlab.recipe import Phase
+from thawlab.training.freezing import layer_groups
+
+# One-cycle (Smith and Topin 2018): from lr/25 up to lr in this share of the steps, then down to almost nothing.
+_ONE_CYCLE_RISE = 0.3
+_ONE_CYCLE_START = 1 / 25
+_ONE_CYCLE_END = 1e-4
+
+
+def parameter_groups(classifier: Classifier, phase: Phase) -> list[dict[str, Any]]:
+    """Group the trainable parameters by learning-rate scale and weight decay.
+
+    The head has scale 1; a backbone layer k groups below it has `layer_decay`^k (as in BEiT, Bao et al. 2022). Biases and
+    normalisation parameters are not decayed.
+    """
+    depth = {name: 0 for name, _ in classifier.head.named_parameters(prefix="head")}
+    if phase.layer_decay < 1:
+        groups = layer_groups(classifier.backbone, coarse=False)
+        deepest = max(groups.values()) + 1
+        depth.update({f"backbone.{name}": deepest - group for name, group in groups.items()})
+    table: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in classifier.named_parameters():
+        if parameter.requires_grad:
+            decay = phase.weight_decay if parameter.ndim > 1 else 0.0
+            table.setdefault((phase.layer_decay ** depth.get(name, 0), decay), []).append(parameter)
+    return [{"params": members, "scale": scale, "weight_decay": decay} for (scale, decay), members in sorted(table.items(), reverse=True)]
+
+
+def make_optimizer(classifier: Classifier, phase: Phase) -> torch.optim.Optimizer:
+    """Build a phase's optimiser over the parameters that receive gradients."""
+    groups = parameter_groups(classifier, phase)
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, nesterov=phase.momentum > 0, fused=True)
+    if phase.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=phase.lr, fused=True)
+    return torch.optim.AdamW(groups, lr=phase.lr, fused=True)
+
+
+def lr_factor(phase: Phase, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate at a step as a fraction of the phase's `lr`.
+
+    Args:
+        phase: with schedule, epochs and warm-up.
+        step: counted from the start of the phase.
+        steps_per_epoch: of this phase.
+    """
+    total = phase.epochs * steps_per_epoch
+    warmup = phase.warmup * steps_per_epoch
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if phase.schedule == "constant":
+        return 1.0
+    if phase.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+    rise = _ONE_CYCLE_RISE * total if warmup == 0 else warmup
+    if step < rise:
+        return _anneal(_ONE_CYCLE_START, 1.0, step / rise)
+    return _anneal(1.0, _ONE_CYCLE_END, (step - rise) / max(total - rise, 1))
+
+
+def _anneal(start: float, end: float, part: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * part))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all groups, each with its own scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["scale"]

@@ -1,0 +1,45 @@
+"""Resolve a recipe: everything that the user may leave open becomes explicit, and every name is checked."""
+
+from __future__ import annotations
+
+from thawlab.data.augmentation import Pipeline
+from thawlab.errors import UsageError
+from thawlab.models.catalog import BackboneSpec, resolve_backbone
+from thawlab.recipe import Recipe
+
+_SMALLEST = 8
+
+
+def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
+    """Fill in what depends on the backbone and check the names that the recipe's own types cannot check.
+
+    Filled in: the backbone's full name, whether it is pretrained, the image size (the weights' own), and each phase's
+    BatchNorm mode ("eval" for pretrained weights, whose statistics are better than a small data set's; else "train").
+
+    Raises:
+        UsageError: for a wrong backbone or augmentation, or settings that cannot go together.
+    """
+    spec = resolve_backbone(recipe.model.backbone)
+    pretrained = recipe.model.pretrained and spec.has_weights
+    size = recipe.data.image_size or int(spec.config["input_size"][-1])
+    if size < _SMALLEST:
+        raise UsageError(f"data.image_size = {size}: must be at least {_SMALLEST}")
+    phases = []
+    for index, phase in enumerate(recipe.phases):
+        Pipeline(phase.augment, f"phases.{index}.augment")
+        if phase.train != "all" and not pretrained and index == 0:
+            raise UsageError(
+                f"phases.{index}.train = '{phase.train}': '{spec.name}' starts from random weights, "
+                "which must not stay frozen; train \"all\" first, or use pretrained weights"
+            )
+        if phase.patience is not None and recipe.data.val == 0:
+            raise UsageError(f"phases.{index}.patience: early stopping needs a validation split; set data.val above 0")
+        phases.append(phase.model_copy(update={"batch_norm": phase.batch_norm or ("eval" if pretrained else "train")}))
+    resolved = recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update={"image_size": size}),
+            "model": recipe.model.model_copy(update={"backbone": spec.name, "pretrained": pretrained}),
+            "phases": tuple(phases),
+        }
+    )
+    return resolved, spec
