@@ -1,4 +1,4 @@
-"""The recipe: what to do, as an immutable value read from TOML, with overrides by dotted key. A leaf: it imports no other room."""
+"""The recipe: what to do, as an immutable value read from TOML, with overrides by dotted key."""
 
 from __future__ import annotations
 

@@ -221,9 +221,7 @@ def randaugment(argument: str) -> Augmentation:
     from torchvision.transforms import v2
 
     count, _, magnitude = argument.partition(":")
-    operation = v2.RandAugment(
-        int(_number("randaugment", count, 2, 0, 10)), int(_number("randaugment", magnitude, 9, 0, 30))
-    )
+    operation = v2.RandAugment(int(_number("randaugment", count, 2, 0, 10)), int(_number("randaugment", magnitude, 9, 0, 30)))
 
     def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         whole = pictures.clamp(0, 255).round().to(torch.uint8)

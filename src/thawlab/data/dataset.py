@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,12 @@ from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
 from thawlab.data.sources import cache_root, open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
-from thawlab.errors import ThawlabError
-from thawlab.recipe import Recipe
+from thawlab.errors import ThawlabError, UsageError, listed, nearest
+from thawlab.recipe import Recipe, System
 
 _CHUNK = 256
 # Above this share of bad pictures something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
-R = TypeVar("R")
 
 
 @final
@@ -78,20 +77,12 @@ class Dataset:
             "n": {split: int(sum(values)) for split, values in counts.items()},
             "per_class": counts,
             "geometry": self.geometry,
-            "quarantined": {"count": len(self.quarantined), "files": [{"id": i, "reason": r} for i, r in self.quarantined]},
+            "quarantined": {
+                "count": len(self.quarantined),
+                "files": [{"id": i, "reason": r} for i, r in self.quarantined],
+            },
             "ignored": {"count": len(self.ignored), "files": [{"id": i, "reason": r} for i, r in self.ignored[:1000]]},
         }
-
-
-def _in_chunks(indices: Indices, work: Callable[[int], R], workers: int | None, label: str) -> list[R]:
-    """Apply `work` to every index on several threads, in order, with progress."""
-    results: list[R] = []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, progress.task(label, len(indices)) as advance:
-        for start in range(0, len(indices), _CHUNK):
-            chunk = indices[start : start + _CHUNK].tolist()
-            results.extend(pool.map(work, chunk))
-            advance(len(chunk))
-    return results
 
 
 def fingerprint(listing: Listing, workers: int | None = None) -> str:
@@ -107,10 +98,13 @@ def fingerprint(listing: Listing, workers: int | None = None) -> str:
             content = listing.pictures.read(index)
         except OSError:
             return b"unreadable"
-        return hashlib.sha256(content).digest()
+        return hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
 
-    for one in _in_chunks(np.arange(len(listing)), hash_one, workers, "reading"):
-        digest.update(one)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, progress.task("reading", len(listing)) as advance:
+        for start in range(0, len(listing), _CHUNK):
+            chunk = range(start, min(start + _CHUNK, len(listing)))
+            digest.update(b"".join(pool.map(hash_one, chunk)))
+            advance(len(chunk))
     return digest.hexdigest()
 
 
@@ -119,8 +113,10 @@ def _decode_rows(
 ) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
     """Return all rows as an array of which `indices` are valid, and the reasons of those that could not be decoded."""
     size = preprocessing.size
-    if isinstance(listing.pictures, ArrayPictures) and listing.pictures.array.shape[1:] == (size, size, 3) and (
-        preprocessing.resize != "crop" or preprocessing.crop_pct == 1.0
+    if (
+        isinstance(listing.pictures, ArrayPictures)
+        and listing.pictures.array.shape[1:] == (size, size, 3)
+        and (preprocessing.resize != "crop" or preprocessing.crop_pct == 1.0)
     ):
         return listing.pictures.array, {}
     store = RowStore(folder, len(listing), (size, size, 3), np.uint8)
@@ -147,7 +143,7 @@ def _decode_rows(
                 good = [k for k, row in enumerate(rows) if not isinstance(row, str)]
                 bad.update({int(chunk[k]): row for k, row in enumerate(rows) if isinstance(row, str)})
                 if good:
-                    store.write(chunk[good], np.stack([rows[k] for k in good]))  # type: ignore[arg-type]
+                    store.write(chunk[good], np.stack([rows[k] for k in good]))
                 advance(len(chunk))
         if len(missing):
             bad_file.write_text(json.dumps(bad, ensure_ascii=False), encoding="utf-8")
@@ -168,9 +164,46 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
         UsageError: if the source or its classes are wrong; said before anything is decoded.
         ThawlabError: if too many pictures are bad, or the cache cannot be written.
     """
-    data, system = recipe.data, recipe.system
-    listing = open_source(data.source, system.data_dir)
+    data = recipe.data
+    listing = open_source(data.source, recipe.system.data_dir)
     splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test)
+    dataset = _decoded(listing, splits, preprocessing, recipe.system)
+    missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
+    if missing:
+        raise ThawlabError(f"{data.source}: no training picture of '{missing[0]}' can be decoded; add some or remove the class")
+    return dataset
+
+
+def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preprocessing, system: System) -> Dataset:
+    """Open a source to judge an existing classifier on: its test split, or all of its pictures where it has none.
+
+    Args:
+        source: a name or a path.
+        classes: of the classifier; the source's classes are matched to them by name.
+        preprocessing: of the classifier.
+        system: says where data and caches are.
+
+    Raises:
+        UsageError: if the source has a class that the classifier does not know.
+    """
+    listing = open_source(source, system.data_dir)
+    unknown = [name for name in listing.classes if name not in classes]
+    if unknown:
+        raise UsageError(
+            f"{source}: the classifier knows no class '{unknown[0]}'{nearest(unknown[0], classes)}; "
+            f"its classes: {listed(classes)}"
+        )
+    numbers = np.array([classes.index(name) for name in listing.classes], dtype=np.int64)
+    chosen = np.flatnonzero(listing.splits == "test")
+    if len(chosen) == 0:
+        chosen = np.arange(len(listing))
+    nothing = np.zeros(0, dtype=np.int64)
+    dataset = _decoded(listing, Splits(nothing, nothing, chosen), preprocessing, system)
+    return replace(dataset, classes=classes, labels=numbers[dataset.labels])
+
+
+def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, system: System) -> Dataset:
+    """Decode what the splits need, and take out what cannot be decoded."""
     identity = fingerprint(listing, system.workers)
     needed = np.sort(np.concatenate([splits.train, splits.val, splits.test]))
     cache = Path(system.cache_dir) if system.cache_dir else cache_root()
@@ -179,8 +212,10 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     quarantined = tuple((listing.ids[index], reason) for index, reason in sorted(bad.items()))
     if len(bad) > _MAX_BAD_SHARE * len(needed):
         first = quarantined[0]
-        raise ThawlabError(f"{data.source}: {len(bad)} of {len(needed)} pictures cannot be decoded, the first is {first[0]} ({first[1]})")
-    dataset = Dataset(
+        raise ThawlabError(
+            f"{listing.name}: {len(bad)} of {len(needed)} pictures cannot be decoded, the first is {first[0]} ({first[1]})"
+        )
+    return Dataset(
         name=listing.name,
         classes=listing.classes,
         ids=listing.ids,
@@ -192,10 +227,6 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
         quarantined=quarantined,
         ignored=listing.ignored,
     )
-    missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
-    if missing:
-        raise ThawlabError(f"{data.source}: no training picture of '{missing[0]}' can be decoded; add some or remove the class")
-    return dataset
 
 
 def warnings_before_training(dataset: Dataset) -> list[str]:
@@ -210,7 +241,10 @@ def warnings_before_training(dataset: Dataset) -> list[str]:
         indices = dataset.indices(split)
         missing = absent_classes(indices, dataset.labels, dataset.classes)
         if len(indices) and missing:
-            lines.append(f"the {split} split has no picture of {len(missing)} classes, the first is '{missing[0]}'; their scores are not measured")
+            lines.append(
+                f"the {split} split has no picture of {len(missing)} classes, the first is '{missing[0]}'; "
+                "their scores are not measured"
+            )
         elif not len(indices):
             lines.append(f"the {split} split is empty")
     return lines

@@ -54,7 +54,11 @@ def open_path(path: Path) -> Listing:
 
 
 def _from_placed(
-    name: str, origin: str, paths: Sequence[str], ignored: list[tuple[str, str]], read: Callable[[Sequence[str]], Pictures]
+    name: str,
+    origin: str,
+    paths: Sequence[str],
+    ignored: list[tuple[str, str]],
+    read: Callable[[Sequence[str]], Pictures],
 ) -> Listing:
     """Make a listing of files whose paths tell class and split."""
     placed, homeless = place_files(paths, origin)
@@ -104,7 +108,11 @@ def _open_folder(root: Path) -> Listing:
     _refuse_empty_classes(root)
     pictures, ignored = _sift(sorted(paths), head_of)
     return _from_placed(
-        root.resolve().name, str(root), pictures, ignored, lambda names: FilePictures(tuple(root / name for name in names))
+        root.resolve().name,
+        str(root),
+        pictures,
+        ignored,
+        lambda names: FilePictures(tuple(root / name for name in names)),
     )
 
 
@@ -115,7 +123,12 @@ def _refuse_empty_classes(root: Path) -> None:
         UsageError: naming the first empty folder.
     """
     for folder, folders, names in os.walk(root):
-        if not folders and not [name for name in names if not is_litter(name)] and Path(folder) != root and not is_litter(Path(folder).name):
+        if (
+            not folders
+            and not [name for name in names if not is_litter(name)]
+            and Path(folder) != root
+            and not is_litter(Path(folder).name)
+        ):
             raise UsageError(f"{folder}: this class folder is empty; put pictures into it or remove it")
 
 
@@ -261,7 +274,9 @@ def _parquet_columns(schema: Any, file: Path) -> tuple[str, str]:
 
     structs = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type}]
     if not structs:
-        raise UsageError(f"{file}: has no column of encoded pictures (a struct with 'bytes'); its columns: {listed(schema.names)}")
+        raise UsageError(
+            f"{file}: has no column of encoded pictures (a struct with 'bytes'); its columns: {listed(schema.names)}"
+        )
     names = [name for name in schema.names if name not in structs]
     label = _pick_column(names, "label") or next((n for n in ("fine_label", "labels") if n in names), None)
     if label is None:

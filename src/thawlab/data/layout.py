@@ -21,7 +21,28 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-EXTENSIONS = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .ico .tga".split())
+EXTENSIONS = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".avif",
+        ".ico",
+        ".tga",
+    ]
+)
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -102,7 +123,9 @@ def place_files(paths: Iterable[str], origin: str) -> tuple[list[Placed], list[t
             continue
         placed.append(Placed(name, rest[0], split))
     if not placed:
-        raise UsageError(f"{origin}: pictures lie in no class folder; expected a folder per class, for example {origin}/cat/1.jpg")
+        raise UsageError(
+            f"{origin}: pictures lie in no class folder; expected a folder per class, for example {origin}/cat/1.jpg"
+        )
     return placed, ignored
 
 
@@ -119,5 +142,7 @@ def class_names(placed: Sequence[Placed], origin: str) -> tuple[str, ...]:
     for split, names in by_split.items():
         extra = sorted(names - set(classes))
         if extra:
-            raise UsageError(f"{origin}: the {split} split has the class '{extra[0]}' that the train split lacks; rename or remove it")
+            raise UsageError(
+                f"{origin}: the {split} split has the class '{extra[0]}' that the train split lacks; rename or remove it"
+            )
     return tuple(classes)

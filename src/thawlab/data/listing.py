@@ -41,7 +41,8 @@ class ArrayPictures(Pictures):
 
     def read(self, index: int) -> Picture:
         """Return the pixels."""
-        return self.array[index]
+        picture: Picture = self.array[index]
+        return picture
 
 
 @final

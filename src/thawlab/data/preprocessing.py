@@ -58,7 +58,9 @@ class Preprocessing(BaseModel):
 
     def draft_size(self, width: int, height: int) -> tuple[int, int] | None:
         """Return the least size that a JPEG of `width` × `height` may be decoded at, or None for its own."""
-        side = max(width, height) if self.resize == "pad" else min(width, height) * (self.crop_pct if self.resize == "crop" else 1)
+        side = (
+            max(width, height) if self.resize == "pad" else min(width, height) * (self.crop_pct if self.resize == "crop" else 1)
+        )
         scale = self.size * _DRAFT_GAP / side
         return (int(width * scale), int(height * scale)) if scale < 1 else None
 

@@ -51,7 +51,9 @@ class RowStore:
         return self.folder / "marks.bin"
 
     def _refusal(self, error: OSError) -> ThawlabError:
-        return ThawlabError(f"{self.folder}: the cache cannot be written: {error.strerror}; make room, or choose another place with --cache-dir")
+        return ThawlabError(
+            f"{self.folder}: the cache cannot be written: {error.strerror}; make room, or choose another place with --cache-dir"
+        )
 
     def marks(self) -> npt.NDArray[np.bool_]:
         """Return which rows are valid."""

@@ -30,6 +30,20 @@ def cache_root() -> Path:
     return Path(chosen) if chosen else base / "thawlab"
 
 
+def check_source(source: str) -> None:
+    """Check that a source is a known name or an existing path, without opening it.
+
+    Raises:
+        UsageError: if it is neither; the message gives the nearest name.
+    """
+    path = Path(source).expanduser()
+    if source.partition(":")[0] in datasets or path.exists():
+        return
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = nearest(source, datasets.names()) or nearest(path.name, siblings)
+    raise UsageError(f"data.source: '{source}' is neither a data set nor a path{hint or f' (data sets: {listed(datasets)})'}")
+
+
 def open_source(source: str, data_dir: str | None = None) -> Listing:
     """List the pictures of a named data set or a path.
 
@@ -41,15 +55,11 @@ def open_source(source: str, data_dir: str | None = None) -> Listing:
         UsageError: if the source is neither; the message gives the nearest name.
         ThawlabError: if a download is needed and fails; the message gives the offline ways.
     """
+    check_source(source)
     name, _, argument = source.partition(":")
     if name in datasets:
         return datasets.get(name)(argument, Path(data_dir).expanduser() if data_dir else cache_root() / "data")
-    path = Path(source).expanduser()
-    if path.exists():
-        return open_path(path)
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(source, datasets.names()) or nearest(path.name, siblings)
-    raise UsageError(f"data.source: '{source}' is neither a data set nor a path{hint or f' (data sets: {listed(datasets)})'}")
+    return open_path(Path(source).expanduser())
 
 
 def _no_argument(name: str, argument: str) -> None:
@@ -64,10 +74,10 @@ def _from_torchvision(name: str, build: Callable[..., Any], data_dir: Path, wher
     """
     try:
         with contextlib.suppress(RuntimeError):
-            return tuple(build(str(data_dir), train=train, download=False) for train in (True, False))  # type: ignore[return-value]
+            return tuple(build(str(data_dir), train=train, download=False) for train in (True, False))
         logging.getLogger(__name__).info("downloading %s from %s", name, where)
         with contextlib.redirect_stdout(io.StringIO()):
-            return tuple(build(str(data_dir), train=train, download=True) for train in (True, False))  # type: ignore[return-value]
+            return tuple(build(str(data_dir), train=train, download=True) for train in (True, False))
     except (OSError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ThawlabError(

@@ -43,7 +43,8 @@ def held_out(ranks: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.bo
 
     The first member of a class is always held out, so that no class is absent from the held-out part.
     """
-    return np.ceil((ranks + 1) * fraction - 1e-9) > np.ceil(ranks * fraction - 1e-9)
+    result: npt.NDArray[np.bool_] = np.ceil((ranks + 1) * fraction - 1e-9) > np.ceil(ranks * fraction - 1e-9)
+    return result
 
 
 def nested_subset(labels: Labels, ranks: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.bool_]:
@@ -82,7 +83,9 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
         pool &= ~in_test
     available = int(pool.sum())
     if train_size is not None and train_size > available:
-        raise UsageError(f"data.train_size = {train_size}: {listing.name} has {available} pictures to learn from; take fewer, or omit the key")
+        raise UsageError(
+            f"data.train_size = {train_size}: {listing.name} has {available} pictures to learn from; take fewer, or omit the key"
+        )
     pool_indices = np.flatnonzero(pool)
     pool_labels = labels[pool_indices]
     pool_ranks = class_ranks(pool_labels, derive(seed, "split", "val"))
@@ -102,7 +105,9 @@ def _check(splits: Splits, listing: Listing) -> None:
     counts = np.bincount(listing.labels[splits.train], minlength=len(listing.classes))
     missing = [name for name, count in zip(listing.classes, counts, strict=True) if count == 0]
     if missing:
-        raise UsageError(f"{listing.name}: no training pictures of {listed(missing, 3)}; add some, raise data.train_size, or remove the class")
+        raise UsageError(
+            f"{listing.name}: no training pictures of {listed(missing, 3)}; add some, raise data.train_size, or remove the class"
+        )
 
 
 def absent_classes(indices: Indices, listing_labels: Labels, classes: tuple[str, ...]) -> list[str]:

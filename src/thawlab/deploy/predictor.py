@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from thawlab.data.decode import BadPictureError, decode
+from thawlab.data.decode import BadPictureError, decode, to_rgb
 from thawlab.data.layout import has_picture_extension, is_litter
 from thawlab.data.listing import Picture
 from thawlab.data.preprocessing import to_tensor
@@ -77,7 +77,11 @@ class Predictor:
         preprocessing = self._model.card.preprocessing
         indices = np.arange(len(pictures))
         return infer(
-            self._model.classifier, pictures, indices, lambda rows: preprocessing.normalize(to_tensor(rows)), self._device
+            self._model.classifier,
+            pictures,
+            indices,
+            lambda rows: preprocessing.normalize(to_tensor(rows)),
+            self._device,
         )
 
     def predict(self, image: str | Path | Image.Image | Picture, top_k: int = 5) -> Prediction:
@@ -102,9 +106,11 @@ class Predictor:
         names = [str(image) if isinstance(image, str | Path) else str(start + k) for k, image in enumerate(images)]
         decoded = [self._fit(image) for image in images]
         good = [k for k, picture in enumerate(decoded) if not isinstance(picture, str)]
-        table: dict[int, Prediction] = {k: Prediction(names[k], error=reason) for k, reason in enumerate(decoded) if isinstance(reason, str)}
+        table: dict[int, Prediction] = {
+            k: Prediction(names[k], error=reason) for k, reason in enumerate(decoded) if isinstance(reason, str)
+        }
         if good:
-            logits = self.logits(np.stack([decoded[k] for k in good]))  # type: ignore[arg-type]
+            logits = self.logits(np.stack([decoded[k] for k in good]))
             scaled = logits.astype(np.float64) / self._model.card.temperature
             scaled -= scaled.max(axis=1, keepdims=True)
             probabilities = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
@@ -118,8 +124,6 @@ class Predictor:
         preprocessing = self._model.card.preprocessing
         try:
             if isinstance(image, Image.Image):
-                from thawlab.data.decode import to_rgb
-
                 return preprocessing.fit(to_rgb(image))
             content = Path(image).read_bytes() if isinstance(image, str | Path) else image
             return decode(content, preprocessing)

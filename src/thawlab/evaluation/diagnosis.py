@@ -80,7 +80,8 @@ def after_training(results: Mapping[str, Any]) -> list[Diagnosis]:
             _diagnosis(
                 "over-confidence" if test["temperature"] > 1 else "under-confidence",
                 "info",
-                f"expected calibration error {test['ece']:.3f}, after temperature {test['temperature']:.2f}: {test['ece_calibrated']:.3f}",
+                f"expected calibration error {test['ece']:.3f}, "
+                f"after temperature {test['temperature']:.2f}: {test['ece_calibrated']:.3f}",
                 "use the calibrated probabilities, as `predict` does",
             )
         )

@@ -59,7 +59,13 @@ def full(predictions: Predictions, classes: tuple[str, ...], temperature: float,
         "ece_calibrated": expected_calibration_error(calibrated, labels, ece_bins),
         "temperature": temperature,
         "per_class": [
-            {"class": name, "n": int(support[k]), "precision": float(precision[k]), "recall": float(recall[k]), "f1": float(f1[k])}
+            {
+                "class": name,
+                "n": int(support[k]),
+                "precision": float(precision[k]),
+                "recall": float(recall[k]),
+                "f1": float(f1[k]),
+            }
             for k, name in enumerate(classes)
         ],
         "confusion": confusion_matrix(labels, predicted, labels=numbers).tolist(),

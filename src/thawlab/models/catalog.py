@@ -111,11 +111,14 @@ def _from_timm(tagged: str, written: str) -> BackboneSpec:
     architecture, _, tag = tagged.partition(".")
     if not timm.is_model(architecture):
         candidates = [*backbones.names(), "bundled", *KERAS_NAMES, *timm.list_models()]
-        raise UsageError(f"model.backbone: there is no backbone '{written}'{nearest(architecture, candidates) or '; `thawlab models` lists them'}")
+        hint = nearest(architecture, candidates) or "; `thawlab models` lists them"
+        raise UsageError(f"model.backbone: there is no backbone '{written}'{hint}")
     config = timm.models.get_pretrained_cfg(tagged) if _tag_exists(architecture, tag) else None
     if config is None:
-        tags = [full for full in timm.list_pretrained(f"{architecture}.*")]
-        raise UsageError(f"model.backbone: '{architecture}' has no weights '{tag}'{nearest(tagged, tags) or f' (there are: {tags})'}")
+        tags = timm.list_pretrained(f"{architecture}.*")
+        raise UsageError(
+            f"model.backbone: '{architecture}' has no weights '{tag}'{nearest(tagged, tags) or f' (there are: {tags})'}"
+        )
     full = f"{architecture}.{config.tag}" if config.tag else architecture
     return BackboneSpec(f"timm/{full}", architecture, "timm", {}, config.to_dict())
 

@@ -172,7 +172,9 @@ def weights_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.dim() else tensor.cpu().numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.dim() else tensor.cpu().numpy().tobytes()
+        )
     return digest.hexdigest()
 
 

@@ -83,9 +83,10 @@ def save_model(
         temperature=temperature,
     )
     write_atomically(folder / "model.safetensors", lambda file: file.write(content))
-    write_text(folder / "model.json", json.dumps(card.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n")
-
-
+    write_text(
+        folder / "model.json",
+        json.dumps(card.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n",
+    )
 
 
 def load_model(folder: Path) -> SavedModel:
@@ -114,5 +115,5 @@ def load_model(folder: Path) -> SavedModel:
         raise ThawlabError(f"{weights}: is missing; was the training finished?") from None
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ThawlabError(f"{weights}: does not fit model.json: {str(error).splitlines()[0]}") from None
-    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier.to(memory_format=torch.channels_last)
     return SavedModel(classifier.eval(), card)

@@ -61,7 +61,9 @@ def _initialize(module: nn.Module) -> nn.Module:
     """Draw convolutions and linear layers as He et al. (2015) do for networks with ReLU."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out" if isinstance(layer, nn.Conv2d) else "fan_in", nonlinearity="relu")
+            nn.init.kaiming_normal_(
+                layer.weight, mode="fan_out" if isinstance(layer, nn.Conv2d) else "fan_in", nonlinearity="relu"
+            )
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return module
@@ -96,7 +98,11 @@ def vgg10(size: int) -> nn.Module:
     for width in (32, 64, 128):
         stages.append(
             nn.Sequential(
-                *_conv(inputs, width), nn.ReLU(inplace=True), *_conv(width, width), nn.ReLU(inplace=True), nn.MaxPool2d(2)
+                *_conv(inputs, width),
+                nn.ReLU(inplace=True),
+                *_conv(width, width),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(2),
             )
         )
         inputs = width

@@ -23,7 +23,9 @@ from thawlab.models.classifier import Classifier, weights_digest
 _PORTION = 32 * INFERENCE_BATCH
 
 
-def cache_key(classifier: Classifier, architecture: str, preprocessing: Preprocessing, dataset: Dataset, device: torch.device) -> str:
+def cache_key(
+    classifier: Classifier, architecture: str, preprocessing: Preprocessing, dataset: Dataset, device: torch.device
+) -> str:
     """Return the content key of a classifier's features: equal keys mean equal numbers."""
     parts = {
         "architecture": architecture,

@@ -53,7 +53,9 @@ def trained_names(backbone: nn.Module, train: str) -> set[str]:
         last = set(layers[-count:])
         chosen = {name for name in names if name.rpartition(".")[0] in last}
     if count > total:
-        raise UsageError(f"train = '{train}': the backbone has {total} {'stages' if kind == 'stages' else 'layers'}; use \"all\" for every one")
+        raise UsageError(
+            f"train = '{train}': the backbone has {total} {'stages' if kind == 'stages' else 'layers'}; use \"all\" for every one"
+        )
     return chosen
 
 

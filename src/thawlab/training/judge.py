@@ -65,14 +65,18 @@ def judge(
     """Evaluate a trained classifier and write the model, predictions and results into its folder."""
     with timing.measure("evaluate"):
         tables = {
-            split: predictions_of(dataset, dataset.indices(split), _logits(logits_of, dataset, split)) for split in ("train", "val", "test")
+            split: predictions_of(dataset, dataset.indices(split), _logits(logits_of, dataset, split))
+            for split in ("train", "val", "test")
         }
         temperature = fit_temperature(tables["val"].logits, tables["val"].labels) if recipe.evaluation.calibrate else 1.0
         save_model(folder.model, classifier, spec, dataset.classes, preprocessing, recipe.model, temperature)
         for split in ("val", "test"):
             tables[split].save(folder.predictions(split))
         _save_pictures(folder, dataset, tables["test"], recipe.seed)
-        train, test = brief(tables["train"]), full(tables["test"], dataset.classes, temperature, recipe.evaluation.ece_bins)
+        train, test = (
+            brief(tables["train"]),
+            full(tables["test"], dataset.classes, temperature, recipe.evaluation.ece_bins),
+        )
     results: dict[str, Any] = {
         "schema": 1,
         "name": recipe.name,
@@ -130,4 +134,8 @@ def _save_pictures(folder: RunFolder, dataset: Dataset, test: Predictions, seed:
 def _thumbnails(dataset: Dataset, indices: Indices) -> np.ndarray:
     side = min(_THUMBNAIL, dataset.images.shape[1])
     chosen = [Image.fromarray(np.asarray(dataset.images[index])) for index in indices.tolist()]
-    return np.stack([np.asarray(image.resize((side, side))) for image in chosen]) if chosen else np.zeros((0, side, side, 3), np.uint8)
+    return (
+        np.stack([np.asarray(image.resize((side, side))) for image in chosen])
+        if chosen
+        else np.zeros((0, side, side, 3), np.uint8)
+    )

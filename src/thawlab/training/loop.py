@@ -111,7 +111,13 @@ def train_phase(job: Job, phase: Phase, material: Material, state: TrainingState
 
 
 def _train_epoch(
-    job: Job, phase: Phase, material: Material, state: TrainingState, optimizer: torch.optim.Optimizer, pipeline: Pipeline, saver: _Saver
+    job: Job,
+    phase: Phase,
+    material: Material,
+    state: TrainingState,
+    optimizer: torch.optim.Optimizer,
+    pipeline: Pipeline,
+    saver: _Saver,
 ) -> float:
     """Train from `state.step` to the end of the epoch; returns the last learning rate."""
     order = material.train[epoch_order(job.seed, state.phase, state.epoch, len(material.train)).numpy()]
@@ -162,7 +168,10 @@ def _step(
     optimizer.step()
     value = loss.item()
     if not np.isfinite(value):
-        raise ThawlabError(f"phase '{phase.name}', epoch {state.epoch + 1}, step {state.step + 1}: the loss is {value}; lower its lr ({phase.lr:g})")
+        raise ThawlabError(
+            f"phase '{phase.name}', epoch {state.epoch + 1}, step {state.step + 1}: the loss is {value}; "
+            f"lower its lr ({phase.lr:g})"
+        )
     return value
 
 
@@ -172,7 +181,13 @@ def _finish_epoch(
     """Validate, remember the best epoch, and write the epoch's row."""
     val_loss = val_accuracy = None
     if len(material.val):
-        logits = infer(material.module, material.rows, material.val, lambda rows: material.prepare(material.arrange(rows)), job.device)
+        logits = infer(
+            material.module,
+            material.rows,
+            material.val,
+            lambda rows: material.prepare(material.arrange(rows)),
+            job.device,
+        )
         labels = material.labels[material.val]
         val_loss, val_accuracy = log_loss(logits, labels), float((logits.argmax(axis=1) == labels).mean())
         better = state.best is None or (val_accuracy, -val_loss) > (state.best["accuracy"], -state.best["loss"])
@@ -200,7 +215,10 @@ def _finish_epoch(
     )
     job.folder.write_metrics(state.rows)
     shown = f", val accuracy {val_accuracy:.4f}" if val_accuracy is not None else ""
-    job.folder.log(f"{phase.name} epoch {state.epoch + 1}/{phase.epochs}: train loss {state.rows[-1]['train_loss']:.4f}{shown}, {seconds:.1f} s")
+    job.folder.log(
+        f"{phase.name} epoch {state.epoch + 1}/{phase.epochs}: "
+        f"train loss {state.rows[-1]['train_loss']:.4f}{shown}, {seconds:.1f} s"
+    )
     state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
 
 

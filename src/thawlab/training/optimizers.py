@@ -33,7 +33,10 @@ def parameter_groups(classifier: Classifier, phase: Phase) -> list[dict[str, Any
         if parameter.requires_grad:
             decay = phase.weight_decay if parameter.ndim > 1 else 0.0
             table.setdefault((phase.layer_decay ** depth.get(name, 0), decay), []).append(parameter)
-    return [{"params": members, "scale": scale, "weight_decay": decay} for (scale, decay), members in sorted(table.items(), reverse=True)]
+    return [
+        {"params": members, "scale": scale, "weight_decay": decay}
+        for (scale, decay), members in sorted(table.items(), reverse=True)
+    ]
 
 
 def make_optimizer(classifier: Classifier, phase: Phase) -> torch.optim.Optimizer:

@@ -30,7 +30,7 @@ def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
         if phase.train != "all" and not pretrained and index == 0:
             raise UsageError(
                 f"phases.{index}.train = '{phase.train}': '{spec.name}' starts from random weights, "
-                "which must not stay frozen; train \"all\" first, or use pretrained weights"
+                'which must not stay frozen; train "all" first, or use pretrained weights'
             )
         if phase.patience is not None and recipe.data.val == 0:
             raise UsageError(f"phases.{index}.patience: early stopping needs a validation split; set data.val above 0")

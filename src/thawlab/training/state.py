@@ -76,7 +76,10 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[TrainingState, dict[s
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != _FORMAT:
-            raise ThawlabError(f"{path}: was written by another version of thawlab (format {content['format']}); start again in another --runs folder")
+            raise ThawlabError(
+                f"{path}: was written by another version of thawlab (format {content['format']}); "
+                "start again in another --runs folder"
+            )
         model.load_state_dict(content["model"])
         return TrainingState(**content["state"]), content["optimizer"]
     except ThawlabError:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from thawlab.data.preprocessing import Preprocessing, to_tensor
 from thawlab.data.sources import cache_root
 from thawlab.errors import Interrupted, ThawlabError, UsageError, nearest
 from thawlab.evaluation.diagnosis import before_training
+from thawlab.evaluation.predictions import infer
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_classifier, feature_map_side, make_preprocessing
 from thawlab.recipe import Recipe
@@ -79,7 +81,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kinds = ["auto", "cpu", "cuda", "mps"]
-    kind = name.split(":")[0]
+    kind = name.split(":", maxsplit=1)[0]
     if kind not in kinds:
         raise UsageError(f"system.device: there is no device '{name}'{nearest(kind, kinds) or ' (known: auto, cpu, cuda, mps)'}")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -106,7 +108,10 @@ def _train_into(folder: RunFolder, recipe: Recipe, spec: BackboneSpec, device: t
     classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _write_description(folder, recipe, dataset, device)
     diagnoses = before_training(recipe, feature_map_side(classifier.backbone, preprocessing.size))
-    for line in [*warnings_before_training(dataset), *(f"{d['id']}: {d['evidence']}; {d['advice']}" for d in diagnoses)]:
+    for line in [
+        *warnings_before_training(dataset),
+        *(f"{d['id']}: {d['evidence']}; {d['advice']}" for d in diagnoses),
+    ]:
         folder.log(line)
         progress.say(f"note: {line}")
     state, optimizer_state = TrainingState(), None
@@ -148,7 +153,8 @@ def _material(
     phase = recipe.phases[index]
     rows: Any = dataset.images
     module: nn.Module = classifier
-    arrange, prepare = to_tensor, preprocessing.normalize
+    arrange: Callable[[torch.Tensor], torch.Tensor] = to_tensor
+    prepare: Callable[[torch.Tensor], torch.Tensor] = preprocessing.normalize
     if is_frozen(classifier.backbone) and phase.augment:
         message = f"{phase.name}: not cached, since its augmentation changes the pictures in every epoch"
         folder.log(message)
@@ -176,7 +182,6 @@ def _final_logits(
     device: torch.device,
 ) -> Any:
     """Return the function that gives the final logits of some samples, from cached features where nothing else changed."""
-    from thawlab.evaluation.predictions import infer
 
     def on_pictures(indices: Indices, label: str) -> Any:
         prepare = lambda rows: preprocessing.normalize(to_tensor(rows))  # noqa: E731

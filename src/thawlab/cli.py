@@ -1,0 +1,351 @@
+"""The command line: one thin function per verb. Heavy imports wait until a verb runs, so that help is immediate."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thawlab.errors import ThawlabError, UsageError
+
+if TYPE_CHECKING:
+    from thawlab.recipe import Recipe
+    from thawlab.run import RunFolder
+
+app = typer.Typer(
+    name="thawlab",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Image classification by transfer learning: from pictures to a trained, judged and explained classifier.\n\n"
+    "Start with `thawlab demo`, then `thawlab train PHOTOS/` on a folder with a sub-folder per class.",
+)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at pictures before training on them.")
+app.add_typer(data_app, name="data")
+
+RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
+DataDirOption = Annotated[
+    str | None, typer.Option("--data-dir", help="A copy of the named data set at hand; downloads go there too.")
+]
+CacheDirOption = Annotated[str | None, typer.Option("--cache-dir", help="Where decoded pictures and features are kept.")]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table; columns that hold numbers are aligned to the right."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if title:
+        print(title)
+    table = Table()
+    for index, column in enumerate(columns):
+        numeric = all(row[index][:1] in "+-0123456789" for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    # Away from a terminal nobody wraps lines; a narrow guess would cut paths into pieces.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def _conclude(folder: RunFolder, as_json: bool) -> None:
+    """Print the accuracy with its interval and the run's folder."""
+    from thawlab.run import read_json
+
+    results = read_json(folder.results)
+    if as_json:
+        _print_json({"run": str(folder.path), **results})
+        return
+    test = results["test"]
+    low, high = test["accuracy_ci95"]
+    for finding in results["diagnoses"]:
+        print(f"{finding['severity']}: {finding['evidence']}; {finding['advice']}")
+    print(
+        f"test accuracy {_percent(test['accuracy'])} (95 % interval {_percent(low)} to {_percent(high)}, n = {test['n']:,}), "
+        f"train − test {100 * results['gap']:+.2f} points"
+    )
+    print(f"report: {folder.report}")
+    print(f"run:    {folder.path}")
+
+
+def _train(recipe: Recipe, runs: Path) -> RunFolder:
+    """Train a recipe and write its report."""
+    from thawlab.report.page import write_report
+    from thawlab.training.train import train
+
+    folder = train(recipe, runs)
+    if not folder.report.is_file():
+        write_report(folder)
+    return folder
+
+
+def _recipe_of(target: str, sugar: dict[str, Any], overrides: list[str]) -> Recipe:
+    """Make the recipe of a `train` command from a file or from defaults."""
+    from thawlab.recipe import parse_recipe, read_toml, with_overrides
+
+    if "=" in target and not Path(target).exists():
+        raise UsageError(f"'{target}' is an override; name the recipe or the pictures first: thawlab train RECIPE.toml {target}")
+    if target.endswith(".toml"):
+        table, origin = read_toml(Path(target)), target
+    else:
+        from thawlab.data.sources import check_source
+        from thawlab.training.defaults import default_recipe
+
+        check_source(target)
+        table, origin = default_recipe(target, sugar["model.backbone"]), "train"
+    settings = [f"{key}={json.dumps(value)}" for key, value in sugar.items() if value is not None]
+    return parse_recipe(with_overrides(table, [*settings, *overrides]), origin)
+
+
+@app.command(epilog="Example: thawlab train photos/ --backbone resnet50 --size 224 phases.1.lr=5e-5")
+def train(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|PICTURES",
+            help="A recipe (.toml), a data set's name, or a path: folder, zip, tar, Parquet folder, CSV.",
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings by dotted key, e.g. data.train_size=10000."),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="model.backbone: timm/NAME.TAG, local-dir:FOLDER, bundled, cnn5, … (see `thawlab models`)."),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="data.image_size: side of the input in pixels.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="data.train_size: learn from so many pictures only.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    data_dir: DataDirOption = None,
+    cache_dir: CacheDirOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train a classifier, judge it on the test split and write its report.
+
+    The same recipe is the same run: unfinished, it continues where it stopped; finished, its results are shown.
+    """
+    sugar = {
+        "model.backbone": backbone,
+        "data.image_size": size,
+        "data.train_size": train_size,
+        "seed": seed,
+        "name": name,
+        "system.device": device,
+        "system.data_dir": data_dir,
+        "system.cache_dir": cache_dir,
+    }
+    _conclude(_train(_recipe_of(target, sugar, overrides or []), runs), as_json)
+
+
+@app.command(epilog="Example: thawlab demo")
+def demo(
+    seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Show transfer learning on real handwritten digits, without a download.
+
+    Trains the bundled backbone in two phases (frozen, then fine-tuned), and beside it the same network from scratch.
+    """
+    from thawlab.run import read_json
+    from thawlab.study.demo import demo_recipes
+
+    folders = [_train(recipe, runs) for recipe in demo_recipes(seed)]
+    results = [read_json(folder.results) for folder in folders]
+    if as_json:
+        _print_json({"runs": [{"run": str(f.path), **r} for f, r in zip(folders, results, strict=True)]})
+        return
+    rows = []
+    for result in results:
+        test, best = result["test"], result["phases"][-1]
+        low, high = test["accuracy_ci95"]
+        epochs = " + ".join(str(phase["epochs_run"]) for phase in result["phases"])
+        rows.append(
+            [
+                result["name"],
+                epochs,
+                _percent(best["best_val_accuracy"]),
+                _percent(test["accuracy"]),
+                f"{_percent(low)} – {_percent(high)}",
+                f"{100 * result['gap']:+.2f}",
+                f"{result['seconds']['total']:.0f} s",
+            ]
+        )
+    _print_table(
+        f"Handwritten digits, {results[0]['dataset']['n_train']} to train, {results[0]['test']['n']} to test, one seed",
+        ["run", "epochs", "val", "test", "95 % interval", "train − test", "time"],
+        rows,
+    )
+    for folder in folders:
+        print(f"report: {folder.report}")
+
+
+@app.command(epilog="Example: thawlab evaluate runs/demo-two-phase-0123456789ab")
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run, by its folder's name or path.")],
+    split: Annotated[str, typer.Option(help="val or test.")] = "test",
+    data: Annotated[str | None, typer.Option(help="Judge on these pictures instead: a data set's name or a path.")] = None,
+    data_dir: DataDirOption = None,
+    cache_dir: CacheDirOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a run's saved model again, from its files alone, on its own pictures or on others."""
+    from thawlab.evaluation.evaluate import evaluate as judge
+    from thawlab.run import find_run
+
+    if split not in {"val", "test"}:
+        raise UsageError(f"--split {split}: must be val or test")
+    folder = find_run(run, runs)
+    changes = {key: value for key, value in {"data_dir": data_dir, "cache_dir": cache_dir}.items() if value is not None}
+    measured = judge(folder, split, data, folder.recipe.system.model_copy(update=changes))
+    if as_json:
+        _print_json({"run": str(folder.path), **measured})
+        return
+    low, high = measured["accuracy_ci95"]
+    print(
+        f"{measured['source']}, {measured['split']}: accuracy {_percent(measured['accuracy'])} "
+        f"(95 % interval {_percent(low)} to {_percent(high)}, n = {measured['n']:,}), macro F1 {_percent(measured['macro_f1'])}"
+    )
+    print(f"run:    {folder.path}")
+
+
+@app.command(epilog="Example: thawlab predict runs/photos-0123456789ab holiday/ --top-k 3")
+def predict(
+    run: Annotated[str, typer.Argument(help="A run, by its folder's name or path.")],
+    pictures: Annotated[list[str], typer.Argument(help="Files, and folders of pictures.")],
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes to show per picture.")] = 3,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Predict the classes of pictures with calibrated probabilities, through the model's own preprocessing."""
+    from thawlab.deploy.predictor import load_predictor, picture_files
+    from thawlab.run import find_run
+
+    folder = find_run(run, runs)
+    files = picture_files(pictures)
+    results = load_predictor(folder.model).predict_many(files, top_k)
+    if as_json:
+        _print_json({"run": str(folder.path), "predictions": [result.as_json() for result in results]})
+    else:
+        rows = []
+        for result in results:
+            pairs = zip(result.classes, result.probabilities, strict=True)
+            rows.append([result.source, result.error or ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs)])
+        _print_table("", ["picture", "classes"], rows)
+    failed = sum(result.error is not None for result in results)
+    if failed == len(results):
+        raise ThawlabError(f"none of the {failed} pictures could be read")
+
+
+@app.command(epilog="Example: thawlab report runs/demo-two-phase-0123456789ab")
+def report(
+    run: Annotated[str, typer.Argument(help="A run, by its folder's name or path.")],
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's report.html and figures again."""
+    from thawlab.report.page import write_report
+    from thawlab.run import find_run
+
+    path = write_report(find_run(run, runs))
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        print(path)
+
+
+@data_app.command("show", epilog="Example: thawlab data show photos/ --sheet sheet.png")
+def data_show(
+    source: Annotated[str, typer.Argument(help="A data set's name or a path.")],
+    sheet: Annotated[Path | None, typer.Option(help="Write a picture with samples of every class to this file.")] = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show classes, splits and counts of some pictures, and a sheet of samples."""
+    from thawlab.data.overview import overview, write_sheet
+    from thawlab.data.sources import open_source
+
+    listing = open_source(source, data_dir)
+    shown = overview(listing)
+    if sheet is not None:
+        write_sheet(listing, sheet)
+        shown["sheet"] = str(sheet)
+    if as_json:
+        _print_json(shown)
+        return
+    rows = [[row["class"], *(f"{row[split]:,}" for split in shown["splits"])] for row in shown["classes"]]
+    total = ["all", *(f"{sum(row[split] for row in shown['classes']):,}" for split in shown["splits"])]
+    _print_table(f"{shown['name']}: {shown['n']:,} pictures, {len(rows)} classes", ["class", *shown["splits"]], [*rows, total])
+    if shown["ignored"]:
+        print(
+            f"{len(shown['ignored'])} files ignored, the first is {shown['ignored'][0]['id']} ({shown['ignored'][0]['reason']})"
+        )
+    if sheet is not None:
+        print(f"sheet: {sheet}")
+
+
+@app.command(epilog="Example: thawlab models 'mobilenet*'")
+def models(
+    pattern: Annotated[
+        str | None, typer.Argument(help="List timm's pretrained networks whose names fit, e.g. 'resnet*'.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the backbones: the bundled one, small networks from scratch, Keras' names, and timm's."""
+    from thawlab.models.overview import backbone_table
+
+    rows = backbone_table(pattern)
+    if pattern is not None and not rows:
+        raise UsageError(f"no backbone fits '{pattern}'; try a wildcard, for example '{pattern}*'")
+    if as_json:
+        _print_json({"models": rows})
+        return
+    _print_table("", ["backbone", "kind", "what it is"], [[row["name"], row["kind"], row["about"]] for row in rows])
+    if pattern is None:
+        print("Every timm network can be named as timm/NAME.TAG; `thawlab models 'convnext*'` lists those that fit.")
+
+
+@app.command(epilog="Example: thawlab datasets")
+def datasets(as_json: JsonOption = False) -> None:
+    """List the data sets that can be named; every folder, zip, tar, Parquet folder and CSV can be given by its path."""
+    from thawlab.data.sources import datasets as registry
+
+    rows = [{"name": name, "about": (registry.get(name).__doc__ or "").strip().splitlines()[0]} for name in registry]
+    if as_json:
+        _print_json({"datasets": rows})
+        return
+    _print_table("", ["data set", "what it is"], [[row["name"], row["about"]] for row in rows])
+
+
+def main() -> None:
+    """Run the command line; errors that are meant for people are one line on standard error."""
+    try:
+        app()
+    except ThawlabError as error:
+        print(f"thawlab: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has left (`thawlab … | head`); nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

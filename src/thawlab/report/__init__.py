@@ -1,0 +1,1 @@
+"""Reports: figures in one style, and one self-contained page per run."""

@@ -1,0 +1,113 @@
+"""The report of a run: one self-contained HTML page, made from the run folder alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from thawlab.errors import ThawlabError
+from thawlab.evaluation.predictions import Predictions, load_predictions
+from thawlab.report import figures
+from thawlab.report.style import for_file, for_page
+from thawlab.run import RunFolder, read_json, write_text
+
+_MISTAKES_SHOWN = 24
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write `report.html` and `figures/*.svg` of a finished run.
+
+    Raises:
+        ThawlabError: if a file of the run is missing or damaged; the message names it.
+    """
+    results = read_json(folder.results)
+    data = read_json(folder.path / "data.json")
+    environment = read_json(folder.path / "environment.json")
+    rows = folder.read_metrics()
+    test = load_predictions(folder.predictions("test"))
+    recipe = folder.recipe
+    try:
+        drawn = {
+            "distribution": figures.class_distribution(data),
+            "curves": figures.learning_curves(rows, results["phases"]),
+            "confusion": figures.confusion_matrix(results["test"]["confusion"], data["classes"]),
+            "reliability": figures.reliability_diagram(test, results["test"]["temperature"], recipe.evaluation.ece_bins),
+        }
+        for name, svg in drawn.items():
+            write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
+        templates = Environment(
+            loader=FileSystemLoader(Path(__file__).parent),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        samples, mistakes = _pictures(folder, data["classes"], test, results["test"]["temperature"])
+        page = templates.get_template("page.html").render(
+            run=folder.name,
+            results=results,
+            data=data,
+            environment=environment,
+            recipe=recipe,
+            recipe_text=folder.recipe_file.read_text(encoding="utf-8"),
+            # The SVG text comes from matplotlib, which escapes what it draws.
+            figures={name: Markup(for_page(svg)) for name, svg in drawn.items()},
+            samples=samples,
+            mistakes=mistakes,
+            confusions=most_confused(results["test"]["confusion"], data["classes"]),
+            peak_rate=max((row["images_per_second"] or 0 for row in rows), default=0),
+        )
+    except KeyError as error:
+        raise ThawlabError(
+            f"{folder.path}: its results lack {error}; was the run made by another version? Train it again"
+        ) from None
+    write_text(folder.report, page)
+    return folder.report
+
+
+def most_confused(matrix: list[list[int]], classes: list[str], limit: int = 8) -> list[tuple[str, str, int]]:
+    """Return the pairs (truth, prediction, count) that are confused most often, the most frequent first."""
+    counts = np.array(matrix)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:limit]
+    pairs = [np.unravel_index(position, counts.shape) for position in order]
+    return [(classes[row], classes[column], int(counts[row, column])) for row, column in pairs if counts[row, column] > 0]
+
+
+def _pictures(
+    folder: RunFolder, classes: list[str], test: Predictions, temperature: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return sample pictures and mistakes as data URLs with what is to be said of them."""
+    try:
+        with np.load(folder.pictures, allow_pickle=False) as table:
+            kept = {name: table[name] for name in table.files}
+    except (OSError, ValueError):
+        raise ThawlabError(f"{folder.pictures}: is missing or damaged; train the recipe again to restore it") from None
+    samples = [{"url": _data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)]
+    probabilities = test.probabilities(temperature)
+    mistakes = [
+        {
+            "url": _data_url(picture),
+            "id": str(test.ids[row]),
+            "truth": classes[test.labels[row]],
+            "predicted": classes[test.predicted[row]],
+            "confidence": float(probabilities[row].max()),
+        }
+        for picture, row in zip(kept["mistakes"], kept["mistake_rows"].tolist(), strict=True)
+    ]
+    return samples, mistakes[:_MISTAKES_SHOWN]
+
+
+def _data_url(picture: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    image = Image.fromarray(picture)
+    image.save(buffer, "PNG") if max(image.size) <= 48 else image.save(buffer, "WEBP", quality=85)
+    kind = "png" if max(image.size) <= 48 else "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,68 @@
+"""The recipe that is used when a user names only the pictures and, perhaps, the backbone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from thawlab.models.catalog import resolve_backbone
+
+# Small enough to be fine-tuned on a laptop, and good enough to be worth it.
+DEFAULT_BACKBONE = "timm/mobilenetv3_large_100.ra_in1k"
+
+
+def default_recipe(source: str, backbone: str | None = None) -> dict[str, Any]:
+    """Return the tables of a recipe for some pictures.
+
+    With pretrained weights the head is trained first, then everything; a small network is trained from scratch in one phase.
+
+    Raises:
+        UsageError: if there is no such backbone.
+    """
+    spec = resolve_backbone(backbone or DEFAULT_BACKBONE)
+    short = re.sub(r"[^\w.-]+", "-", f"{_short(source)}-{_short(spec.name)}").strip("-")
+    phases = _TWO_PHASES if spec.has_weights else _FROM_SCRATCH
+    return {
+        "name": short[:120],
+        "data": {"source": source},
+        "model": {"backbone": spec.name},
+        "phases": [dict(phase) for phase in phases],
+    }
+
+
+def _short(name: str) -> str:
+    tail = name.rpartition(":")[2] if name.startswith(("local-dir:", "hf-hub:")) else name.partition(":")[0]
+    return Path(tail).resolve().name if tail in {".", ".."} else Path(tail).name.removesuffix(".zip").removesuffix(".tar")
+
+
+_TWO_PHASES: tuple[dict[str, Any], ...] = (
+    {"name": "head", "train": "head", "epochs": 30, "optimizer": "adam", "lr": 1e-3, "patience": 5},
+    {
+        "name": "fine-tune",
+        "train": "all",
+        "epochs": 12,
+        "batch_size": 32,
+        "optimizer": "adamw",
+        "lr": 3e-4,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup": 0.5,
+        "layer_decay": 0.9,
+        "augment": ["flip", "shift:0.1", "zoom:0.1"],
+        "patience": 5,
+    },
+)
+_FROM_SCRATCH: tuple[dict[str, Any], ...] = (
+    {
+        "name": "scratch",
+        "train": "all",
+        "epochs": 30,
+        "batch_size": 128,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "weight_decay": 5e-4,
+        "schedule": "one-cycle",
+        "augment": ["flip", "crop:4"],
+    },
+)
