@@ -116,8 +116,13 @@ class Recipe(Part):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of everything but `[system]`, in hexadecimal."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"system"}), sort_keys=True, separators=(",", ":"))
+        """SHA-256, in hexadecimal, of the canonical JSON of everything but `[system]`.
+
+        Values that equal their defaults are left out, so that a key added later does not rename the runs made before it.
+        The defaults therefore never change; a test pins them.
+        """
+        settings = self.model_dump(mode="json", exclude={"system"}, exclude_defaults=True)
+        text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_toml(self) -> str:

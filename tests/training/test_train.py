@@ -1,0 +1,299 @@
+"""Whole small runs: what must be equal is compared bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from thawlab.data.sources import cache_root
+from thawlab.errors import ThawlabError, UsageError
+from thawlab.evaluation.predictions import load_predictions
+from thawlab.models.catalog import resolve_backbone
+from thawlab.models.classifier import build_classifier
+from thawlab.models.saved import load_model
+from thawlab.recipe import Recipe
+from thawlab.run import RunFolder, read_json
+from thawlab.training.resolve import resolve
+from thawlab.training.train import train
+
+Make = Callable[..., Recipe]
+
+
+def without_times(results: dict[str, Any]) -> dict[str, Any]:
+    phases = [{key: value for key, value in phase.items() if key != "seconds"} for phase in results["phases"]]
+    return {**{key: value for key, value in results.items() if key not in {"seconds", "name", "digest"}}, "phases": phases}
+
+
+def metric_rows(folder: RunFolder) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in {"seconds", "images_per_second"}} for row in folder.read_metrics()]
+
+
+def assert_same_run(one: RunFolder, two: RunFolder) -> None:
+    assert (one.model / "model.safetensors").read_bytes() == (two.model / "model.safetensors").read_bytes()
+    assert metric_rows(one) == metric_rows(two)
+    assert without_times(read_json(one.results)) == without_times(read_json(two.results))
+    for split in ("val", "test"):
+        assert np.array_equal(load_predictions(one.predictions(split)).logits, load_predictions(two.predictions(split)).logits)
+
+
+def test_the_run_folder_holds_what_the_design_promises(recipe: Make, tmp_path: Path) -> None:
+    folder = train(recipe(), tmp_path)
+    assert folder.path.name == f"small-{resolve(recipe())[0].digest[:12]}"
+    wanted = "recipe.toml environment.json data.json state.json log.txt metrics.jsonl checkpoints/last.pt model/model.safetensors "
+    wanted += "model/model.json predictions/val.npz predictions/test.npz results.json"
+    assert [name for name in wanted.split() if not (folder.path / name).is_file()] == []
+    results = read_json(folder.results)
+    assert list(results) == "schema name digest seed dataset model phases train val test gap diagnoses seconds".split()
+    assert results["dataset"]["n_train"] + results["dataset"]["n_val"] + results["dataset"]["n_test"] == 300
+    assert [phase["name"] for phase in results["phases"]] == ["head", "all"]
+    assert results["gap"] == pytest.approx(results["train"]["accuracy"] - results["test"]["accuracy"])
+    assert folder.status == "finished"
+    assert not list(folder.path.rglob("*.tmp"))
+
+
+def test_a_backbone_learns_what_is_in_the_pictures(recipe: Make, tmp_path: Path) -> None:
+    folder = train(recipe("data.source=shapes:800x24", "data.image_size=24", "phases.1.epochs=6"), tmp_path)
+    results = read_json(folder.results)
+    assert results["test"]["accuracy"] > 0.6  # chance is 0.1
+    first, last = folder.read_metrics()[0], folder.read_metrics()[-1]
+    assert last["train_loss"] < first["train_loss"]
+
+
+def test_the_same_recipe_twice_gives_the_same_bytes(recipe: Make, tmp_path: Path) -> None:
+    assert_same_run(train(recipe(), tmp_path / "a"), train(recipe(), tmp_path / "b"))
+
+
+def test_another_seed_gives_another_run(recipe: Make, tmp_path: Path) -> None:
+    one, two = train(recipe(), tmp_path), train(recipe("seed=1"), tmp_path)
+    assert one.path != two.path
+    assert (one.model / "model.safetensors").read_bytes() != (two.model / "model.safetensors").read_bytes()
+
+
+def test_workers_and_an_empty_cache_change_nothing(recipe: Make, tmp_path: Path) -> None:
+    one = train(recipe("data.image_size=20", "system.workers=1"), tmp_path / "a")
+    shutil.rmtree(cache_root())
+    two = train(recipe("data.image_size=20", "system.workers=5"), tmp_path / "b")
+    assert_same_run(one, two)
+
+
+def test_features_shared_from_another_run_change_nothing(recipe: Make, tmp_path: Path) -> None:
+    fresh = train(recipe(), tmp_path / "a")
+    shutil.rmtree(cache_root())
+    train(recipe("data.train_size=77"), tmp_path / "b")  # fills the cache with a part, in another order
+    assert_same_run(fresh, train(recipe(), tmp_path / "c"))
+
+
+def test_frozen_means_bit_identical_backbone(recipe: Make, tmp_path: Path) -> None:
+    head_only = recipe(phases=[{"name": "head", "train": "head", "epochs": 2, "batch_norm": "train"}])
+    resolved, spec = resolve(head_only)
+    before = build_classifier(resolved, spec, 16, 10).backbone.state_dict()
+    after = load_model(train(head_only, tmp_path).model).classifier.backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_cached_and_uncached_head_phases_agree(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head_only = recipe(phases=[{"name": "head", "train": "head", "epochs": 3, "lr": 0.01, "batch_size": 32}])
+    cached = read_json(train(head_only, tmp_path / "a").results)
+    monkeypatch.setattr("thawlab.training.train.is_frozen", lambda module: False)  # noqa: ARG005
+    uncached = read_json(train(head_only, tmp_path / "b").results)
+    assert cached["phases"][0]["best_epoch"] == uncached["phases"][0]["best_epoch"]
+    assert cached["test"]["loss"] == pytest.approx(uncached["test"]["loss"], rel=1e-4)
+    assert cached["test"]["confusion"] == uncached["test"]["confusion"]
+
+
+def test_a_head_phase_with_augmentation_says_that_it_is_not_cached(recipe: Make, tmp_path: Path) -> None:
+    augmented = recipe("phases.0.augment=['flip']")
+    folder = train(augmented, tmp_path)
+    assert "head: not cached" in (folder.path / "log.txt").read_text()
+
+
+def test_a_finished_run_is_returned_without_training(recipe: Make, tmp_path: Path) -> None:
+    folder = train(recipe(), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()}
+    train(recipe("system.workers=1"), tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def test_early_stopping_ends_the_phase_and_restores_the_best_epoch(recipe: Make, tmp_path: Path) -> None:
+    phases = [{"name": "head", "train": "head", "epochs": 60, "lr": 0.3, "batch_size": 32, "patience": 2}]
+    folder = train(recipe(phases=phases), tmp_path)
+    results = read_json(folder.results)
+    [phase] = results["phases"]
+    accuracies = [row["val_accuracy"] for row in folder.read_metrics()]
+    assert phase["stopped"] == "patience"
+    assert phase["epochs_run"] == len(accuracies) == phase["best_epoch"] + 2 < 60
+    assert phase["best_val_accuracy"] == max(accuracies) == accuracies[phase["best_epoch"] - 1]
+    assert results["val"]["accuracy"] == phase["best_val_accuracy"]
+
+
+def test_without_validation_the_last_weights_are_kept(recipe: Make, tmp_path: Path) -> None:
+    results = read_json(train(recipe("data.val=0"), tmp_path).results)
+    assert results["val"]["n"] == 0
+    assert [phase["best_epoch"] for phase in results["phases"]] == [3, 2]
+    assert results["test"]["temperature"] == 1.0
+
+
+def test_mixing_label_smoothing_and_bfloat16_train(recipe: Make, tmp_path: Path) -> None:
+    mixed = recipe("precision=bfloat16", "phases.1.augment=['flip','mixup:0.3','cutmix','erase:0.5','randaugment:1:5']", "phases.1.label_smoothing=0.1")
+    assert read_json(train(mixed, tmp_path).results)["test"]["n"] == 60
+
+
+def test_a_timm_backbone_trains_in_stages(recipe: Make, mobilenet: str, tmp_path: Path) -> None:
+    phases = [
+        {"name": "head", "train": "head", "epochs": 2, "lr": 0.01},
+        {"name": "last-stage", "train": "stages:1", "epochs": 1, "lr": 1e-3},
+        {"name": "last-layers", "train": "last:5", "epochs": 1, "lr": 1e-3, "layer_decay": 0.9},
+    ]
+    model = {"backbone": mobilenet, "head": [32], "dropout": [0.2]}
+    folder = train(recipe("data.source=shapes:200x48", "data.image_size=48", model=model, phases=phases), tmp_path)
+    results = read_json(folder.results)
+    trained = [phase["trainable_parameters"] for phase in results["phases"]]
+    assert trained[0] < trained[2] < trained[1] < results["model"]["parameters"]
+    before = build_classifier(*resolve(folder.recipe), 48, 10).backbone.state_dict()
+    after = load_model(folder.model).classifier.backbone.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert {name.split(".")[0] for name in moved} <= {"blocks", "conv_head", "bn2"}
+    assert not any("running" in name for name in moved)  # pretrained: BatchNorm statistics stay by default
+
+
+def test_a_diverging_run_says_where_and_what_to_do(recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(ThawlabError, match=r"phase 'all', epoch \d, step \d+: the loss is (nan|inf).*lower its lr"):
+        train(recipe("phases.1.optimizer=sgd", "phases.1.lr=1e8", "phases.1.batch_norm=train"), tmp_path)
+
+
+def test_changed_data_refuse_to_continue(recipe: Make, photos: Path, tmp_path: Path) -> None:
+    def start(epochs: int) -> RunFolder:
+        return train(recipe(f"data.source={photos}", "data.image_size=16", f"phases.1.epochs={epochs}"), tmp_path / "runs")
+
+    folder = start(2)
+    folder.set_status("interrupted")
+    picture = photos / "red" / "00.png"
+    shutil.copy(photos / "blue" / "00.png", picture)
+    with pytest.raises(ThawlabError, match="the data has changed"):
+        start(2)
+
+
+def test_names_that_only_other_rooms_know_are_checked_before_training(recipe: Make, tmp_path: Path) -> None:
+    cases = {
+        "phases.1.augment=['flop']": r"phases\.1\.augment\[0\]: there is no augmentation named 'flop' \(did you mean 'flip'\?\)",
+        "model.backbone=bundeld": r"no backbone 'bundeld' \(did you mean 'bundled'\?\)",
+        "system.device=gpu0": "there is no device 'gpu0'",
+        "data.source=digit": r"'digit' is neither a data set nor a path \(did you mean 'digits'\?\)",
+        "data.train_size=5000": r"data\.train_size = 5000: shapes has 240 pictures",
+        "phases.1.train=stages:99": "the backbone has 5 stages",
+    }
+    for override, message in cases.items():
+        with pytest.raises(UsageError, match=message) as caught:
+            train(recipe(override), tmp_path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="random weights"):
+        train(recipe("model.backbone=cnn5"), tmp_path)
+    with pytest.raises(UsageError, match="needs a validation split"):
+        train(recipe("data.val=0", "phases.0.patience=2"), tmp_path)
+    assert not list(tmp_path.glob("*/checkpoints"))
+
+
+def start_process(recipe_file: Path, runs: Path) -> subprocess.Popen[str]:
+    program = "import sys; from thawlab.cli import main; main()"
+    command = [sys.executable, "-c", program, "train", str(recipe_file), "--runs", str(runs)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_continues_to_the_same_bits(
+    recipe: Make, tmp_path: Path, number: int, code: int
+) -> None:
+    long = recipe("phases.1.epochs=6", "phases.1.batch_size=8")
+    expected = train(long, tmp_path / "whole")
+    file = tmp_path / "recipe.toml"
+    file.write_text(long.to_toml())
+    folder = RunFolder(tmp_path / "cut" / expected.path.name)
+    process = start_process(file, tmp_path / "cut")
+    wait_for(lambda: folder.metrics.is_file() and len(folder.read_metrics()) >= 4, process)
+    process.send_signal(number)
+    asked = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert time.monotonic() - asked < 5
+    assert "goes on from here" in errors
+    assert "Traceback" not in errors
+    assert folder.status == "interrupted"
+    assert_same_run(expected, train(long, tmp_path / "cut"))
+
+
+def test_killed_at_random_points_a_run_ends_in_the_same_bits(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = recipe("phases.1.epochs=5", "phases.1.batch_size=8")
+    expected = train(long, tmp_path / "whole")
+    file = tmp_path / "recipe.toml"
+    file.write_text(long.to_toml())
+    folder = RunFolder(tmp_path / "cut" / expected.path.name)
+    rng = random.Random(0)
+    kills = 0
+    for _ in range(3):
+        process = start_process(file, tmp_path / "cut")
+        wait_for(lambda: (folder.path / "state.json").is_file() and folder.status == "running" and folder.metrics.is_file(), process)
+        time.sleep(rng.uniform(0.0, 0.8))
+        if process.poll() is None:
+            process.kill()
+            kills += 1
+        process.communicate()
+    assert kills
+    assert_same_run(expected, train(long, tmp_path / "cut"))
+
+
+def test_two_processes_with_the_same_recipe_do_not_mix(recipe: Make, tmp_path: Path) -> None:
+    long = recipe("phases.1.epochs=50", "phases.1.batch_size=8")
+    file = tmp_path / "recipe.toml"
+    file.write_text(long.to_toml())
+    folder = RunFolder(tmp_path / f"small-{resolve(long)[0].digest[:12]}")
+    process = start_process(file, tmp_path)
+    try:
+        wait_for(folder.metrics.is_file, process)
+        with pytest.raises(ThawlabError, match=f"being trained by process {process.pid}"):
+            train(long, tmp_path)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_damaged_checkpoint_is_named_and_kept(recipe: Make, tmp_path: Path) -> None:
+    folder = train(recipe(), tmp_path)
+    folder.set_status("interrupted")
+    folder.checkpoint.write_bytes(b"damaged")
+    with pytest.raises(ThawlabError, match=r"last\.pt: this checkpoint cannot be read"):
+        train(recipe(), tmp_path)
+    assert folder.checkpoint.read_bytes() == b"damaged"
+
+
+def test_environment_and_data_are_described(recipe: Make, tmp_path: Path) -> None:
+    folder = train(recipe(), tmp_path)
+    environment = json.loads((folder.path / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
+    data = json.loads((folder.path / "data.json").read_text())
+    assert data["n"] == {"train": 210, "val": 30, "test": 60}
+    assert resolve_backbone("bundled").has_weights
