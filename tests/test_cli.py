@@ -21,7 +21,9 @@ VERBS = ["train", "demo", "evaluate", "predict", "report", "models", "datasets",
 def thawlab(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     program = "import sys; sys.argv[0] = 'thawlab'; from thawlab.cli import main; main()"
     command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **(env or {})}, timeout=300, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **(env or {})}, timeout=300, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,8 @@ def test_help_is_immediate_and_imports_neither_torch_nor_timm() -> None:
 
 
 def test_importing_the_package_is_cheap_and_offers_its_names() -> None:
-    program = "import sys, thawlab; assert not {'torch', 'timm'} & set(sys.modules); print(thawlab.train.__name__, thawlab.Recipe.__name__)"
+    program = "import sys, thawlab; assert not {'torch', 'timm'} & set(sys.modules); "
+    program += "print(thawlab.train.__name__, thawlab.Recipe.__name__)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["train", "Recipe"], done.stderr
 
@@ -133,7 +136,11 @@ def test_lists_of_models_and_data_sets() -> None:
 
 WRONG = [
     (["train", "small.toml", "data.sorce=x"], 2, "data.sorce is not a key (did you mean 'source'?)"),
-    (["train", "small.toml", "phases.0.optimizer=adm"], 2, "phases.0.optimizer = 'adm' must be one of sgd, adam, adamw (did you mean 'adam'?)"),
+    (
+        ["train", "small.toml", "phases.0.optimizer=adm"],
+        2,
+        "phases.0.optimizer = 'adm' must be one of sgd, adam, adamw (did you mean 'adam'?)",
+    ),
     (["train", "small.toml", "phases.0.epochs=many"], 2, "phases.0.epochs = 'many'"),
     (["train", "small.toml", "phases.7.epochs=1"], 2, "phases has 1 entries"),
     (["train", "small.toml", "data.resize=padd"], 2, "(did you mean 'pad'?)"),
@@ -167,7 +174,9 @@ def test_wrong_usage_is_one_clear_line_and_leaves_nothing_behind(
 
     folder = photos.parent
     (folder / "notes.txt").write_text("no pictures")
-    (folder / "small.toml").write_text('[data]\nsource = "photos"\n[model]\nbackbone = "bundled"\n[[phases]]\ntrain = "head"\nepochs = 1\n')
+    (folder / "small.toml").write_text(
+        '[data]\nsource = "photos"\n[model]\nbackbone = "bundled"\n[[phases]]\ntrain = "head"\nepochs = 1\n'
+    )
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["thawlab", *arguments])
     with pytest.raises(SystemExit) as left:
@@ -193,7 +202,18 @@ def test_a_missing_network_is_told_in_one_line_with_the_ways_around_it(photos: P
 def test_a_folder_of_photos_becomes_a_classifier(photos: Path, tmp_path: Path) -> None:
     damaged = photos / "red" / "half.png"
     damaged.write_bytes((photos / "red" / "00.png").read_bytes()[:200])
-    done = thawlab("train", str(photos), "--backbone", "bundled", "--size", "32", "phases.1.epochs=1", "phases.0.epochs=3", "--runs", str(tmp_path / "runs"))
+    done = thawlab(
+        "train",
+        str(photos),
+        "--backbone",
+        "bundled",
+        "--size",
+        "32",
+        "phases.1.epochs=1",
+        "phases.0.epochs=3",
+        "--runs",
+        str(tmp_path / "runs"),
+    )
     assert done.returncode == 0, done.stderr
     assert "red/half.png is left out: damaged" in done.stderr
     [run] = list((tmp_path / "runs").iterdir())

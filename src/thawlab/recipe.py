@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -70,6 +71,9 @@ class Phase(Part):
     warmup: float = Field(default=0.0, ge=0.0)
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    clip: float | None = Field(default=None, gt=0.0)
+    accumulate: int = Field(default=1, ge=1)
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     batch_norm: Literal["eval", "train"] | None = None
     augment: tuple[str, ...] = ()
     patience: int | None = Field(default=None, ge=1)
@@ -217,7 +221,7 @@ def with_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     Raises:
         UsageError: if an override has no `=`, or its key leads through something that has no such part.
     """
-    result: dict[str, Any] = json.loads(json.dumps(table, default=str))
+    result: dict[str, Any] = copy.deepcopy(dict(table))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
@@ -232,7 +236,7 @@ def _assign(table: dict[str, Any], key: str, value: Any) -> None:
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
+            if not part.isdecimal() or int(part) >= len(node):
                 place = ".".join(parts[:depth])
                 raise UsageError(f"{key}: {place} has {len(node)} entries, numbered from 0; '{part}' is none of them")
             if last:

@@ -10,18 +10,26 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, final
 
-from thawlab.errors import UsageError, listed, nearest
+from thawlab.errors import ThawlabError, UsageError, listed, nearest
 
 T = TypeVar("T")
 _plugins_loaded: list[str] = []
 
 
 def load_plugins() -> list[str]:
-    """Import every plug-in once and return their names."""
+    """Import every plug-in once and return their names.
+
+    Raises:
+        ThawlabError: if one cannot be imported; the message names it.
+    """
     if not _plugins_loaded:
         _plugins_loaded.append("")  # marks the search as done, also when a plug-in asks for a registry while it loads
         for point in entry_points(group="thawlab.plugins"):
-            point.load()
+            try:
+                point.load()
+            except Exception as error:  # whatever a plug-in does wrong, its name is what helps
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ThawlabError(f"the plug-in '{point.name}' ({point.value}) cannot be loaded: {reason}") from error
             _plugins_loaded.append(point.name)
     return _plugins_loaded[1:]
 

@@ -30,9 +30,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         ThawlabError: if the disk does not take the file; what stood under the name before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             write(file)
             file.flush()
@@ -44,8 +44,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ThawlabError(f"{path}: cannot be written: {error.strerror}; the version before it is untouched") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -152,7 +154,10 @@ class RunFolder:
         """Return the row of every epoch, in order."""
         if not self.metrics.is_file():
             raise ThawlabError(f"{self.metrics}: is missing from the run")
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        try:
+            return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise ThawlabError(f"{self.metrics}: cannot be read ({error}); run the training again to restore it") from None
 
     def log(self, message: str) -> None:
         """Append a line with the time to the run's log."""
@@ -164,10 +169,14 @@ class RunFolder:
         """Hold the run for this process.
 
         Raises:
-            ThawlabError: if another process holds it; the message says which.
+            ThawlabError: if another process holds it; the message says which. Also if the folder cannot be made.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise ThawlabError(f"{self.path}: cannot be written: {error.strerror}") from None
+        with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

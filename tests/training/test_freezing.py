@@ -19,7 +19,9 @@ def batch_norms(module: nn.Module) -> Iterator[nn.Module]:
     return (layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d))
 
 
-@pytest.mark.parametrize("name", ["resnet20", "timm/resnet18.a1_in1k", "timm/mobilenetv2_100.ra_in1k", "timm/vit_tiny_patch16_224.augreg_in21k"])
+@pytest.mark.parametrize(
+    "name", ["resnet20", "timm/resnet18.a1_in1k", "timm/mobilenetv2_100.ra_in1k", "timm/vit_tiny_patch16_224.augreg_in21k"]
+)
 def test_layer_groups_number_every_parameter_from_the_input_on(name: str) -> None:
     backbone = build_backbone(resolve_backbone(name), 224 if "vit" in name else 32)
     for coarse in (True, False):

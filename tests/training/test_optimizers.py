@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def test_one_cycle_agrees_with_torchs() -> None:
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_warm_up_rises_in_equal_steps_and_meets_the_schedule_at_its_top(schedule: str) -> None:
     values = factors(schedule=schedule, warmup=1.0)
-    steps = [b - a for a, b in zip(values[:10], values[1:11], strict=True)]
+    steps = [b - a for a, b in pairwise(values[:11])]
     assert all(math.isclose(step, 1 / 11) for step in steps)
     assert values[10] == 1.0
 

@@ -52,11 +52,12 @@ def assert_same_run(one: RunFolder, two: RunFolder) -> None:
 def test_the_run_folder_holds_what_the_design_promises(recipe: Make, tmp_path: Path) -> None:
     folder = train(recipe(), tmp_path)
     assert folder.path.name == f"small-{resolve(recipe())[0].digest[:12]}"
-    wanted = "recipe.toml environment.json data.json state.json log.txt metrics.jsonl checkpoints/last.pt model/model.safetensors "
-    wanted += "model/model.json predictions/val.npz predictions/test.npz results.json"
-    assert [name for name in wanted.split() if not (folder.path / name).is_file()] == []
+    wanted = ["recipe.toml", "environment.json", "data.json", "state.json", "log.txt", "metrics.jsonl", "checkpoints/last.pt"]
+    wanted += ["model/model.safetensors", "model/model.json", "predictions/val.npz", "predictions/test.npz", "results.json"]
+    assert [name for name in wanted if not (folder.path / name).is_file()] == []
     results = read_json(folder.results)
-    assert list(results) == "schema name digest seed dataset model phases train val test gap diagnoses seconds".split()
+    keys = ["schema", "name", "digest", "seed", "dataset", "model", "phases"]
+    assert list(results) == [*keys, "train", "val", "test", "gap", "diagnoses", "seconds"]
     assert results["dataset"]["n_train"] + results["dataset"]["n_val"] + results["dataset"]["n_test"] == 300
     assert [phase["name"] for phase in results["phases"]] == ["head", "all"]
     assert results["gap"] == pytest.approx(results["train"]["accuracy"] - results["test"]["accuracy"])
@@ -148,7 +149,11 @@ def test_without_validation_the_last_weights_are_kept(recipe: Make, tmp_path: Pa
 
 
 def test_mixing_label_smoothing_and_bfloat16_train(recipe: Make, tmp_path: Path) -> None:
-    mixed = recipe("precision=bfloat16", "phases.1.augment=['flip','mixup:0.3','cutmix','erase:0.5','randaugment:1:5']", "phases.1.label_smoothing=0.1")
+    mixed = recipe(
+        "precision=bfloat16",
+        "phases.1.augment=['flip','mixup:0.3','cutmix','erase:0.5','randaugment:1:5']",
+        "phases.1.label_smoothing=0.1",
+    )
     assert read_json(train(mixed, tmp_path).results)["test"]["n"] == 60
 
 
@@ -244,9 +249,7 @@ def test_a_signal_saves_and_the_same_command_continues_to_the_same_bits(
     assert_same_run(expected, train(long, tmp_path / "cut"))
 
 
-def test_killed_at_random_points_a_run_ends_in_the_same_bits(
-    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_at_random_points_a_run_ends_in_the_same_bits(recipe: Make, tmp_path: Path) -> None:
     long = recipe("phases.1.epochs=5", "phases.1.batch_size=8")
     expected = train(long, tmp_path / "whole")
     file = tmp_path / "recipe.toml"
@@ -256,7 +259,9 @@ def test_killed_at_random_points_a_run_ends_in_the_same_bits(
     kills = 0
     for _ in range(3):
         process = start_process(file, tmp_path / "cut")
-        wait_for(lambda: (folder.path / "state.json").is_file() and folder.status == "running" and folder.metrics.is_file(), process)
+        wait_for(
+            lambda: (folder.path / "state.json").is_file() and folder.status == "running" and folder.metrics.is_file(), process
+        )
         time.sleep(rng.uniform(0.0, 0.8))
         if process.poll() is None:
             process.kill()
@@ -297,3 +302,37 @@ def test_environment_and_data_are_described(recipe: Make, tmp_path: Path) -> Non
     data = json.loads((folder.path / "data.json").read_text())
     assert data["n"] == {"train": 210, "val": 30, "test": 60}
     assert resolve_backbone("bundled").has_weights
+
+
+@pytest.mark.parametrize("extra", [[], ["phases.1.ema=0.9"]])
+def test_accumulated_batches_equal_whole_ones(recipe: Make, tmp_path: Path, extra: list[str]) -> None:
+    settings = ["phases.1.augment=[]", "phases.1.clip=1.0", *extra]
+    whole = train(recipe(*settings), tmp_path)
+    parts = train(recipe(*settings, "phases.1.accumulate=4"), tmp_path)
+    assert whole.path != parts.path
+    for one, two in zip(whole.read_metrics(), parts.read_metrics(), strict=True):
+        assert one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-3)
+        assert one["val_loss"] == pytest.approx(two["val_loss"], rel=1e-3)
+
+
+def test_clipping_bounds_what_a_step_can_do(recipe: Make, tmp_path: Path) -> None:
+    phases = [{"name": "all", "optimizer": "sgd", "momentum": 0.0, "lr": 1.0, "epochs": 1, "clip": 1e-6, "batch_size": 240}]
+    folder = train(recipe("data.val=0", phases=phases), tmp_path)
+    before = build_classifier(*resolve(folder.recipe), 16, 10).state_dict()
+    after = load_model(folder.model).classifier.state_dict()
+    distance = sum(float((after[name] - before[name]).double().square().sum()) for name in before) ** 0.5
+    assert distance == pytest.approx(1e-6, rel=0.05)
+
+
+def test_an_averaged_phase_continues_to_the_same_bits(recipe: Make, tmp_path: Path) -> None:
+    long = recipe("phases.1.epochs=4", "phases.1.batch_size=8", "phases.1.ema=0.95", "phases.1.optimizer=sgd")
+    expected = train(long, tmp_path / "whole")
+    file = tmp_path / "recipe.toml"
+    file.write_text(long.to_toml())
+    folder = RunFolder(tmp_path / "cut" / expected.path.name)
+    process = start_process(file, tmp_path / "cut")
+    wait_for(lambda: folder.metrics.is_file() and len(folder.read_metrics()) >= 4, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert folder.status == "interrupted"
+    assert_same_run(expected, train(long, tmp_path / "cut"))

@@ -55,6 +55,14 @@ def _number(name: str, argument: str, default: float, low: float, high: float) -
     return value
 
 
+def _whole(name: str, argument: str, default: int, high: int) -> int:
+    """Read an argument that must be a whole number from 1 to `high`."""
+    value = _number(name, argument, default, 0, high)
+    if value != int(value):
+        raise UsageError(f"augment: '{name}:{argument}': must be a whole number")
+    return int(value)
+
+
 def _none(name: str, argument: str) -> None:
     if argument:
         raise UsageError(f"augment: '{name}' takes no argument, but '{argument}' was given")
@@ -98,7 +106,7 @@ def rotate90(argument: str) -> Augmentation:
 @augmentations.register("crop")
 def crop(argument: str) -> Augmentation:
     """Pad by so many pixels (default 4), mirrored at the edges, and cut out at a random place."""
-    pad = int(_number("crop", argument, 4, 0, 256))
+    pad = _whole("crop", argument, 4, 256)
 
     def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         count, _, height, width = pictures.shape
@@ -221,7 +229,7 @@ def randaugment(argument: str) -> Augmentation:
     from torchvision.transforms import v2
 
     count, _, magnitude = argument.partition(":")
-    operation = v2.RandAugment(int(_number("randaugment", count, 2, 0, 10)), int(_number("randaugment", magnitude, 9, 0, 30)))
+    operation = v2.RandAugment(_whole("randaugment", count, 2, 10), _whole("randaugment", magnitude, 9, 30))
 
     def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         whole = pictures.clamp(0, 255).round().to(torch.uint8)

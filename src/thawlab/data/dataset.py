@@ -24,6 +24,7 @@ from thawlab.data.sources import cache_root, open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.recipe import Recipe, System
+from thawlab.run import write_text
 
 _CHUNK = 256
 # Above this share of bad pictures something is wrong with the source, not with single files.
@@ -146,7 +147,7 @@ def _decode_rows(
                     store.write(chunk[good], np.stack([rows[k] for k in good]))
                 advance(len(chunk))
         if len(missing):
-            bad_file.write_text(json.dumps(bad, ensure_ascii=False), encoding="utf-8")
+            write_text(bad_file, json.dumps(bad, ensure_ascii=False))
             store.commit(missing[~np.isin(missing, list(bad))] if bad else missing)
     return store.array(), {index: bad[index] for index in indices.tolist() if index in bad}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 import json
+import lzma
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,7 +26,7 @@ from thawlab.data.layout import (
     place_files,
 )
 from thawlab.data.listing import BytesPictures, FilePictures, Listing, Pictures, TarPictures, ZipPictures
-from thawlab.errors import UsageError, listed
+from thawlab.errors import UsageError, listed, nearest
 
 _COLUMNS = {
     "path": ("path", "file", "filename", "file_name", "image", "img"),
@@ -76,13 +78,24 @@ def _from_placed(
     )
 
 
+def _is_text(path: str) -> bool:
+    """Say whether a path can be written as UTF-8; an id that cannot would break every file it is written to."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[str], list[tuple[str, str]]]:
     """Part pictures from other files; a file without a picture's extension is judged by its first bytes."""
     pictures, ignored = [], []
     for path in paths:
         if is_litter(path):
             continue
-        if has_picture_extension(path) or looks_like_picture(head_of(path)):
+        if not _is_text(path):
+            ignored.append((ascii(path)[1:-1], "has a name that is not UTF-8; rename it"))
+        elif has_picture_extension(path) or looks_like_picture(head_of(path)):
             pictures.append(path)
         else:
             ignored.append((path, "is not a picture"))
@@ -91,9 +104,11 @@ def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[s
 
 def _open_folder(root: Path) -> Listing:
     paths: list[str] = []
+    inner: list[str] = []
     for folder, folders, names in os.walk(root, followlinks=True):
         folders.sort()
         relative = Path(folder).relative_to(root)
+        inner.extend((relative / name).as_posix() for name in folders)
         if len(relative.parts) > 32:
             raise UsageError(f"{folder}: folders are nested too deeply; does a symbolic link lead in a circle?")
         paths.extend((relative / name).as_posix() for name in names)
@@ -105,7 +120,7 @@ def _open_folder(root: Path) -> Listing:
         except OSError:
             return b""
 
-    _refuse_empty_classes(root)
+    _refuse_empty_classes(inner, paths, str(root))
     pictures, ignored = _sift(sorted(paths), head_of)
     return _from_placed(
         root.resolve().name,
@@ -116,35 +131,41 @@ def _open_folder(root: Path) -> Listing:
     )
 
 
-def _refuse_empty_classes(root: Path) -> None:
+def _refuse_empty_classes(folders: Iterable[str], files: Iterable[str], origin: str) -> None:
     """Refuse a class folder without any file: a class nobody can learn is more likely a mistake than a wish.
 
     Raises:
         UsageError: naming the first empty folder.
     """
-    for folder, folders, names in os.walk(root):
-        if (
-            not folders
-            and not [name for name in names if not is_litter(name)]
-            and Path(folder) != root
-            and not is_litter(Path(folder).name)
-        ):
-            raise UsageError(f"{folder}: this class folder is empty; put pictures into it or remove it")
+    content = [*folders, *(path for path in files if not is_litter(path))]
+    occupied = {PurePosixPath(path).parent.as_posix() for path in content}
+    empty = sorted(folder for folder in folders if folder not in occupied and not is_litter(folder))
+    if empty:
+        raise UsageError(f"{origin}/{empty[0]}: this class folder is empty; put pictures into it or remove it")
+
+
+def _member_name(name: str) -> str:
+    """Return an archive member's path without a leading slash or dot."""
+    return PurePosixPath(name.lstrip("/")).as_posix()
 
 
 def _open_zip(path: Path) -> Listing:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = sorted(info.filename for info in archive.infolist() if not info.is_dir())
+            folders = [_member_name(info.filename) for info in archive.infolist() if info.is_dir()]
+            members = {_member_name(info.filename): info.filename for info in archive.infolist() if not info.is_dir()}
 
-            def head_of(member: str) -> bytes:
-                with archive.open(member) as file:
+            def head_of(name: str) -> bytes:
+                with archive.open(members[name]) as file:
                     return file.read(16)
 
-            pictures, ignored = _sift(members, head_of)
-    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+            pictures, ignored = _sift(sorted(members), head_of)
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         raise UsageError(f"{path}: cannot be read as a zip archive: {error}") from None
-    return _from_placed(path.stem, str(path), pictures, ignored, lambda names: ZipPictures(path, tuple(names)))
+    _refuse_empty_classes(folders, members, str(path))
+    return _from_placed(
+        path.stem, str(path), pictures, ignored, lambda names: ZipPictures(path, tuple(members[name] for name in names))
+    )
 
 
 def _open_tar(path: Path) -> Listing:
@@ -152,13 +173,16 @@ def _open_tar(path: Path) -> Listing:
     places: dict[str, tuple[int, int]] = {}
     contents: dict[str, bytes] = {}
     heads: dict[str, bytes] = {}
-    compressed = path.suffix.lower() != ".tar"
+    folders: list[str] = []
     try:
         with tarfile.open(path, "r:*") as archive:
+            compressed = not isinstance(archive.fileobj, io.BufferedReader)  # whatever the name says
             for member in archive:
+                name = _member_name(member.name)
+                if member.isdir() and name != ".":
+                    folders.append(name)
                 if not member.isreg():
                     continue
-                name = PurePosixPath(member.name).as_posix()
                 file = archive.extractfile(member)
                 assert file is not None
                 content = file.read() if compressed else file.read(16)
@@ -166,9 +190,10 @@ def _open_tar(path: Path) -> Listing:
                 places[name] = (member.offset_data, member.size)
                 if compressed:
                     contents[name] = content
-    except (tarfile.TarError, OSError, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UsageError(f"{path}: cannot be read as a tar archive: {error}") from None
     pictures, ignored = _sift(sorted(places), heads.__getitem__)
+    _refuse_empty_classes(folders, places, str(path))
     name = path.name.split(".")[0]
 
     def read(names: Sequence[str]) -> Pictures:
@@ -190,20 +215,22 @@ def _open_csv(path: Path) -> Listing:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: cannot be read as CSV: {error}") from None
     path_column, label_column, split_column = (_pick_column(columns, role) for role in ("path", "label", "split"))
     if path_column is None or label_column is None:
         raise UsageError(f"{path}: needs the columns 'path' and 'label'; found {listed(columns) or 'none'}")
     placed, seen = [], set()
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         name, label = (row[path_column] or "").strip(), (row[label_column] or "").strip()
         split = (row.get(split_column) or "").strip().lower() if split_column else "train"
         if not name or not label:
             raise UsageError(f"{path}, line {number}: the path or the label is empty")
         if split not in SPLIT_NAMES:
-            raise UsageError(f"{path}, line {number}: '{split}' is not a split; write train, val or test")
+            raise UsageError(
+                f"{path}, line {number}: '{split}' is not a split; write train, val or test{nearest(split, SPLIT_NAMES)}"
+            )
         if name in seen:
             raise UsageError(f"{path}, line {number}: '{name}' is listed twice")
         seen.add(name)
@@ -245,6 +272,8 @@ def _open_parquet(path: Path) -> Listing:
         except (pa.ArrowException, OSError) as error:
             raise UsageError(f"{file}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
         splits.extend([_split_of_file(file)] * tables[-1].num_rows)
+    if not splits:
+        raise UsageError(f"{path}: holds no pictures; its Parquet files have no rows")
     schema = tables[0].schema
     picture_column, label_column = _parquet_columns(schema, files[0])
     contents: list[bytes] = []

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import final
 
 from thawlab.data.listing import Split
-from thawlab.errors import UsageError
+from thawlab.errors import UsageError, nearest
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -144,5 +144,6 @@ def class_names(placed: Sequence[Placed], origin: str) -> tuple[str, ...]:
         if extra:
             raise UsageError(
                 f"{origin}: the {split} split has the class '{extra[0]}' that the train split lacks; rename or remove it"
+                f"{nearest(extra[0], classes)}"
             )
     return tuple(classes)

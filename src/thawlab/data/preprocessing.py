@@ -62,7 +62,7 @@ class Preprocessing(BaseModel):
             max(width, height) if self.resize == "pad" else min(width, height) * (self.crop_pct if self.resize == "crop" else 1)
         )
         scale = self.size * _DRAFT_GAP / side
-        return (int(width * scale), int(height * scale)) if scale < 1 else None
+        return (max(1, int(width * scale)), max(1, int(height * scale))) if scale < 1 else None
 
     def fit(self, image: Image.Image) -> Picture:
         """Bring an RGB image to the input's size.

@@ -38,6 +38,8 @@ class RowStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self._data_file.open("ab") as file:
+                if file.tell() != rows * self._row_bytes:  # new, or damaged from outside: then no mark holds
+                    self._mark_file.unlink(missing_ok=True)
                 file.truncate(rows * self._row_bytes)  # sparse: unwritten rows take no room
         except OSError as error:
             raise self._refusal(error) from None
@@ -85,7 +87,10 @@ class RowStore:
             descriptor = os.open(self._data_file, os.O_WRONLY)
             try:
                 for index, row in zip(indices.tolist(), values, strict=True):
-                    os.pwrite(descriptor, row.data, index * self._row_bytes)
+                    rest, offset = memoryview(row).cast("B"), index * self._row_bytes
+                    while rest:  # a nearly full disk takes a part, and refuses the next
+                        taken = os.pwrite(descriptor, rest, offset)
+                        rest, offset = rest[taken:], offset + taken
             finally:
                 os.close(descriptor)
         except OSError as error:

@@ -40,7 +40,7 @@ def check_source(source: str) -> None:
     if source.partition(":")[0] in datasets or path.exists():
         return
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(source, datasets.names()) or nearest(path.name, siblings)
+    hint = nearest(source.partition(":")[0], datasets.names()) or nearest(path.name, siblings)
     raise UsageError(f"data.source: '{source}' is neither a data set nor a path{hint or f' (data sets: {listed(datasets)})'}")
 
 
@@ -161,7 +161,7 @@ def digits(argument: str, data_dir: Path) -> Listing:  # noqa: ARG001 - it comes
 def shapes(argument: str, data_dir: Path) -> Listing:  # noqa: ARG001 - it is drawn
     """Drawn shapes in ten classes, `shapes:COUNTxSIZE[xSEED]` (default 1000x32x0); no split of its own."""
     parts = (argument or "1000x32").split("x")
-    if not 1 <= len(parts) <= 3 or not all(part.isdigit() for part in parts):
+    if not 1 <= len(parts) <= 3 or not all(part.isdecimal() for part in parts):
         raise UsageError(f"data.source: 'shapes:{argument}' should read shapes:COUNTxSIZE or shapes:COUNTxSIZExSEED")
     count, size, seed = (*map(int, parts), *(1000, 32, 0)[len(parts) :])
     if count < len(SHAPES) or not 8 <= size <= 1024:

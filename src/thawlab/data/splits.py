@@ -47,6 +47,22 @@ def held_out(ranks: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.bo
     return result
 
 
+def learnt_first(labels: Labels, ranks: npt.NDArray[np.int64], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the ranks after moving the first member of each class that is not held out to the front of its class.
+
+    A subset that takes a single member of a class then takes one to learn from, and the same one in every larger subset.
+    """
+    result = ranks.copy()
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        learnt = members[~held[members]]
+        if len(learnt):
+            first = learnt[np.argmin(ranks[learnt])]
+            result[members] += ranks[members] < ranks[first]
+            result[first] = 0
+    return result
+
+
 def nested_subset(labels: Labels, ranks: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.bool_]:
     """Mark a stratified subset of exactly `size` samples; a smaller subset always lies inside a larger one."""
     counts = np.bincount(labels)
@@ -89,13 +105,15 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
     pool_indices = np.flatnonzero(pool)
     pool_labels = labels[pool_indices]
     pool_ranks = class_ranks(pool_labels, derive(seed, "split", "val"))
-    chosen = nested_subset(pool_labels, pool_ranks, train_size or available)
+    held = np.zeros(available, dtype=bool)
     if not in_val.any() and val > 0:
-        lonely = np.bincount(pool_labels[chosen], minlength=classes) < 2
-        out = chosen & held_out(pool_ranks, val) & ~lonely[pool_labels]
+        lonely = np.bincount(pool_labels, minlength=classes) < 2
+        held = held_out(pool_ranks, val) & ~lonely[pool_labels]
+    chosen = nested_subset(pool_labels, learnt_first(pool_labels, pool_ranks, held), train_size or available)
+    if held.any():
         in_val = np.zeros(len(labels), dtype=bool)
-        in_val[pool_indices[out]] = True
-        chosen &= ~out
+        in_val[pool_indices[chosen & held]] = True
+        chosen &= ~held
     result = Splits(pool_indices[chosen], np.flatnonzero(in_val), np.flatnonzero(in_test))
     _check(result, listing)
     return result

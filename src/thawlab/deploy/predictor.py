@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from thawlab.data.decode import BadPictureError, decode, to_rgb
 from thawlab.data.layout import has_picture_extension, is_litter
@@ -124,9 +124,12 @@ class Predictor:
         preprocessing = self._model.card.preprocessing
         try:
             if isinstance(image, Image.Image):
-                return preprocessing.fit(to_rgb(image))
-            content = Path(image).read_bytes() if isinstance(image, str | Path) else image
-            return decode(content, preprocessing)
+                return preprocessing.fit(to_rgb(ImageOps.exif_transpose(image)))
+            if isinstance(image, str | Path):
+                return decode(Path(image).read_bytes(), preprocessing)
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+                return f"must be uint8 pixels, height × width × 3, not {image.dtype}, {' × '.join(map(str, image.shape))}"
+            return decode(image, preprocessing)
         except BadPictureError as error:
             return str(error)
         except OSError as error:

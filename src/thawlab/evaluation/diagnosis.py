@@ -40,7 +40,7 @@ def before_training(recipe: Recipe, feature_side: int | None) -> list[Diagnosis]
                 "raise data.image_size (96 or more for networks of stride 32)",
             )
         )
-    if recipe.data.resize == "pad":
+    if recipe.data.resize == "pad" and recipe.model.pretrained:
         found.append(
             _diagnosis(
                 "padded-input",

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from thawlab.data.dataset import load_dataset, load_foreign
+from thawlab.data.listing import SPLITS
 from thawlab.data.preprocessing import to_tensor
-from thawlab.errors import ThawlabError, UsageError
+from thawlab.errors import ThawlabError, UsageError, nearest
 from thawlab.evaluation.metrics import full
 from thawlab.evaluation.predictions import infer, predictions_of
 from thawlab.models.saved import load_model
@@ -30,9 +31,11 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
         The keys that `test` has in `results.json`, and `split` and `source`.
 
     Raises:
-        UsageError: if the other data have classes that the model does not know.
+        UsageError: if there is no such split, or the other data have classes that the model does not know.
         ThawlabError: if the model cannot be loaded, or the run's own data have changed.
     """
+    if split not in SPLITS:
+        raise UsageError(f"there is no split '{split}'{nearest(split, SPLITS) or ' (known: train, val, test)'}")
     saved = load_model(folder.model)
     recipe = folder.recipe
     recipe = recipe.model_copy(update={"system": system or recipe.system})

@@ -39,12 +39,17 @@ def brief(predictions: Predictions) -> dict[str, Any]:
 def full(predictions: Predictions, classes: tuple[str, ...], temperature: float, ece_bins: int) -> dict[str, Any]:
     """Return everything that `results.json` says of the test split.
 
-    Macro figures are means over the classes that occur in the split; a class without samples has n = 0 and zeros.
+    Macro figures are means over the classes that occur in the split; a class without samples has n = 0 and zeros, and so has
+    a split without samples.
     """
     numbers = np.arange(len(classes))
     labels, predicted = predictions.labels, predictions.predicted
     n = len(labels)
-    precision, recall, f1, support = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0)
+    precision = recall = f1 = np.zeros(len(classes))
+    support, confusion = np.zeros(len(classes), dtype=np.int64), np.zeros((len(classes), len(classes)), dtype=np.int64)
+    if n:  # scikit-learn refuses empty tables
+        precision, recall, f1, support = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0)
+        confusion = confusion_matrix(labels, predicted, labels=numbers)
     present = support > 0
     raw, calibrated = predictions.probabilities(), predictions.probabilities(temperature)
     result = brief(predictions)
@@ -52,11 +57,11 @@ def full(predictions: Predictions, classes: tuple[str, ...], temperature: float,
         **result,
         "accuracy_ci95": accuracy_interval(int((predicted == labels).sum()), n),
         "top5": top_k_accuracy(predictions, 5),
-        "macro_precision": float(precision[present].mean()),
-        "macro_recall": float(recall[present].mean()),
-        "macro_f1": float(f1[present].mean()),
-        "ece": expected_calibration_error(raw, labels, ece_bins),
-        "ece_calibrated": expected_calibration_error(calibrated, labels, ece_bins),
+        "macro_precision": float(precision[present].mean()) if n else 0.0,
+        "macro_recall": float(recall[present].mean()) if n else 0.0,
+        "macro_f1": float(f1[present].mean()) if n else 0.0,
+        "ece": expected_calibration_error(raw, labels, ece_bins) if n else 0.0,
+        "ece_calibrated": expected_calibration_error(calibrated, labels, ece_bins) if n else 0.0,
         "temperature": temperature,
         "per_class": [
             {
@@ -68,5 +73,5 @@ def full(predictions: Predictions, classes: tuple[str, ...], temperature: float,
             }
             for k, name in enumerate(classes)
         ],
-        "confusion": confusion_matrix(labels, predicted, labels=numbers).tolist(),
+        "confusion": confusion.tolist(),
     }

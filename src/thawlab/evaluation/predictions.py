@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +75,7 @@ def load_predictions(path: Path) -> Predictions:
             return Predictions(table["ids"], table["labels"], table["logits"])
     except FileNotFoundError:
         raise ThawlabError(f"{path}: is missing from the run; was the training finished?") from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ThawlabError(f"{path}: cannot be read: {error}") from None
 
 

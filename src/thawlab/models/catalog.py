@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -57,6 +59,8 @@ class BackboneSpec:
     @property
     def has_weights(self) -> bool:
         """Whether pretrained weights exist for it."""
+        if self.origin == "timm":
+            return bool(self.config.get("hf_hub_id") or self.config.get("url"))
         return self.origin != "small"
 
 
@@ -119,7 +123,7 @@ def _from_timm(tagged: str, written: str) -> BackboneSpec:
         raise UsageError(
             f"model.backbone: '{architecture}' has no weights '{tag}'{nearest(tagged, tags) or f' (there are: {tags})'}"
         )
-    full = f"{architecture}.{config.tag}" if config.tag else architecture
+    full = f"{architecture}.{config.tag}" if config.tag and config.has_weights else architecture
     return BackboneSpec(f"timm/{full}", architecture, "timm", {}, config.to_dict())
 
 
@@ -132,18 +136,38 @@ def _tag_exists(architecture: str, tag: str) -> bool:
 def _from_hub(name: str) -> BackboneSpec:
     from timm.models import load_model_config_from_hf
 
-    try:
+    with fetching(name):
         config, architecture, arguments = load_model_config_from_hf(name.removeprefix("hf-hub:"))
-    except Exception as error:
-        raise fetch_failure(name, error) from None
     return BackboneSpec(name, architecture, "hub", dict(arguments or {}), dict(config))
 
 
-def fetch_failure(name: str, error: Exception) -> ThawlabError:
-    """Say that weights could not be fetched, from where, and the ways without a network."""
-    import huggingface_hub
+@contextmanager
+def fetching(name: str) -> Iterator[None]:
+    """Fetch weights from the hub within; where it cannot be reached, what was fetched before is used at once, without retries.
 
-    host = huggingface_hub.constants.ENDPOINT
+    Raises:
+        ThawlabError: if the weights are neither there nor here; the message gives the ways without a network.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    unreachable: Exception | None = None
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as error:  # sessions, proxies and TLS raise many kinds
+        unreachable = error
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or unreachable is not None
+    try:
+        yield
+    except Exception as error:
+        raise _fetch_failure(name, constants.ENDPOINT, unreachable or error) from None
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _fetch_failure(name: str, host: str, error: Exception) -> ThawlabError:
+    """Say that weights could not be fetched, from where, and the ways without a network."""
     reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     return ThawlabError(
         f"model.backbone: the weights of '{name}' could not be fetched from {host} ({reason}); "

@@ -14,7 +14,7 @@ from torch import nn
 
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import ThawlabError, UsageError
-from thawlab.models.catalog import BackboneSpec, fetch_failure
+from thawlab.models.catalog import BackboneSpec, fetching
 from thawlab.models.small import backbones
 from thawlab.randomness import derive
 from thawlab.recipe import Recipe
@@ -117,10 +117,8 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> No
     if spec.config.get("fixed_input_size") and image_size != spec.config["input_size"][-1]:
         arguments["img_size"] = image_size
     source = spec.name if spec.origin == "hub" else spec.name.removeprefix("timm/")
-    try:
+    with fetching(spec.name):
         fetched = timm.create_model(source, pretrained=True, num_classes=0, **arguments)
-    except Exception as error:  # hubs, proxies and TLS raise many kinds; the user needs the same words for all
-        raise fetch_failure(spec.name, error) from None
     backbone.load_state_dict(fetched.state_dict())
 
 

@@ -105,8 +105,9 @@ def load_model(folder: Path) -> SavedModel:
     size = card.preprocessing.size
     config = {"fixed_input_size": card.fixed_input_size, "input_size": (3, 0, 0)}
     spec = BackboneSpec(card.backbone, card.architecture, "saved", card.arguments, config)
-    backbone: nn.Module = build_backbone(spec, size)
-    head = make_head(int(backbone.num_features), card.head, card.dropout, len(card.classes))  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and then overwritten
+        backbone: nn.Module = build_backbone(spec, size)
+        head = make_head(int(backbone.num_features), card.head, card.dropout, len(card.classes))  # type: ignore[arg-type]
     classifier = Classifier(backbone, head)
     weights = folder / "model.safetensors"
     try:

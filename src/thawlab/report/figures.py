@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,12 @@ _MOST_NAMES = 40  # more class names than this cannot be read along an axis
 
 
 def short(name: str, length: int = 18) -> str:
-    """Return a class name that fits beside an axis; dollar signs are escaped, which matplotlib would read as formulas."""
-    cut = name if len(name) <= length else name[: length - 1] + "…"
+    """Return a class name that fits beside an axis.
+
+    Dollar signs are escaped, which matplotlib would read as formulas; control characters, which XML forbids, are replaced.
+    """
+    shown = "".join("\ufffd" if unicodedata.category(letter) == "Cc" else letter for letter in name)
+    cut = shown if len(shown) <= length else shown[: length - 1] + "…"
     return cut.replace("$", r"\$")
 
 

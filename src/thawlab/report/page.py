@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 from PIL import Image
 
@@ -64,7 +66,7 @@ def write_report(folder: RunFolder) -> Path:
             confusions=most_confused(results["test"]["confusion"], data["classes"]),
             peak_rate=max((row["images_per_second"] or 0 for row in rows), default=0),
         )
-    except KeyError as error:
+    except (KeyError, UndefinedError) as error:
         raise ThawlabError(
             f"{folder.path}: its results lack {error}; was the run made by another version? Train it again"
         ) from None
@@ -88,7 +90,7 @@ def _pictures(
     try:
         with np.load(folder.pictures, allow_pickle=False) as table:
             kept = {name: table[name] for name in table.files}
-    except (OSError, ValueError):
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
         raise ThawlabError(f"{folder.pictures}: is missing or damaged; train the recipe again to restore it") from None
     samples = [{"url": _data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)]
     probabilities = test.probabilities(temperature)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ _COLOURS = {
 }
 # The accent as red, green, blue in [0, 1], for cells whose opacity carries the value.
 ACCENT_RGB = (0.19, 0.49, 0.93)
+
+# Pixels per point of a figure on the page: narrower pages scroll it, wider ones leave room beside it.
+_LEAST, _MOST = 1.05, 1.6
 
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -66,7 +70,10 @@ def figure(width: float, height: float, name: str) -> Iterator[Figure]:
 def to_svg(drawing: Figure) -> str:
     """Return a figure as an SVG element with stand-in colours."""
     buffer = io.StringIO()
-    drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # The text is drawn by the browser; that the fonts here lack a script matters only for measuring it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     # The fonts are the page's; matplotlib would name those of the machine it runs on.
@@ -74,12 +81,15 @@ def to_svg(drawing: Figure) -> str:
 
 
 def for_page(svg: str) -> str:
-    """Replace the stand-ins by the page's colours, and let the figure take the width it is given."""
+    """Replace the stand-ins by the page's colours, and let the figure take the width it is given, as far as text stays readable."""
     for stand_in, (variable, _) in _COLOURS.items():
         svg = svg.replace(stand_in, f"var({variable})")
-    return re.sub(r'<svg ([^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r"<svg \1", svg, count=1, flags=re.DOTALL).replace(
-        "<svg ", '<svg role="img" ', 1
-    )
+
+    def sized(match: re.Match[str]) -> str:
+        width = float(match[2])
+        return f'<svg role="img" style="min-width:{width * _LEAST:.0f}px;max-width:{width * _MOST:.0f}px" {match[1]}'
+
+    return re.sub(r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"', sized, svg, count=1, flags=re.DOTALL)
 
 
 def for_file(svg: str) -> str:

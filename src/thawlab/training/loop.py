@@ -17,22 +17,18 @@ from thawlab import progress
 from thawlab.data.augmentation import Pipeline
 from thawlab.data.batches import batch_spans, epoch_order, prefetched
 from thawlab.data.listing import Indices, Labels
-from thawlab.errors import Interrupted, ThawlabError
+from thawlab.errors import ThawlabError
 from thawlab.evaluation.calibration import log_loss
 from thawlab.evaluation.predictions import infer
 from thawlab.models.classifier import Classifier
 from thawlab.randomness import derive
 from thawlab.recipe import Phase
 from thawlab.run import RunFolder
+from thawlab.training.averaging import WeightAverage
 from thawlab.training.freezing import set_modes, trainable_count
 from thawlab.training.interruption import Interruption
 from thawlab.training.optimizers import lr_factor, make_optimizer, set_lr
-from thawlab.training.state import TrainingState, save_checkpoint, snapshot
-
-# A checkpoint at an epoch's end is skipped when the last one is younger than this, since epochs on cached features take
-# milliseconds; within an epoch one is written when the last one is older than the other bound.
-_YOUNG_SECONDS = 5.0
-_OLD_SECONDS = 90.0
+from thawlab.training.state import Moving, Saver, TrainingState, save_checkpoint, snapshot
 
 
 @final
@@ -74,7 +70,7 @@ class Job:
     interruption: Interruption
 
 
-def train_phase(job: Job, phase: Phase, material: Material, state: TrainingState, optimizer_state: dict[str, Any] | None) -> None:
+def train_phase(job: Job, phase: Phase, material: Material, state: TrainingState, moving_state: dict[str, Any] | None) -> None:
     """Train one phase from where `state` stands to its end, and restore the best epoch's weights.
 
     Args:
@@ -82,31 +78,32 @@ def train_phase(job: Job, phase: Phase, material: Material, state: TrainingState
         phase: what to do; the classifier's parameters are frozen accordingly already.
         material: what to train on.
         state: is advanced; afterwards it stands at the start of the next phase.
-        optimizer_state: of the checkpoint, when training continues within the phase.
+        moving_state: of the checkpoint, when training continues within the phase.
 
     Raises:
         Interrupted: after saving, when a signal asked to stop.
         ThawlabError: if the loss is not a number any more.
     """
-    optimizer = make_optimizer(job.classifier, phase)
-    if optimizer_state is not None:
-        optimizer.load_state_dict(optimizer_state)
-    saver = _Saver(job, optimizer, state)
+    average = WeightAverage(material.module, phase.ema) if phase.ema else None
+    moving = Moving(make_optimizer(job.classifier, phase), average)
+    if moving_state is not None:
+        moving.load_state_dict(moving_state)
+    saver = Saver(job.folder.checkpoint, state, job.classifier, moving, job.interruption)
     pipeline = Pipeline(phase.augment)
     stopped = "epochs"
     while state.epoch < phase.epochs:
         started = time.monotonic()
         first_step = state.step
-        lr = _train_epoch(job, phase, material, state, optimizer, pipeline, saver)
+        lr = _train_epoch(job, phase, material, state, moving, pipeline, saver)
         trained = time.monotonic() - started
         done = len(material.train) if first_step == 0 else None
-        _finish_epoch(job, phase, material, state, lr, done / trained if done else None, started)
+        _finish_epoch(job, phase, material, state, average, lr, done / trained if done else None, started)
         if phase.patience is not None and state.best is not None and state.epoch - state.best["epoch"] >= phase.patience:
             stopped = "patience"
             break
         if state.epoch < phase.epochs:
             saver.at_epoch_end()
-    _finish_phase(job, phase, material, state, stopped)
+    _finish_phase(job, phase, material, state, average, stopped)
     save_checkpoint(job.folder.checkpoint, state, job.classifier, None)
 
 
@@ -115,9 +112,9 @@ def _train_epoch(
     phase: Phase,
     material: Material,
     state: TrainingState,
-    optimizer: torch.optim.Optimizer,
+    moving: Moving,
     pipeline: Pipeline,
-    saver: _Saver,
+    saver: Saver,
 ) -> float:
     """Train from `state.step` to the end of the epoch; returns the last learning rate."""
     order = material.train[epoch_order(job.seed, state.phase, state.epoch, len(material.train)).numpy()]
@@ -133,8 +130,8 @@ def _train_epoch(
         for span, rows in prefetched(spans[state.step :], gather):
             targets = torch.from_numpy(material.labels[order[span[0] : span[1]]]).to(job.device)
             lr = phase.lr * lr_factor(phase, state.epoch * len(spans) + state.step, len(spans))
-            set_lr(optimizer, lr)
-            loss = _step(job, phase, material, state, optimizer, pipeline, rows, targets)
+            set_lr(moving.optimizer, lr)
+            loss = _step(job, phase, material, state, moving, pipeline, rows, targets)
             state.step += 1
             state.loss_sum += loss * len(rows)
             advance(len(rows))
@@ -148,7 +145,7 @@ def _step(
     phase: Phase,
     material: Material,
     state: TrainingState,
-    optimizer: torch.optim.Optimizer,
+    moving: Moving,
     pipeline: Pipeline,
     rows: torch.Tensor,
     targets: torch.Tensor,
@@ -160,13 +157,19 @@ def _step(
     if pipeline.mixes:
         targets = F.one_hot(targets, material.classes).float()
     inputs, targets = pipeline(material.arrange(rows.to(job.device)), targets, generator)
-    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.bfloat16):
-        logits = material.module(material.prepare(inputs))
-    loss = F.cross_entropy(logits.float(), targets, label_smoothing=phase.label_smoothing)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    value = loss.item()
+    moving.optimizer.zero_grad(set_to_none=True)
+    value = 0.0
+    for part, wanted in zip(inputs.chunk(phase.accumulate), targets.chunk(phase.accumulate), strict=True):
+        with torch.autocast(job.device.type, torch.bfloat16, enabled=job.bfloat16):
+            logits = material.module(material.prepare(part))
+        loss = F.cross_entropy(logits.float(), wanted, label_smoothing=phase.label_smoothing) * (len(part) / len(inputs))
+        loss.backward()  # type: ignore[no-untyped-call]
+        value += loss.item()
+    if phase.clip is not None:
+        nn.utils.clip_grad_norm_(job.classifier.parameters(), phase.clip)
+    moving.optimizer.step()
+    if moving.average is not None:
+        moving.average.update(material.module)
     if not np.isfinite(value):
         raise ThawlabError(
             f"phase '{phase.name}', epoch {state.epoch + 1}, step {state.step + 1}: the loss is {value}; "
@@ -176,13 +179,21 @@ def _step(
 
 
 def _finish_epoch(
-    job: Job, phase: Phase, material: Material, state: TrainingState, lr: float, rate: float | None, started: float
+    job: Job,
+    phase: Phase,
+    material: Material,
+    state: TrainingState,
+    average: WeightAverage | None,
+    lr: float,
+    rate: float | None,
+    started: float,
 ) -> None:
     """Validate, remember the best epoch, and write the epoch's row."""
     val_loss = val_accuracy = None
+    judged = average.module if average else material.module
     if len(material.val):
         logits = infer(
-            material.module,
+            judged,
             material.rows,
             material.val,
             lambda rows: material.prepare(material.arrange(rows)),
@@ -196,7 +207,7 @@ def _finish_epoch(
                 "accuracy": val_accuracy,
                 "loss": val_loss,
                 "epoch": state.epoch + 1,
-                "weights": snapshot(material.module),
+                "weights": snapshot(judged),
             }
     seconds = time.monotonic() - started
     state.seconds += seconds
@@ -222,10 +233,14 @@ def _finish_epoch(
     state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
 
 
-def _finish_phase(job: Job, phase: Phase, material: Material, state: TrainingState, stopped: str) -> None:
+def _finish_phase(
+    job: Job, phase: Phase, material: Material, state: TrainingState, average: WeightAverage | None, stopped: str
+) -> None:
     """Restore the best weights and stand at the start of the next phase."""
     if state.best is not None:
         material.module.load_state_dict(state.best["weights"])
+    elif average is not None:
+        material.module.load_state_dict(average.module.state_dict())
     result = {
         "name": phase.name,
         "trainable_parameters": trainable_count(job.classifier),
@@ -242,27 +257,3 @@ def _finish_phase(job: Job, phase: Phase, material: Material, state: TrainingSta
     job.folder.log(message)
     progress.say(message)
     state.begin_phase(state.phase + 1)
-
-
-@final
-class _Saver:
-    """Writes checkpoints when they are due, and obeys signals after writing one."""
-
-    def __init__(self, job: Job, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
-        self._job, self._optimizer, self._state = job, optimizer, state
-        self._last = time.monotonic()
-
-    def at_epoch_end(self) -> None:
-        self._save_if_due(_YOUNG_SECONDS)
-
-    def within_epoch(self) -> None:
-        self._save_if_due(_OLD_SECONDS)
-
-    def _save_if_due(self, age: float) -> None:
-        requested = self._job.interruption.requested
-        if requested is None and time.monotonic() - self._last < age:
-            return
-        save_checkpoint(self._job.folder.checkpoint, self._state, self._job.classifier, self._optimizer)
-        self._last = time.monotonic()
-        if requested is not None:
-            raise Interrupted(f"saved after epoch {self._state.epoch}; the same command goes on from here", requested)

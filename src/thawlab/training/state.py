@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -10,10 +10,16 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from thawlab.errors import ThawlabError
+from thawlab.errors import Interrupted, ThawlabError
 from thawlab.run import write_atomically
+from thawlab.training.averaging import WeightAverage
+from thawlab.training.interruption import Interruption
 
 _FORMAT = 1
+# A checkpoint at an epoch's end is skipped when the last one is younger than this, since epochs on cached features take
+# milliseconds; within an epoch one is written when the last one is older than the other bound.
+_YOUNG_SECONDS = 5.0
+_OLD_SECONDS = 90.0
 StateDict = dict[str, torch.Tensor]
 
 
@@ -28,7 +34,7 @@ class TrainingState:
         step: steps finished in this epoch.
         loss_sum: of the samples of this epoch so far.
         seconds: spent in this phase so far.
-        best: accuracy, negative loss, epoch and weights of the best epoch of this phase.
+        best: accuracy, loss, epoch and weights of the best epoch of this phase.
         rows: the metric rows of all epochs.
         phases: what `results.json` says of the finished phases.
     """
@@ -48,18 +54,37 @@ class TrainingState:
         self.loss_sum, self.seconds, self.best = 0.0, 0.0, None
 
 
+@final
+@dataclass(frozen=True)
+class Moving:
+    """What moves within a phase beside the model: the optimiser, and the average of the weights if there is one."""
+
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {"optimizer": self.optimizer.state_dict(), "average": self.average.state_dict() if self.average else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
 def snapshot(module: nn.Module) -> StateDict:
     """Return a copy of a module's parameters and buffers."""
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def save_checkpoint(path: Path, state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+def save_checkpoint(path: Path, state: TrainingState, model: nn.Module, moving: Moving | None) -> None:
     """Write a checkpoint atomically; on a full disk the one before it stays."""
     content = {
         "format": _FORMAT,
-        "state": copy.copy(vars(state)),
+        "state": dict(vars(state)),
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict() if optimizer else None,
+        "moving": moving.state_dict() if moving else None,
     }
     write_atomically(path, lambda file: torch.save(content, file))
 
@@ -68,7 +93,7 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[TrainingState, dict[s
     """Read a checkpoint into a model.
 
     Returns:
-        The state, and the optimiser's state where the checkpoint was written within a phase.
+        The state, and that of `Moving` where the checkpoint was written within a phase.
 
     Raises:
         ThawlabError: if the checkpoint is damaged, or was written by another version or for another network.
@@ -81,9 +106,44 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[TrainingState, dict[s
                 "start again in another --runs folder"
             )
         model.load_state_dict(content["model"])
-        return TrainingState(**content["state"]), content["optimizer"]
+        return TrainingState(**content["state"]), content["moving"]
     except ThawlabError:
         raise
     except Exception as error:  # a damaged file can fail in any part of the reader
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ThawlabError(f"{path}: this checkpoint cannot be read ({reason}); move it away to start the run again") from None
+
+
+@final
+class Saver:
+    """Writes checkpoints when they are due, and obeys signals after writing one.
+
+    Args:
+        path: of the checkpoint.
+        state: where training stands; read when a checkpoint is written.
+        model: the whole classifier.
+        moving: the rest.
+        interruption: tells whether somebody asked to stop.
+    """
+
+    def __init__(self, path: Path, state: TrainingState, model: nn.Module, moving: Moving, interruption: Interruption) -> None:
+        self._path, self._state, self._model, self._moving = path, state, model, moving
+        self._interruption = interruption
+        self._last = time.monotonic()
+
+    def at_epoch_end(self) -> None:
+        """Save unless the last checkpoint is very young."""
+        self._save_if_due(_YOUNG_SECONDS)
+
+    def within_epoch(self) -> None:
+        """Save if the last checkpoint is old."""
+        self._save_if_due(_OLD_SECONDS)
+
+    def _save_if_due(self, age: float) -> None:
+        requested = self._interruption.requested
+        if requested is None and time.monotonic() - self._last < age:
+            return
+        save_checkpoint(self._path, self._state, self._model, self._moving)
+        self._last = time.monotonic()
+        if requested is not None:
+            raise Interrupted(f"saved after epoch {self._state.epoch}; the same command goes on from here", requested)

@@ -114,9 +114,9 @@ def _train_into(folder: RunFolder, recipe: Recipe, spec: BackboneSpec, device: t
     ]:
         folder.log(line)
         progress.say(f"note: {line}")
-    state, optimizer_state = TrainingState(), None
+    state, moving_state = TrainingState(), None
     if folder.checkpoint.is_file():
-        state, optimizer_state = load_checkpoint(folder.checkpoint, classifier)
+        state, moving_state = load_checkpoint(folder.checkpoint, classifier)
         message = f"continuing in phase {state.phase + 1} after epoch {state.epoch}, step {state.step}"
         folder.log(message)
         progress.say(message)
@@ -129,8 +129,8 @@ def _train_into(folder: RunFolder, recipe: Recipe, spec: BackboneSpec, device: t
         with timing.measure("cache"):
             material = _material(folder, recipe, spec, dataset, classifier, preprocessing, index, caches, device)
         with timing.measure("train"), interruption.deferring():
-            train_phase(job, phase, material, state, optimizer_state)
-        optimizer_state = None
+            train_phase(job, phase, material, state, moving_state)
+        moving_state = None
         if interruption.requested is not None:
             raise Interrupted("saved at the end of a phase; the same command goes on from here", interruption.requested)
     logits_of = _final_logits(recipe, spec, dataset, classifier, preprocessing, caches, device)
