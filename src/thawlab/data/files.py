@@ -78,6 +78,11 @@ def _from_placed(
     )
 
 
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message, since ours are one line."""
+    return str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+
+
 def _is_text(path: str) -> bool:
     """Say whether a path can be written as UTF-8; an id that cannot would break every file it is written to."""
     try:
@@ -161,7 +166,7 @@ def _open_zip(path: Path) -> Listing:
 
             pictures, ignored = _sift(sorted(members), head_of)
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
-        raise UsageError(f"{path}: cannot be read as a zip archive: {error}") from None
+        raise UsageError(f"{path}: cannot be read as a zip archive: {_first_line(error)}") from None
     _refuse_empty_classes(folders, members, str(path))
     return _from_placed(
         path.stem, str(path), pictures, ignored, lambda names: ZipPictures(path, tuple(members[name] for name in names))
@@ -191,7 +196,7 @@ def _open_tar(path: Path) -> Listing:
                 if compressed:
                     contents[name] = content
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UsageError(f"{path}: cannot be read as a tar archive: {error}") from None
+        raise UsageError(f"{path}: cannot be read as a tar archive: {_first_line(error)}") from None
     pictures, ignored = _sift(sorted(places), heads.__getitem__)
     _refuse_empty_classes(folders, places, str(path))
     name = path.name.split(".")[0]
@@ -270,7 +275,7 @@ def _open_parquet(path: Path) -> Listing:
         try:
             tables.append(pq.read_table(file))
         except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"{file}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+            raise UsageError(f"{file}: cannot be read as Parquet: {_first_line(error)}") from None
         splits.extend([_split_of_file(file)] * tables[-1].num_rows)
     if not splits:
         raise UsageError(f"{path}: holds no pictures; its Parquet files have no rows")

@@ -90,7 +90,10 @@ def resolve_backbone(name: str) -> BackboneSpec:
 
 
 def _small_config(name: str) -> dict[str, Any]:
-    config: dict[str, Any] = backbones.get(name)(32).pretrained_cfg  # type: ignore[assignment]
+    import torch
+
+    with torch.device("meta"):  # only its description is wanted: no weights are drawn
+        config: dict[str, Any] = backbones.get(name)(32).pretrained_cfg  # type: ignore[assignment]
     return config
 
 
@@ -104,6 +107,9 @@ def _from_folder(name: str, folder: Path, origin: str) -> BackboneSpec:
         architecture, config = content["architecture"], content["pretrained_cfg"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"model.backbone: {file} is missing or is not a timm config (architecture, pretrained_cfg)") from None
+    absent = [key for key in ("input_size", "mean", "std") if key not in config]
+    if absent:
+        raise UsageError(f"model.backbone: {file}: pretrained_cfg lacks {', '.join(absent)}")
     if not (folder / "model.safetensors").is_file():
         raise UsageError(f"model.backbone: {folder} holds no model.safetensors")
     return BackboneSpec(name, architecture, origin, content.get("model_args") or {}, config, folder)
@@ -148,8 +154,7 @@ def fetching(name: str) -> Iterator[None]:
     Raises:
         ThawlabError: if the weights are neither there nor here; the message gives the ways without a network.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     unreachable: Exception | None = None
     try:

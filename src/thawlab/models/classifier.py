@@ -18,6 +18,7 @@ from thawlab.models.catalog import BackboneSpec, fetching
 from thawlab.models.small import backbones
 from thawlab.randomness import derive
 from thawlab.recipe import Recipe
+from thawlab.run import write_atomically, write_text
 
 
 @final
@@ -95,6 +96,22 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> nn.Module:
     return network
 
 
+def feature_width(backbone: nn.Module) -> int:
+    """Return how many features a backbone gives; some of timm's keep hidden layers behind the `num_features` that they name."""
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
+
+
+def _try_size(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> None:
+    """Send one empty picture through a fresh network, since some tell only then that they cannot take the size."""
+    try:
+        with torch.inference_mode():
+            backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"data.image_size = {image_size}: '{spec.name}' cannot take this size ({reason})") from None
+    backbone.train()
+
+
 def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> None:
     """Load a backbone's pretrained weights into it.
 
@@ -126,14 +143,19 @@ def build_classifier(recipe: Recipe, spec: BackboneSpec, image_size: int, classe
     """Build the classifier of a resolved recipe, with pretrained weights where it asks for them.
 
     Fresh weights depend on the recipe's seed alone; the global random state is left as it was.
+
+    Raises:
+        UsageError: if the network cannot take the image size.
+        ThawlabError: if the pretrained weights cannot be fetched or do not fit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "init", "backbone"))
         backbone = build_backbone(spec, image_size)
+        _try_size(backbone, spec, image_size)
         if recipe.model.pretrained and spec.has_weights:
             load_weights(backbone, spec, image_size)
         torch.manual_seed(derive(recipe.seed, "init", "head"))
-        head = make_head(int(backbone.num_features), recipe.model.head, recipe.model.dropout, classes)  # type: ignore[arg-type]
+        head = make_head(feature_width(backbone), recipe.model.head, recipe.model.dropout, classes)
     return Classifier(backbone, head)
 
 
@@ -170,9 +192,8 @@ def weights_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.dim() else tensor.cpu().numpy().tobytes()
-        )
+        # A contiguous tensor may still have odd strides where a side is 1; flattened it has none.
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -180,13 +201,13 @@ def save_backbone(backbone: nn.Module, architecture: str, config: dict[str, Any]
     """Save a backbone in half precision as a folder that `local-dir:` reads: config.json and model.safetensors."""
     import json
 
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
     state = {
         key: value.detach().cpu().half().contiguous() if value.is_floating_point() else value.detach().cpu()
         for key, value in backbone.state_dict().items()
     }
-    save_file(state, str(folder / "model.safetensors"))
-    content = {"architecture": architecture, "num_features": int(backbone.num_features), "pretrained_cfg": config}  # type: ignore[arg-type]
-    (folder / "config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    content = save(state)
+    write_atomically(folder / "model.safetensors", lambda file: file.write(content))
+    description = {"architecture": architecture, "num_features": int(backbone.num_features), "pretrained_cfg": config}  # type: ignore[arg-type]
+    write_text(folder / "config.json", json.dumps(description, indent=1) + "\n")

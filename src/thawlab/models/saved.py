@@ -16,7 +16,7 @@ from torch import nn
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import ThawlabError
 from thawlab.models.catalog import BackboneSpec
-from thawlab.models.classifier import Classifier, build_backbone, make_head
+from thawlab.models.classifier import Classifier, build_backbone, feature_width, make_head
 from thawlab.recipe import Model
 from thawlab.run import write_atomically, write_text
 
@@ -107,7 +107,7 @@ def load_model(folder: Path) -> SavedModel:
     spec = BackboneSpec(card.backbone, card.architecture, "saved", card.arguments, config)
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and then overwritten
         backbone: nn.Module = build_backbone(spec, size)
-        head = make_head(int(backbone.num_features), card.head, card.dropout, len(card.classes))  # type: ignore[arg-type]
+        head = make_head(feature_width(backbone), card.head, card.dropout, len(card.classes))
     classifier = Classifier(backbone, head)
     weights = folder / "model.safetensors"
     try:

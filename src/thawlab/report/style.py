@@ -81,7 +81,7 @@ def to_svg(drawing: Figure) -> str:
 
 
 def for_page(svg: str) -> str:
-    """Replace the stand-ins by the page's colours, and let the figure take the width it is given, as far as text stays readable."""
+    """Replace the stand-ins by the page's colours, and let the figure take the width it is given while text stays readable."""
     for stand_in, (variable, _) in _COLOURS.items():
         svg = svg.replace(stand_in, f"var({variable})")
 

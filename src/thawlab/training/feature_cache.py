@@ -17,7 +17,7 @@ from thawlab.data.listing import Indices
 from thawlab.data.preprocessing import Preprocessing, to_tensor
 from thawlab.data.rowstore import RowStore
 from thawlab.evaluation.predictions import INFERENCE_BATCH, infer
-from thawlab.models.classifier import Classifier, weights_digest
+from thawlab.models.classifier import Classifier, feature_width, weights_digest
 
 # Rows become valid in portions, so that an interruption loses little of a long computation.
 _PORTION = 32 * INFERENCE_BATCH
@@ -60,10 +60,10 @@ def cached_features(
         device: where the classifier is.
 
     Returns:
-        float32, all samples × `num_features`; only the rows of `indices` are sure to be valid.
+        float32, all samples × features; only the rows of `indices` are sure to be valid.
     """
     key = cache_key(classifier, architecture, preprocessing, dataset, device)
-    store = RowStore(folder / key, len(dataset.ids), (int(classifier.backbone.num_features),), np.float32)  # type: ignore[arg-type]
+    store = RowStore(folder / key, len(dataset.ids), (feature_width(classifier.backbone),), np.float32)
 
     def prepare(rows: torch.Tensor) -> torch.Tensor:
         return preprocessing.normalize(to_tensor(rows))

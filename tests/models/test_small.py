@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from thawlab.models.classifier import Classifier, make_head
+from thawlab.models.small import backbones
+
+NAMES = ["cnn5", "resnet20", "speednet", "vgg10"]
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _with_linear_head(name: str, classes: int = 10) -> Classifier:
+    backbone = backbones.get(name)(32)
+    return Classifier(backbone, make_head(int(backbone.num_features), (), (), classes))
+
+
+def test_the_small_networks_are_those_of_the_design() -> None:
+    assert backbones.names() == NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("cnn5", 315_722),  # 896 + 18,496 + 295,040 + 1,290: the Keras tutorial's network, counted by hand
+        # He et al. (2015), table 6: 0.27 M; shortcuts have no parameters.
+        ("resnet20", 269_722),
+        ("vgg10", 419_242),
+        ("speednet", 1_161_666),
+    ],
+)
+def test_networks_have_their_number_of_parameters_with_ten_classes_at_32_px(name: str, parameters: int) -> None:
+    assert _parameters(_with_linear_head(name)) == parameters
+
+
+@pytest.mark.parametrize("size", [16, 32, 33])
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_give_pooled_features_of_their_declared_width(name: str, size: int) -> None:
+    backbone = backbones.get(name)(size).eval()
+    with torch.inference_mode():
+        features = backbone(torch.rand(3, 3, size, size))
+    assert features.shape == (3, backbone.num_features)
+    assert torch.isfinite(features).all()
+    assert not torch.equal(features[0], features[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_group_matcher_gives_every_parameter_a_stage_in_order_from_input_to_output(name: str) -> None:
+    backbone = backbones.get(name)(32)
+    [pattern] = backbone.group_matcher(coarse=True).values()
+    found = [re.match(pattern, parameter) for parameter, _ in backbone.named_parameters()]
+    assert all(found)
+    stages = [int(match[1]) for match in found if match]
+    assert stages == sorted(stages)
+    assert len(set(stages)) >= 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_say_what_input_they_expect(name: str) -> None:
+    config = backbones.get(name)(48).pretrained_cfg
+    assert config["input_size"] == (3, 48, 48)
+    assert config["mean"] == config["std"] == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_declared_stride_is_the_stride_of_the_last_feature_map(name: str) -> None:
+    backbone = backbones.get(name)(32).eval()
+    sides: list[int] = []
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+            module.register_forward_hook(lambda _module, _inputs, output: sides.append(output.shape[-1]))
+    with torch.inference_mode():
+        backbone(torch.rand(1, 3, 32, 32))
+    reduction = backbone.feature_info[-1]["reduction"]
+    assert 32 // reduction - 2 <= sides[-1] <= 32 // reduction  # cnn5 does not pad, and loses a border
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gradient_reaches_every_parameter(name: str) -> None:
+    classifier = _with_linear_head(name).train()
+    torch.nn.functional.cross_entropy(classifier(torch.rand(8, 3, 32, 32)), torch.arange(8)).backward()
+    without = [parameter for parameter, value in classifier.named_parameters() if value.grad is None or not value.grad.any()]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fresh_activations_neither_vanish_nor_explode(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = backbones.get(name)(32).train()
+    features = backbone(torch.randn(64, 3, 32, 32))
+    assert 0.05 < float(features.detach().std()) < 20

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from thawlab.errors import UsageError
+from thawlab.recipe import Recipe, parse_recipe, parse_value, read_recipe, with_overrides
+
+MINIMAL: dict[str, Any] = {
+    "data": {"source": "digits"},
+    "model": {"backbone": "bundled"},
+    "phases": [{"epochs": 1}],
+}
+TEXT = """
+name = "two-phase"
+[data]
+source = "cifar10"
+train_size = 10_000
+[model]
+backbone = "bundled"
+head = [128, 64]
+dropout = [0.25, 0.5]
+[[phases]]
+name = "head"
+train = "head"
+epochs = 3
+lr = 1e-3
+[[phases]]
+train = "last:5"
+epochs = 2
+augment = ["flip", "shift:0.1"]
+"""
+
+
+def one_line(error: pytest.ExceptionInfo[UsageError]) -> str:
+    text = str(error.value)
+    assert text and "\n" not in text
+    assert error.value.exit_code == 2
+    return text
+
+
+def fraction(low: float = 0.0, **bounds: Any) -> st.SearchStrategy[float]:
+    return st.floats(low, 1.0, exclude_max=True, **bounds).map(abs)
+
+
+words = st.text("abcXYZ019_.-é", min_size=1, max_size=12)
+texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> dict[str, Any]:
+    head = draw(st.lists(st.integers(1, 4096), max_size=3))
+    rates = max(len(head), 1)
+    phases = st.fixed_dictionaries(
+        {"epochs": st.integers(1, 500)},
+        optional={
+            "name": words,
+            "train": st.sampled_from(["head", "all", "last:3", "stages:12"]),
+            "batch_size": st.integers(1, 10_000),
+            "optimizer": st.sampled_from(["sgd", "adam", "adamw"]),
+            "lr": st.floats(1e-12, 1e6),
+            "warmup": fraction(),
+            "layer_decay": st.floats(0.0, 1.0, exclude_min=True),
+            "batch_norm": st.sampled_from(["eval", "train"]),
+            "augment": st.lists(texts, max_size=3),
+            "patience": st.integers(1, 50),
+        },
+    )
+    return draw(
+        st.fixed_dictionaries(
+            {
+                "data": st.fixed_dictionaries(
+                    {"source": texts},
+                    optional={
+                        "train_size": st.integers(2, 10**7),
+                        "val": fraction(),
+                        "test": fraction(exclude_min=True),
+                        "image_size": st.integers(4, 4096),
+                        "normalize": st.sampled_from(["weights", "unit", "symmetric"]),
+                    },
+                ),
+                "model": st.fixed_dictionaries(
+                    {"backbone": texts, "head": st.just(head)},
+                    optional={"pretrained": st.booleans(), "dropout": st.lists(fraction(), min_size=rates, max_size=rates)},
+                ),
+                "phases": st.lists(phases, min_size=1, max_size=4),
+            },
+            optional={
+                "name": words,
+                "seed": st.integers(0, 2**63),
+                "evaluation": st.fixed_dictionaries({"ece_bins": st.integers(1, 1000)}),
+                "system": st.fixed_dictionaries({}, optional={"device": texts, "workers": st.integers(1, 64), "data_dir": texts}),
+            },
+        )
+    )
+
+
+def test_defaults_are_filled_in_so_that_the_recipe_is_fully_resolved() -> None:
+    recipe = parse_recipe(tomllib.loads(TEXT))
+    assert recipe.data.val == 0.1 and recipe.data.train_size == 10_000
+    assert recipe.model.head == (128, 64)
+    assert [phase.name for phase in recipe.phases] == ["head", "train"]
+    assert recipe.phases[1].augment == ("flip", "shift:0.1")
+
+
+@settings(max_examples=40, deadline=None)
+@given(tables())
+def test_a_recipe_survives_toml_with_the_same_digest(table: dict[str, Any]) -> None:
+    recipe = parse_recipe(table)
+    again = parse_recipe(tomllib.loads(recipe.to_toml()))
+    assert again == recipe
+    assert again.digest == recipe.digest
+
+
+@settings(max_examples=15, deadline=None)
+@given(tables(), st.fixed_dictionaries({"device": texts, "threads": st.integers(1, 64), "workers": st.integers(1, 64)}))
+def test_the_digest_does_not_see_what_must_not_change_a_result(table: dict[str, Any], system: dict[str, Any]) -> None:
+    recipe, moved = parse_recipe(table), parse_recipe({**table, "system": system})
+    assert moved.system != recipe.system
+    assert moved.digest == recipe.digest
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "data.val=0.2", "model.pretrained=false", "phases.0.lr=0.01", "evaluation.ece_bins=10", "name=other"],
+)
+def test_the_digest_sees_every_key_that_determines_the_run(override: str) -> None:
+    assert parse_recipe(with_overrides(MINIMAL, [override])).digest != parse_recipe(MINIMAL).digest
+
+
+def test_the_digest_is_the_sha256_of_sorted_compact_json_of_what_differs_from_the_defaults() -> None:
+    text = '{"data":{"source":"digits"},"model":{"backbone":"bundled"},"phases":[{"epochs":1}]}'
+    assert parse_recipe(MINIMAL).digest == hashlib.sha256(text.encode()).hexdigest()
+    text = text.replace('"epochs":1', '"epochs":1,"lr":0.5').replace("}]}", '}],"seed":2}')
+    changed = with_overrides(MINIMAL, ["phases.0.lr=0.5", "seed=2", "system.device=cpu"])
+    assert parse_recipe(changed).digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_no_default_ever_changes_since_digests_leave_defaults_out() -> None:
+    defaults = parse_recipe(MINIMAL).model_dump(mode="json")
+    pinned: dict[str, dict[str, Any]] = {
+        "data": {"train_size": None, "val": 0.1, "test": 0.2, "image_size": None, "resize": "upsample", "normalize": "weights"},
+        "model": {"pretrained": True, "head": [], "dropout": []},
+        "evaluation": {"calibrate": True, "ece_bins": 15},
+    }
+    phase = {
+        "name": "train",
+        "train": "all",
+        "batch_size": 64,
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "layer_decay": 1.0,
+        "label_smoothing": 0.0,
+        "batch_norm": None,
+        "augment": [],
+        "patience": None,
+        "accumulate": 1,
+        "clip": None,
+        "ema": None,
+    }
+    assert {key: defaults[key] for key in ("name", "seed", "precision")} == {"name": "run", "seed": 0, "precision": "float32"}
+    for part, values in pinned.items():
+        assert {key: defaults[part][key] for key in values} == values
+    assert {key: defaults["phases"][0][key] for key in phase} == phase
+
+
+def test_the_digest_is_the_same_in_another_process_and_for_another_order_of_keys() -> None:
+    program = (
+        "import json, sys; from thawlab.recipe import parse_recipe; print(parse_recipe(json.loads(sys.argv[1])).digest)"
+        "; assert 'torch' not in sys.modules"
+    )
+    backwards = {key: MINIMAL[key] for key in reversed(MINIMAL)}
+    done = subprocess.run([sys.executable, "-c", program, json.dumps(backwards)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == parse_recipe(MINIMAL).digest
+
+
+def test_a_default_that_is_written_out_is_the_same_recipe() -> None:
+    written = with_overrides(MINIMAL, ["data.val=0.1", "phases.0.lr=1e-3", "phases.0.batch_size=64", "data.train_size=none"])
+    assert parse_recipe(written).digest == parse_recipe(MINIMAL).digest
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    recipe = parse_recipe(MINIMAL)
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "hint"),
+    [
+        ("data.train_sise=5", "data.train_sise is not a key", "did you mean 'train_size'?"),
+        ("phases.0.learning=5", "phases.0.learning is not a key", ""),
+        ("phases.0.epoch=5", "phases.0.epoch is not a key", "did you mean 'epochs'?"),
+        ("sead=5", "sead is not a key", "did you mean 'seed'?"),
+        ("system.devise=cpu", "system.devise is not a key", "did you mean 'device'?"),
+        ("phases.0.optimizer=adamm", "phases.0.optimizer = 'adamm'", "did you mean 'adam'?"),
+        ("data.resize=upsampel", "data.resize = 'upsampel'", "did you mean 'upsample'?"),
+        ("phases.0.train=heat", "phases.0.train: 'heat'", "did you mean 'head'?"),
+        ("phases.0.train=last:0", "phases.0.train: 'last:0'", "'last:N'"),
+        ("phases.0.lr=-1", "phases.0.lr = -1", "greater than 0"),
+        ("phases.0.lr=nan", "phases.0.lr", "finite"),
+        ("phases.0.lr=high", "phases.0.lr = 'high'", "number"),
+        ("phases.0.warmup=1", "phases.0.warmup", "leave nothing of the 1 epochs"),
+        ("phases=[]", "phases", "at least 1"),
+        ("data.val=1.0", "data.val = 1.0", "less than 1"),
+        ("data.train_size=10.5", "data.train_size = 10.5", "integer"),
+        ("model.pretrained=yes", "model.pretrained = 'yes'", "boolean"),
+        ("model.dropout=[0.1, 0.2]", "model.dropout: give one rate", "(1)"),
+        ("model.dropout=[1.0]", "model.dropout: every rate", "[0, 1)"),
+        ("model.head=[0]", "model.head", "at least 1"),
+        ("name=a/b", "name = 'a/b'", "pattern"),
+        ("data=5", "data", "object"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_its_place_in_one_line(override: str, place: str, hint: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_recipe(with_overrides(MINIMAL, [override]), "my.toml")
+    text = one_line(error)
+    assert text.startswith("my.toml: ") and place in text and hint in text
+
+
+@pytest.mark.parametrize("missing", ["data", "model", "phases"])
+def test_a_missing_part_is_named(missing: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_recipe({key: value for key, value in MINIMAL.items() if key != missing})
+    assert one_line(error) == f"recipe: {missing} is missing"
+
+
+def test_an_unknown_key_with_no_near_spelling_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError) as error:
+        parse_recipe(with_overrides(MINIMAL, ["evaluation.xyz=1"]))
+    assert "(known here: calibrate, ece_bins)" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("10_000", 10_000),
+        ("5e-5", 5e-5),
+        ("true", True),
+        ("none", None),
+        ("None", None),
+        ("[128, 64]", [128, 64]),
+        ('["flip"]', ["flip"]),
+        ('"10"', "10"),
+        ("adamw", "adamw"),
+        ("last:50", "last:50"),
+        ("../photos of me", "../photos of me"),
+    ],
+)
+def test_an_override_is_read_as_toml_or_else_as_text(text: str, value: Any) -> None:
+    parsed = parse_value(text)
+    assert parsed == value and type(parsed) is type(value)
+
+
+def test_overrides_reach_tables_lists_and_absent_tables_and_leave_the_original_alone() -> None:
+    before = json.dumps(MINIMAL)
+    table = with_overrides(MINIMAL, ["phases.0.lr = 5e-5", "system.device=cpu", "data.source=a=b"])
+    assert table["phases"][0] == {"epochs": 1, "lr": 5e-5}
+    assert table["system"] == {"device": "cpu"}
+    assert table["data"]["source"] == "a=b"
+    assert json.dumps(MINIMAL) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed", "'seed' is not an override; write key=value"),
+        ("=3", "'=3' is not an override"),
+        ("phases.1.lr=1", "phases has 1 entries, numbered from 0; '1' is none of them"),
+        ("phases.head.lr=1", "phases has 1 entries, numbered from 0; 'head' is none of them"),
+        ("phases.².lr=1", "'²' is none of them"),
+        ("phases.0.epochs.x=1", "phases.0.epochs is a value and has no part 'x'"),
+    ],
+)
+def test_an_override_that_leads_nowhere_is_refused(override: str, expected: str) -> None:
+    with pytest.raises(UsageError) as error:
+        with_overrides(MINIMAL, [override])
+    assert expected in one_line(error)
+
+
+def test_a_file_is_read_with_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "two.toml"
+    file.write_text(TEXT)
+    recipe = read_recipe(file, ["data.train_size=50000", "phases.1.lr=5e-5"])
+    assert (recipe.data.train_size, recipe.phases[1].lr, recipe.phases[0].lr) == (50_000, 5e-5, 1e-3)
+
+
+def test_an_absent_file_gets_the_nearest_name_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "bundled.toml").write_text(TEXT)
+    with pytest.raises(UsageError) as error:
+        read_recipe(tmp_path / "bundeld.toml")
+    assert "there is no such recipe (did you mean 'bundled.toml'?)" in one_line(error)
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"name = '\xff'", b"[data]\n[data]\n"])
+def test_a_file_that_is_not_toml_is_named(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        read_recipe(file)
+    assert one_line(error).startswith(f"{file}: not valid TOML")
+
+
+def test_a_folder_given_as_a_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        read_recipe(tmp_path)
+    assert one_line(error).startswith(f"{tmp_path}: cannot be read")
+
+
+def test_a_date_in_a_file_is_refused_and_not_taken_for_text(tmp_path: Path) -> None:
+    file = tmp_path / "dated.toml"
+    file.write_text(TEXT.replace('"two-phase"', "2024-05-01"))
+    with pytest.raises(UsageError) as error:
+        read_recipe(file)
+    assert "dates and times have no place in a recipe" in one_line(error)
+
+
+def test_the_shared_recipe_of_the_tests_is_valid(recipe: Callable[..., Recipe]) -> None:
+    assert recipe("seed=3").seed == 3
