@@ -30,9 +30,7 @@ def test_a_written_file_holds_the_content_and_leaves_nothing_beside_it(tmp_path:
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_version_and_no_litter(
-    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_version_and_no_litter(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "results.json"
     write_text(file, "old")
     with monkeypatch.context() as patch:

@@ -165,8 +165,10 @@ def demo(
 
     Trains the bundled backbone in two phases (frozen, then fine-tuned), and beside it the same network from scratch.
     """
+    from thawlab.evaluation.predictions import load_predictions
     from thawlab.run import read_json
     from thawlab.study.demo import demo_recipes
+    from thawlab.study.paired import compare_predictions
 
     folders = [_train(recipe, runs) for recipe in demo_recipes(seed)]
     results = [read_json(folder.results) for folder in folders]
@@ -194,6 +196,8 @@ def demo(
         ["run", "epochs", "val", "test", "95 % interval", "train − test", "time"],
         rows,
     )
+    first, second = (load_predictions(folder.predictions("test")) for folder in folders)
+    print(f"{compare_predictions(first, second).describe()} One run each: another seed may turn it round.")
     for folder in folders:
         print(f"report: {folder.report}")
 

@@ -205,9 +205,7 @@ def test_a_gzipped_tar_that_is_named_tar_is_read_all_the_same(tree: Tree) -> Non
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize("prefix", ["./", "/"])
-def test_members_named_from_here_or_from_the_root_are_read(
-    prefix: str, kind: str, tmp_path: Path, encoded: Encoded
-) -> None:
+def test_members_named_from_here_or_from_the_root_are_read(prefix: str, kind: str, tmp_path: Path, encoded: Encoded) -> None:
     source = tmp_path / f"odd.{kind}"
     if kind == "zip":
         with zipfile.ZipFile(source, "w") as archive:

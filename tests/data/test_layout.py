@@ -79,7 +79,9 @@ def test_pictures_of_no_class_are_ignored_with_the_reason() -> None:
     assert ignored("top/cat/1.jpg", "top/dog/1.jpg", "logo.jpg") == {"logo.jpg": "lies in no class folder"}
 
 
-@pytest.mark.parametrize(("paths", "expected"), [([], "no pictures found"), (["1.jpg", "2.jpg"], "pictures lie in no class folder")])
+@pytest.mark.parametrize(
+    ("paths", "expected"), [([], "no pictures found"), (["1.jpg", "2.jpg"], "pictures lie in no class folder")]
+)
 def test_nothing_to_learn_from_says_what_is_expected(paths: list[str], expected: str) -> None:
     with pytest.raises(UsageError) as error:
         place_files(paths, "photos")

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thawlab.data.batches import batch_spans, epoch_order, prefetched
+
+
+@given(st.integers(0, 2**40), st.integers(0, 10), st.integers(0, 1000), st.integers(0, 300))
+def test_the_order_is_a_permutation_and_a_function_of_its_arguments(seed: int, phase: int, epoch: int, count: int) -> None:
+    state = torch.get_rng_state()
+    order = epoch_order(seed, phase, epoch, count)
+    assert order.dtype == torch.int64 and sorted(order.tolist()) == list(range(count))
+    torch.rand(3)  # draws from elsewhere must not matter
+    assert torch.equal(order, epoch_order(seed, phase, epoch, count))
+    torch.set_rng_state(state)
+
+
+def test_the_order_draws_nothing_from_the_global_generator() -> None:
+    state = torch.get_rng_state()
+    epoch_order(0, 0, 0, 100)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("other", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_every_seed_phase_and_epoch_has_an_order_of_its_own(other: tuple[int, int, int]) -> None:
+    assert not torch.equal(epoch_order(0, 0, 0, 100), epoch_order(*other, 100))
+
+
+@given(st.integers(0, 500), st.integers(1, 120))
+def test_spans_cover_every_sample_exactly_once_and_end_on_no_lonely_one(count: int, batch_size: int) -> None:
+    spans = batch_spans(count, batch_size)
+    assert [index for start, stop in spans for index in range(start, stop)] == list(range(count))
+    lengths = [stop - start for start, stop in spans]
+    assert all(length == batch_size for length in lengths[:-1])
+    assert all(0 < length <= batch_size + 1 for length in lengths[-1:])
+    if len(lengths) > 1:
+        assert lengths[-1] > 1
+
+
+def test_a_last_sample_alone_joins_the_batch_before_it() -> None:
+    assert batch_spans(9, 4) == [(0, 4), (4, 9)]
+    assert batch_spans(10, 4) == [(0, 4), (4, 8), (8, 10)]
+    assert batch_spans(1, 4) == [(0, 1)]
+
+
+def test_items_come_in_order_with_what_was_prepared_for_them() -> None:
+    pairs = [(item, int(value)) for item, value in prefetched([3, 1, 2], lambda item: torch.tensor(10 * item))]
+    assert pairs == [(3, 30), (1, 10), (2, 20)]
+    assert list(prefetched([], lambda item: torch.tensor(item))) == []
+
+
+def test_the_next_item_is_prepared_while_the_current_one_is_in_use() -> None:
+    started = [threading.Event() for _ in range(3)]
+
+    def prepare(item: int) -> torch.Tensor:
+        started[item].set()
+        return torch.tensor(item)
+
+    for item, _ in prefetched([0, 1, 2], prepare):
+        if item < 2:
+            assert started[item + 1].wait(10)
+            assert not any(event.is_set() for event in started[item + 2 :])
+
+
+def test_an_error_while_preparing_reaches_the_one_who_waits_for_the_item() -> None:
+    def prepare(item: int) -> torch.Tensor:
+        if item == 1:
+            raise OSError("gone")
+        return torch.tensor(item)
+
+    batches = prefetched([0, 1, 2], prepare)
+    assert next(batches)[0] == 0
+    with pytest.raises(OSError, match="gone"):
+        next(batches)
