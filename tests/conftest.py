@@ -59,6 +59,7 @@ def recipe() -> Callable[..., Recipe]:
             "name": "small",
             "data": {"source": "shapes:300x16", "image_size": 16},
             "model": {"backbone": "bundled"},
+            "system": {"threads": 1},  # several test runs at once must not fight for the cores
             "phases": [
                 {"name": "head", "train": "head", "epochs": 3, "lr": 0.01, "batch_size": 32},
                 {"name": "all", "train": "all", "epochs": 2, "lr": 1e-3, "batch_size": 32, "augment": ["flip", "shift:0.1"]},

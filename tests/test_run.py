@@ -92,7 +92,7 @@ def test_the_content_is_on_the_disk_before_the_name_leads_to_it(tmp_path: Path, 
 
 def test_a_file_in_the_way_of_a_folder_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("not a folder")
-    with pytest.raises(ThawlabError, match="cannot be written: (File exists|Not a directory)"):
+    with pytest.raises(ThawlabError, match=r"cannot be written: (File exists|Not a directory)"):
         write_text(tmp_path / "runs" / "a.txt", "")
     with pytest.raises(ThawlabError, match="cannot be written"), RunFolder(tmp_path / "runs" / "one").locked():
         pass

@@ -76,6 +76,7 @@ class Phase(Part):
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     batch_norm: Literal["eval", "train"] | None = None
     augment: tuple[str, ...] = ()
+    views: int | None = Field(default=None, ge=1, le=1000)
     patience: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -84,6 +85,8 @@ class Phase(Part):
             word = self.train.split(":")[0]
             hint = nearest(word, ["head", "all", "last", "stages"])
             raise ValueError(f"train: '{self.train}' is none of 'head', 'all', 'last:N' and 'stages:N'{hint}")
+        if self.views is not None and not self.augment:
+            raise ValueError("views: there is nothing to see in several views; give the phase an augment list")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: {self.warmup} epochs of warm-up leave nothing of the {self.epochs} epochs")
         return self

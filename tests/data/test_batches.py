@@ -51,7 +51,7 @@ def test_a_last_sample_alone_joins_the_batch_before_it() -> None:
 def test_items_come_in_order_with_what_was_prepared_for_them() -> None:
     pairs = [(item, int(value)) for item, value in prefetched([3, 1, 2], lambda item: torch.tensor(10 * item))]
     assert pairs == [(3, 30), (1, 10), (2, 20)]
-    assert list(prefetched([], lambda item: torch.tensor(item))) == []
+    assert list(prefetched([], torch.tensor)) == []
 
 
 def test_the_next_item_is_prepared_while_the_current_one_is_in_use() -> None:

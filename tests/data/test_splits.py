@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -80,7 +82,7 @@ def test_the_parts_of_a_smaller_train_size_lie_inside_those_of_a_larger_one(
             continue
         assert_disjoint(parts[-1])
         assert len(parts[-1].train) + len(parts[-1].val) == size
-    for small, large in zip(parts, parts[1:], strict=False):
+    for small, large in pairwise(parts):
         assert set(small.train) <= set(large.train)
         assert set(small.val) <= set(large.val)
         assert np.array_equal(small.test, large.test)

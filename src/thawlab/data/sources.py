@@ -78,11 +78,11 @@ def _from_torchvision(name: str, build: Callable[..., Any], data_dir: Path, wher
         logging.getLogger(__name__).info("downloading %s from %s", name, where)
         with contextlib.redirect_stdout(io.StringIO()):
             return tuple(build(str(data_dir), train=train, download=True) for train in (True, False))
-    except (OSError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (OSError, RuntimeError, EOFError, ValueError, AssertionError, LookupError) as error:  # the last ones: a cut file
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ThawlabError(
-            f"{name}: could not be fetched from {where} ({reason}); "
-            f"put a copy into a folder and name it with --data-dir, or give a folder of pictures as the source"
+            f"{name}: could not be fetched from {where} or read in {data_dir} ({reason}); "
+            f"put a whole copy into a folder and name it with --data-dir, or give a folder of pictures as the source"
         ) from None
 
 

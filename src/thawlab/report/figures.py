@@ -13,22 +13,24 @@ from thawlab.evaluation.predictions import Predictions
 from thawlab.report.style import ACCENT_RGB, BLUE, FOREGROUND, GREEN, MUTED, ORANGE, figure, to_svg
 
 _MOST_NAMES = 40  # more class names than this cannot be read along an axis
+_MOST_SLANTED = 20  # more than this overlap unless they stand upright
 
 
 def short(name: str, length: int = 18) -> str:
-    """Return a class name that fits beside an axis.
+    """Return a class name that fits beside an axis, cut in its middle, since names often differ in their ends.
 
     Dollar signs are escaped, which matplotlib would read as formulas; control characters, which XML forbids, are replaced.
     """
     shown = "".join("\ufffd" if unicodedata.category(letter) == "Cc" else letter for letter in name)
-    cut = shown if len(shown) <= length else shown[: length - 1] + "…"
+    cut = shown if len(shown) <= length else f"{shown[: length - length // 2]}…{shown[len(shown) - length // 2 + 1 :]}"
     return cut.replace("$", r"\$")
 
 
 def class_distribution(data: Mapping[str, Any]) -> str:
     """Draw how many pictures of each class each split has."""
     classes: Sequence[str] = data["classes"]
-    with figure(8.2, 2.6, "distribution") as drawing:
+    crowded = len(classes) > _MOST_SLANTED
+    with figure(8.2, 3.4 if crowded else 2.6, "distribution") as drawing:
         axes = drawing.add_subplot()
         base = np.zeros(len(classes))
         for split, colour in (("train", BLUE), ("val", ORANGE), ("test", GREEN)):
@@ -43,7 +45,8 @@ def class_distribution(data: Mapping[str, Any]) -> str:
             )
             base += counts
         if len(classes) <= _MOST_NAMES:
-            axes.set_xticks(np.arange(len(classes)), [short(name) for name in classes], rotation=35, ha="right")
+            turned: dict[str, Any] = {"rotation": 90, "fontsize": 8} if crowded else {"rotation": 35, "ha": "right"}
+            axes.set_xticks(np.arange(len(classes)), [short(name) for name in classes], **turned)
         else:
             axes.set_xlabel(f"{len(classes)} classes")
         axes.set_ylabel("pictures")
@@ -103,7 +106,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
     n = len(classes)
     cells = np.empty((n, n, 4))
     cells[..., :3], cells[..., 3] = ACCENT_RGB, share**0.6  # a root, so that rare confusions can be seen
-    side = 6.4 if n > 12 else 5.6
+    side = 7.4 if n > _MOST_SLANTED else 6.4 if n > 12 else 5.6
     with figure(side + 0.6, side, "confusion") as drawing:
         axes = drawing.add_subplot()
         axes.imshow(cells, interpolation="nearest", aspect="equal")
@@ -111,10 +114,11 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
         axes.set_xlabel("predicted")
         axes.set_ylabel("truth")
         if n <= _MOST_NAMES:
-            size = 9 if n <= 20 else 6.5
-            axes.set_xticks(np.arange(n), [short(name) for name in classes], rotation=45, ha="right", fontsize=size)
+            size = 9 if n <= _MOST_SLANTED else 8
+            turned: dict[str, Any] = {"rotation": 45, "ha": "right"} if n <= _MOST_SLANTED else {"rotation": 90}
+            axes.set_xticks(np.arange(n), [short(name) for name in classes], fontsize=size, **turned)
             axes.set_yticks(np.arange(n), [short(name) for name in classes], fontsize=size)
-        if n <= 20:
+        if n <= _MOST_SLANTED:
             for row, column in zip(*np.nonzero(counts), strict=True):
                 axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8 if n <= 12 else 6)
         return to_svg(drawing)

@@ -77,6 +77,8 @@ def to_svg(drawing: Figure) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     # The fonts are the page's; matplotlib would name those of the machine it runs on.
+    text = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", text)
+    # Older versions of matplotlib write all of it as one property.
     return re.sub(r"font: ([\d.]+px|(?:\w+ )*[\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
 
 

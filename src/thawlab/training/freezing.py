@@ -22,6 +22,13 @@ def layer_groups(backbone: nn.Module, coarse: bool) -> dict[str, int]:
 
     matcher: Mapping[str, Any] = backbone.group_matcher(coarse=coarse)  # type: ignore[operator]
     groups: dict[str, int] = group_parameters(backbone, matcher, reverse=True)
+    if coarse:
+        # Some networks name their last normalisation a group of its own; it belongs to the stage that it closes.
+        shapes = {name: parameter.ndim for name, parameter in backbone.named_parameters()}
+        last = max(groups.values())
+        if all(shapes[name] < 2 for name, group in groups.items() if group == last):
+            before = max(group for group in groups.values() if group != last)
+            groups = {name: before if group == last else group for name, group in groups.items()}
     renumbered = {old: new for new, old in enumerate(sorted({int(group) for group in groups.values()}))}
     return {name: renumbered[int(group)] for name, group in groups.items()}
 

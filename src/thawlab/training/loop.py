@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from thawlab import progress
-from thawlab.data.augmentation import Pipeline
 from thawlab.data.batches import batch_spans, epoch_order, prefetched
-from thawlab.data.listing import Indices, Labels
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.calibration import log_loss
 from thawlab.evaluation.predictions import infer
@@ -27,34 +23,9 @@ from thawlab.run import RunFolder
 from thawlab.training.averaging import WeightAverage
 from thawlab.training.freezing import set_modes, trainable_count
 from thawlab.training.interruption import Interruption
+from thawlab.training.material import Material
 from thawlab.training.optimizers import lr_factor, make_optimizer, set_lr
 from thawlab.training.state import Moving, Saver, TrainingState, save_checkpoint, snapshot
-
-
-@final
-@dataclass(frozen=True)
-class Material:
-    """What a phase trains on: rows of all samples, and the module that takes them.
-
-    Attributes:
-        rows: uint8 pictures, or cached features, indexed by sample.
-        labels: int64 by sample.
-        train: samples to learn from.
-        val: samples to choose the best epoch with; may be empty.
-        classes: how many classes there are.
-        module: the classifier, or on cached features its head.
-        prepare: from a batch of augmented rows to the module's input.
-        arrange: from a batch of rows to what augmentations take.
-    """
-
-    rows: npt.NDArray[Any]
-    labels: Labels
-    train: Indices
-    val: Indices
-    classes: int
-    module: nn.Module
-    arrange: Callable[[torch.Tensor], torch.Tensor]
-    prepare: Callable[[torch.Tensor], torch.Tensor]
 
 
 @final
@@ -89,12 +60,11 @@ def train_phase(job: Job, phase: Phase, material: Material, state: TrainingState
     if moving_state is not None:
         moving.load_state_dict(moving_state)
     saver = Saver(job.folder.checkpoint, state, job.classifier, moving, job.interruption)
-    pipeline = Pipeline(phase.augment)
     stopped = "epochs"
     while state.epoch < phase.epochs:
         started = time.monotonic()
         first_step = state.step
-        lr = _train_epoch(job, phase, material, state, moving, pipeline, saver)
+        lr = _train_epoch(job, phase, material, state, moving, saver)
         trained = time.monotonic() - started
         done = len(material.train) if first_step == 0 else None
         _finish_epoch(job, phase, material, state, average, lr, done / trained if done else None, started)
@@ -113,7 +83,6 @@ def _train_epoch(
     material: Material,
     state: TrainingState,
     moving: Moving,
-    pipeline: Pipeline,
     saver: Saver,
 ) -> float:
     """Train from `state.step` to the end of the epoch; returns the last learning rate."""
@@ -122,16 +91,21 @@ def _train_epoch(
     lr = phase.lr
     set_modes(job.classifier, phase.batch_norm or "train")
 
-    def gather(span: tuple[int, int]) -> torch.Tensor:
-        return torch.from_numpy(np.take(material.rows, order[span[0] : span[1]], axis=0))
+    def generator_of(step: int) -> torch.Generator:
+        return torch.Generator().manual_seed(derive(job.seed, "augmentation", state.phase, state.epoch, step))
+
+    def gather(step: int) -> torch.Tensor:
+        start, end = spans[step]
+        return material.take(order[start:end], generator_of(step))
 
     label = f"{phase.name} {state.epoch + 1}/{phase.epochs}"
     with progress.task(label, len(order)) as advance:
-        for span, rows in prefetched(spans[state.step :], gather):
-            targets = torch.from_numpy(material.labels[order[span[0] : span[1]]]).to(job.device)
-            lr = phase.lr * lr_factor(phase, state.epoch * len(spans) + state.step, len(spans))
+        for step, rows in prefetched(range(state.step, len(spans)), gather):
+            start, end = spans[step]
+            targets = torch.from_numpy(material.labels[order[start:end]])
+            lr = phase.lr * lr_factor(phase, state.epoch * len(spans) + step, len(spans))
             set_lr(moving.optimizer, lr)
-            loss = _step(job, phase, material, state, moving, pipeline, rows, targets)
+            loss = _step(job, phase, material, state, moving, rows, targets, generator_of(step))
             state.step += 1
             state.loss_sum += loss * len(rows)
             advance(len(rows))
@@ -146,17 +120,16 @@ def _step(
     material: Material,
     state: TrainingState,
     moving: Moving,
-    pipeline: Pipeline,
     rows: torch.Tensor,
     targets: torch.Tensor,
+    generator: torch.Generator,
 ) -> float:
     """Take one step on a batch; returns its mean loss."""
-    place = (state.phase, state.epoch, state.step)
-    generator = torch.Generator().manual_seed(derive(job.seed, "augmentation", *place))
-    torch.manual_seed(derive(job.seed, "dropout", *place))
-    if pipeline.mixes:
+    torch.manual_seed(derive(job.seed, "dropout", state.phase, state.epoch, state.step))
+    targets = targets.to(job.device)
+    if material.pipeline.mixes:
         targets = F.one_hot(targets, material.classes).float()
-    inputs, targets = pipeline(material.arrange(rows.to(job.device)), targets, generator)
+    inputs, targets = material.pipeline(material.arrange(rows.to(job.device)), targets, generator)
     moving.optimizer.zero_grad(set_to_none=True)
     value = 0.0
     for part, wanted in zip(inputs.chunk(phase.accumulate), targets.chunk(phase.accumulate), strict=True):

@@ -6,13 +6,10 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from thawlab import progress
 from thawlab.data.dataset import Dataset, load_dataset, warnings_before_training
@@ -26,11 +23,12 @@ from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_classifier, feature_map_side, make_preprocessing
 from thawlab.recipe import Recipe
 from thawlab.run import RunFolder, read_json, run_folder, write_json, write_text
-from thawlab.training.feature_cache import cached_features
-from thawlab.training.freezing import freeze, is_frozen
+from thawlab.training.feature_cache import FrozenNetwork, cached_rows
+from thawlab.training.freezing import freeze
 from thawlab.training.interruption import Interruption, watch_signals
 from thawlab.training.judge import Timing, judge
-from thawlab.training.loop import Job, Material, train_phase
+from thawlab.training.loop import Job, train_phase
+from thawlab.training.material import material_of
 from thawlab.training.resolve import resolve
 from thawlab.training.state import TrainingState, load_checkpoint
 
@@ -127,7 +125,12 @@ def _train_into(folder: RunFolder, recipe: Recipe, spec: BackboneSpec, device: t
         phase = recipe.phases[index]
         freeze(classifier, phase.train)
         with timing.measure("cache"):
-            material = _material(folder, recipe, spec, dataset, classifier, preprocessing, index, caches, device)
+            material = material_of(
+                dataset, classifier, spec.architecture, preprocessing, phase, recipe.seed, caches / "features", device
+            )
+        if material.note:
+            folder.log(f"{phase.name}: {material.note}")
+            progress.say(f"{phase.name}: {material.note}")
         with timing.measure("train"), interruption.deferring():
             train_phase(job, phase, material, state, moving_state)
         moving_state = None
@@ -136,36 +139,6 @@ def _train_into(folder: RunFolder, recipe: Recipe, spec: BackboneSpec, device: t
     logits_of = _final_logits(recipe, spec, dataset, classifier, preprocessing, caches, device)
     judge(folder, recipe, spec, dataset, classifier, preprocessing, state, diagnoses, logits_of, timing)
     folder.set_status("finished")
-
-
-def _material(
-    folder: RunFolder,
-    recipe: Recipe,
-    spec: BackboneSpec,
-    dataset: Dataset,
-    classifier: Classifier,
-    preprocessing: Preprocessing,
-    index: int,
-    caches: Path,
-    device: torch.device,
-) -> Material:
-    """Return what a phase trains on: cached features where the backbone is frozen, else pictures."""
-    phase = recipe.phases[index]
-    rows: Any = dataset.images
-    module: nn.Module = classifier
-    arrange: Callable[[torch.Tensor], torch.Tensor] = to_tensor
-    prepare: Callable[[torch.Tensor], torch.Tensor] = preprocessing.normalize
-    if is_frozen(classifier.backbone) and phase.augment:
-        message = f"{phase.name}: not cached, since its augmentation changes the pictures in every epoch"
-        folder.log(message)
-        progress.say(f"note: {message}")
-    elif is_frozen(classifier.backbone):
-        needed = np.concatenate([dataset.splits.train, dataset.splits.val])
-        rows = cached_features(classifier, spec.architecture, preprocessing, dataset, needed, caches / "features", device)
-        module, arrange, prepare = classifier.head, _unchanged, _unchanged
-    return Material(
-        rows, dataset.labels, dataset.splits.train, dataset.splits.val, len(dataset.classes), module, arrange, prepare
-    )
 
 
 def _unchanged(rows: torch.Tensor) -> torch.Tensor:
@@ -188,7 +161,8 @@ def _final_logits(
         return infer(classifier, dataset.images, indices, prepare, device, label)
 
     def on_features(indices: Indices, label: str) -> Any:  # noqa: ARG001 - takes no time worth showing
-        rows = cached_features(classifier, spec.architecture, preprocessing, dataset, indices, caches / "features", device)
+        network = FrozenNetwork(classifier.backbone, spec.architecture, preprocessing, device)
+        rows = cached_rows(network, dataset, indices, caches / "features")
         return infer(classifier.head, rows, indices, _unchanged, device)
 
     return on_features if all(phase.train == "head" for phase in recipe.phases) else on_pictures

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from thawlab.data.rowstore import RowStore
+from thawlab.errors import ThawlabError
+
+
+def store_in(folder: Path, rows: int = 6) -> RowStore:
+    return RowStore(folder / "store", rows, (2, 3), np.float32)
+
+
+def some(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 2, 3)).astype(np.float32)
+
+
+def test_rows_come_back_as_they_went_also_in_a_store_opened_later(tmp_path: Path) -> None:
+    store, rows, indices = store_in(tmp_path), some(3), np.array([4, 0, 2])
+    store.write(indices, rows)
+    store.commit(indices)
+    for opened in (store, store_in(tmp_path)):
+        assert np.array_equal(opened.array()[indices], rows)
+        assert opened.missing(np.arange(6)).tolist() == [1, 3, 5]
+        assert opened.array().shape == (6, 2, 3)
+
+
+def test_rows_count_only_after_commit(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.write(np.arange(6), some(6))
+    assert not store.marks().any()
+    store.commit(np.array([1]))
+    store.commit(np.array([3]))
+    assert np.flatnonzero(store.marks()).tolist() == [1, 3]
+
+
+def test_rows_that_are_not_written_take_no_room(tmp_path: Path) -> None:
+    store = RowStore(tmp_path / "big", 1000, (1000, 1000), np.uint8)
+    store.write(np.array([500]), np.ones((1, 1000, 1000), np.uint8))
+    file = tmp_path / "big" / "rows.bin"
+    assert file.stat().st_size == 10**9 and file.stat().st_blocks * 512 < 2_000_000
+
+
+def test_writing_to_the_array_changes_no_file(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.write(np.arange(6), some(6))
+    before = (tmp_path / "store" / "rows.bin").read_bytes()
+    store.array()[:] = 5
+    assert (tmp_path / "store" / "rows.bin").read_bytes() == before
+
+
+def test_values_are_converted_and_need_not_be_contiguous(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    rows = some(6).astype(np.float64).transpose(0, 2, 1).copy().transpose(0, 2, 1)
+    store.write(np.arange(6), rows)
+    assert np.array_equal(store.array(), rows.astype(np.float32))
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_a_store_whose_rows_were_lost_forgets_its_marks(damage: str, tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.write(np.arange(6), some(6))
+    store.commit(np.arange(6))
+    file = tmp_path / "store" / "rows.bin"
+    if damage == "removed":
+        file.unlink()
+    else:
+        os.truncate(file, 30)
+    assert len(store_in(tmp_path).missing(np.arange(6))) == 6
+
+
+def test_damaged_marks_count_for_nothing(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.commit(np.arange(6))
+    (tmp_path / "store" / "marks.bin").write_bytes(b"\x01\x01")
+    assert not store.marks().any()
+
+
+def test_a_disk_that_takes_a_part_of_a_row_gets_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: whole(descriptor, bytes(data)[:5], offset))
+    store = store_in(tmp_path)
+    store.write(np.arange(6), some(6))
+    assert np.array_equal(store.array(), some(6))
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+def test_a_full_disk_is_said_with_the_way_out_and_no_row_counts(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store = store_in(tmp_path)
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(ThawlabError) as error:
+        store.write(np.arange(6), some(6))
+        store.commit(np.arange(6))
+    assert str(error.value) == (
+        f"{tmp_path / 'store'}: the cache cannot be written: No space left on device; "
+        "make room, or choose another place with --cache-dir"
+    )
+    assert not store.marks().any()
+
+
+def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("not a folder")
+    with pytest.raises(ThawlabError, match="the cache cannot be written: File exists"):
+        store_in(tmp_path)
+
+
+def test_two_processes_never_fill_at_the_same_time(tmp_path: Path) -> None:
+    """Each of three processes adds one to a file a hundred times, reading and writing under the lock."""
+    program = (
+        "import sys; from pathlib import Path; import numpy as np; from thawlab.data.rowstore import RowStore\n"
+        "folder = Path(sys.argv[1]); store = RowStore(folder / 'store', 6, (2, 3), np.float32); count = folder / 'count'\n"
+        "for _ in range(100):\n"
+        "    with store.filling():\n"
+        "        value = int(count.read_text()); count.write_text(str(value + 1))\n"
+    )
+    (tmp_path / "count").write_text("0")
+    running = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert (tmp_path / "count").read_text() == "300"

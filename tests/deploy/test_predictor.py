@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thawlab.deploy.predictor import Prediction, Predictor, load_predictor, picture_files
+from thawlab.errors import ThawlabError, UsageError
+from thawlab.evaluation.predictions import load_predictions
+from thawlab.models.saved import load_model
+from thawlab.recipe import parse_recipe
+from thawlab.run import RunFolder, read_json
+from thawlab.training.train import train
+
+COLOURS = {"blue": (30, 30, 200), "green": (30, 170, 30), "red": (200, 30, 30)}
+
+
+def _picture(label: str, rng: np.random.Generator) -> Image.Image:
+    height, width = rng.integers(20, 60, 2)
+    pixels = np.clip(np.array(COLOURS[label]) + rng.normal(0, 60, (height, width, 3)), 0, 255)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    root, rng = tmp_path_factory.mktemp("predictor"), np.random.default_rng(0)
+    for label in COLOURS:
+        (root / "photos" / label).mkdir(parents=True)
+        for index in range(20):
+            ending = ("png", "jpg", "webp")[index % 3]
+            _picture(label, rng).save(root / "photos" / label / f"{index:02d}.{ending}")
+    recipe = parse_recipe(
+        {
+            "data": {"source": str(root / "photos"), "image_size": 16, "val": 0.2, "test": 0.4},
+            "model": {"backbone": "speednet"},
+            "phases": [{"train": "all", "epochs": 3, "batch_size": 16, "lr": 0.003}],
+            "system": {"threads": 2, "cache_dir": str(root / "cache"), "device": "cpu"},
+        }
+    )
+    return train(recipe, root / "runs")
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: RunFolder) -> Predictor:
+    return load_predictor(trained.model)
+
+
+@pytest.fixture(scope="module")
+def files(trained: RunFolder) -> list[Path]:
+    """The pictures of the run's test split, in its order."""
+    source = Path(trained.recipe.data.source)
+    return [source / name for name in load_predictions(trained.predictions("test")).ids]
+
+
+def test_the_logits_are_those_of_the_runs_evaluation_bit_for_bit(
+    trained: RunFolder, predictor: Predictor, files: list[Path]
+) -> None:
+    recorded = load_predictions(trained.predictions("test"))
+    preprocessing = load_model(trained.model).card.preprocessing
+    fitted = np.stack([preprocessing.fit(Image.open(file).convert("RGB")) for file in files])
+    assert np.array_equal(predictor.logits(fitted), recorded.logits)
+    assert np.array_equal(predictor.logits(fitted[3:4]), recorded.logits[3:4])
+
+
+def test_the_probabilities_are_the_calibrated_ones_of_the_runs_evaluation(
+    trained: RunFolder, predictor: Predictor, files: list[Path]
+) -> None:
+    temperature = read_json(trained.results)["test"]["temperature"]
+    assert temperature != 1.0
+    expected = load_predictions(trained.predictions("test")).probabilities(temperature)
+    for prediction, row in zip(predictor.predict_many(files), expected, strict=True):
+        assert prediction.error is None
+        found = dict(zip(prediction.classes, prediction.probabilities, strict=True))
+        assert [found[name] for name in predictor.classes] == pytest.approx(row, abs=1e-14)
+
+
+def test_it_has_learnt_the_colours(predictor: Predictor) -> None:
+    rng = np.random.default_rng(7)
+    assert predictor.classes == ("blue", "green", "red")
+    labels = list(COLOURS) * 5
+    found = predictor.predict_many([_picture(label, rng) for label in labels])
+    assert sum(one.classes[0] == label for one, label in zip(found, labels, strict=True)) >= 12
+
+
+def test_path_text_pillow_image_and_array_are_the_same_picture(predictor: Predictor, files: list[Path]) -> None:
+    for file in files[:3]:
+        image = Image.open(file)
+        ways = [file, str(file), image, image.convert("RGB"), np.asarray(image.convert("RGB"))]
+        results = predictor.predict_many(ways)
+        assert len({(result.classes, result.probabilities) for result in results}) == 1
+        assert [result.source for result in results] == [str(file), str(file), "2", "3", "4"]
+    assert predictor.predict(file).probabilities == results[0].probabilities
+
+
+def test_a_cameras_orientation_is_applied_to_files_and_to_pillow_images(predictor: Predictor, tmp_path: Path) -> None:
+    upright = np.zeros((40, 20, 3), np.uint8)
+    upright[:16], upright[16:] = COLOURS["red"], COLOURS["blue"]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° to stand upright
+    turned = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+    turned.save(tmp_path / "turned.png", exif=exif)
+    as_file, as_image = tmp_path / "turned.png", Image.open(tmp_path / "turned.png")
+    results = [result.probabilities for result in predictor.predict_many([upright, as_file, as_image, turned])]
+    assert results[0] == results[1] == results[2] != results[3]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
+def test_pictures_of_every_mode_are_taken(predictor: Predictor, tmp_path: Path, mode: str) -> None:
+    image = _picture("red", np.random.default_rng(1)).convert(mode)
+    image.save(tmp_path / "picture.tif")
+    from_file, from_image = predictor.predict_many([tmp_path / "picture.tif", image])
+    assert sum(from_file.probabilities) == pytest.approx(1.0)
+    assert from_file.probabilities == from_image.probabilities
+
+
+@pytest.mark.parametrize(("top_k", "given"), [(1, 1), (2, 2), (5, 3)])
+def test_the_best_classes_come_first(predictor: Predictor, files: list[Path], top_k: int, given: int) -> None:
+    for prediction in predictor.predict_many(files[:8], top_k):
+        assert len(prediction.classes) == len(prediction.probabilities) == given
+        assert list(prediction.probabilities) == sorted(prediction.probabilities, reverse=True)
+
+
+def test_a_file_that_cannot_be_read_gets_an_error_and_the_rest_go_on(
+    predictor: Predictor, files: list[Path], tmp_path: Path
+) -> None:
+    text, empty, cut = tmp_path / "text.jpg", tmp_path / "empty.png", tmp_path / "cut.png"
+    text.write_text("no picture")
+    empty.touch()
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "PNG")
+    cut.write_bytes(buffer.getvalue()[:2000])
+    bad = [text, empty, cut, tmp_path / "absent.png", tmp_path]
+    mixed = [bad[0], files[0], bad[1], bad[2], files[1], bad[3], bad[4]]
+    results = predictor.predict_many(mixed)
+    assert [result.source for result in results] == [str(path) for path in mixed]
+    assert [result.error is None for result in results] == [path not in bad for path in mixed]
+    assert all("\n" not in result.error and result.classes == () for result in results if result.error is not None)
+    assert [results[1], results[4]] == predictor.predict_many(files[:2])
+    assert {result.source: result.error for result in results}[str(empty)] == "empty file"
+
+
+def test_one_file_that_cannot_be_read_is_an_error_that_names_it(predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(ThawlabError, match=r"absent\.png: cannot be read: No such file or directory"):
+        predictor.predict(tmp_path / "absent.png")
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8, 3), np.uint8)],
+)
+def test_an_array_of_another_kind_is_an_error_that_says_what_is_wanted(predictor: Predictor, pixels: np.ndarray) -> None:
+    with pytest.raises(ThawlabError, match="must be uint8 pixels, height × width × 3, not"):
+        predictor.predict(pixels)
+
+
+def test_many_pictures_are_predicted_in_portions_as_each_alone(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    pictures = [np.asarray(_picture("green", rng)) for _ in range(10)]
+    at_once = predictor.predict_many(pictures)
+    monkeypatch.setattr("thawlab.deploy.predictor._PORTION", 4)
+    results = predictor.predict_many(pictures)
+    assert [result.source for result in results] == [str(number) for number in range(10)]
+    assert results == at_once
+    assert predictor.predict(pictures[9]).probabilities == results[9].probabilities
+
+
+def test_nothing_to_predict_gives_nothing(predictor: Predictor) -> None:
+    assert predictor.predict_many([]) == []
+
+
+def test_predictions_as_json() -> None:
+    assert Prediction("a.png", ("x", "y"), (0.75, 0.25)).as_json() == {
+        "source": "a.png",
+        "predictions": [{"class": "x", "probability": 0.75}, {"class": "y", "probability": 0.25}],
+    }
+    assert Prediction("b.png", error="empty file").as_json() == {"source": "b.png", "error": "empty file"}
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ThawlabError, match=r"model\.json: is missing"):
+        load_predictor(tmp_path)
+
+
+def test_a_folder_is_listed_sorted_with_its_subfolders_and_without_litter(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "deep/er/c.webp", "notes.txt", ".hidden.png", "__MACOSX/d.png", "Thumbs.db"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [file.relative_to(tmp_path).as_posix() for file in picture_files([str(tmp_path)])]
+    assert found == ["a.JPG", "b.png", "deep/er/c.webp"]
+
+
+def test_a_folder_inside_a_hidden_one_is_listed_when_it_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / ".hidden" / "pictures"
+    folder.mkdir(parents=True)
+    (folder / "a.png").touch()
+    assert picture_files([str(folder)]) == [folder / "a.png"]
+
+
+def test_a_file_is_taken_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "photo").touch()
+    (tmp_path / "a.png").touch()
+    assert picture_files([str(tmp_path / "photo"), str(tmp_path / "a.png")]) == [tmp_path / "photo", tmp_path / "a.png"]
+
+
+def test_a_wrong_path_is_a_usage_error_with_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "holiday.png").touch()
+    with pytest.raises(UsageError, match=r"there is no such file or folder \(did you mean 'holiday.png'\?\)"):
+        picture_files([str(tmp_path / "holidya.png")])
+
+
+def test_a_folder_without_pictures_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="this folder holds no pictures"):
+        picture_files([str(tmp_path)])

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thawlab.report.page import write_report
+from thawlab.run import RunFolder
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = Path("/usr/bin/chromium")
+NASTY = ["<img src=x onerror=console.error(1)>", "y" * 200, "ant", "bee"]
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def report(make_run: Callable[..., RunFolder]) -> Path:
+    return write_report(make_run(NASTY, 12))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_opens_from_its_file_quietly_and_its_table_sorts(browser: Any, report: Path, scheme: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(report.as_uri())
+    assert said == []
+    assert [url for url in asked if url != report.as_uri() and not url.startswith("data:")] == []
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than the screen"
+    light = scheme == "light"
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(255, 255, 255)" if light else "rgb(17, 21, 26)")
+    text = page.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
+    assert text == ("rgb(29, 35, 43)" if light else "rgb(230, 235, 240)"), "figures follow the page's colours"
+    smallest = page.evaluate(
+        "Math.min(...[...document.querySelectorAll('svg text')].map(text => "
+        "parseFloat(getComputedStyle(text).fontSize) * text.ownerSVGElement.getScreenCTM().a))"
+    )
+    assert smallest >= 8
+
+    def column(number: int) -> list[str]:
+        return page.locator(f"table.sortable tbody td:nth-child({number})").all_inner_texts()
+
+    names = column(1)
+    buttons = page.locator("table.sortable th button")
+    buttons.nth(0).click()
+    first = column(1)
+    buttons.nth(0).click()
+    assert column(1) == first[::-1] != first
+    assert sorted(first) == sorted(names)
+    buttons.nth(3).click()
+    recalls = [float(value.removesuffix(" %")) for value in column(4)]
+    assert recalls == sorted(recalls, reverse=True)
+    assert page.locator("table.sortable th[aria-sort]").count() == 1
+    assert page.locator("table.sortable th").nth(3).get_attribute("aria-sort") == "descending"
+    assert said == []
+    page.close()

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from thawlab.errors import ThawlabError
+from thawlab.report.page import most_confused, write_report
+from thawlab.report.style import BLUE, FOREGROUND, GREEN, GRID, MUTED, ORANGE
+from thawlab.run import RunFolder, read_json
+
+MakeRun = Callable[..., RunFolder]
+NASTY = [
+    "<img src=x onerror=alert(1)>",
+    "a \"quoted\" & 'single' `tick`",
+    "🧀 Käse 👩‍🔬",
+    "עברית \u202eleft",
+    "cost $5 or $6",
+    "{{ 7 * 7 }}{% raw %}",
+    "<!-- --><script>alert(2)<",
+    "x" * 200,
+]
+TAGS = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "div", "h1", "h2", "p", "span", "b", "bdi"}
+TAGS |= {"br", "table", "thead", "tbody", "tr", "th", "td", "button", "ul", "li", "figure", "figcaption", "img", "details"}
+TAGS |= {"summary", "pre", "script"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page outside its figures."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.inside_svg = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside_svg = self.inside_svg or tag == "svg"
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside_svg = self.inside_svg and tag != "svg"
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def _check_self_contained(text: str) -> Page:
+    """Check that a page needs nothing but itself and holds no element that nobody wrote."""
+    page = Page(text)
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    for tag, attributes in page.tags:
+        assert tag not in {"link", "iframe", "object", "embed", "base", "form"}
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        for name in ("src", "href", "xlink:href", "srcset", "action", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/", "#")), (tag, value)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    return page
+
+
+@pytest.fixture(scope="module")
+def nasty_run(make_run: MakeRun) -> RunFolder:
+    return make_run(NASTY, 8, file='<b onclick="x">{:02d}&amp;\'.png')
+
+
+@pytest.fixture(scope="module")
+def nasty_page(nasty_run: RunFolder) -> str:
+    return write_report(nasty_run).read_text(encoding="utf-8")
+
+
+def test_the_report_is_one_file_that_needs_nothing_else(plain_run: RunFolder) -> None:
+    path = write_report(plain_run)
+    assert path == plain_run.path / "report.html"
+    page = _check_self_contained(path.read_text(encoding="utf-8"))
+    assert {tag for tag, _ in page.tags} >= {"svg", "img", "table", "h1"}
+    assert path.stat().st_size < 2**20
+
+
+def test_the_report_says_what_was_measured(plain_run: RunFolder) -> None:
+    text = " ".join(" ".join(Page(write_report(plain_run).read_text(encoding="utf-8")).words).split())
+    results = read_json(plain_run.results)
+    test = results["test"]
+    assert f"{100 * test['accuracy']:.2f} %" in text
+    assert f"95 % interval {100 * test['accuracy_ci95'][0]:.2f} % to {100 * test['accuracy_ci95'][1]:.2f} %" in text
+    assert f"{results['model']['parameters']:,}" in text
+    assert all(row["class"] in text for row in test["per_class"])
+    assert all(phase["name"] in text for phase in results["phases"])
+    assert all(diagnosis["evidence"] in text for diagnosis in results["diagnoses"])
+    assert "The temperature was fitted on the validation split." in text
+    assert results["digest"][:16] in text
+
+
+def test_hostile_names_are_inert_and_present(nasty_page: str) -> None:
+    page = _check_self_contained(nasty_page)
+    words = "\n".join(page.words)
+    for name in NASTY:
+        assert name in words
+    assert "alert(1)" not in "".join(
+        value or "" for _, attributes in page.tags for name, value in attributes.items() if name != "alt"
+    )
+    assert html.escape("<img src=x", quote=False) in nasty_page
+    assert "<img src=x" not in nasty_page
+    assert "49" not in [word.strip() for word in page.words], "a template in a name was run"
+
+
+def test_hostile_file_names_are_inert_and_present(nasty_page: str, nasty_run: RunFolder) -> None:
+    assert read_json(nasty_run.results)["test"]["accuracy"] < 1, "without mistakes no file name is shown"
+    assert '<b onclick="x">' in "\n".join(Page(nasty_page).words)
+    assert "<b onclick" not in nasty_page
+
+
+def test_no_element_comes_from_a_name(nasty_page: str) -> None:
+    outside_figures = re.sub(r"<svg.*?</svg>", "", nasty_page, flags=re.DOTALL)
+    assert {tag for tag, _ in Page(outside_figures).tags} <= TAGS
+
+
+def test_figures_are_saved_as_files_without_stand_ins(plain_run: RunFolder) -> None:
+    report = write_report(plain_run).read_text(encoding="utf-8")
+    files = sorted((plain_run.path / "figures").iterdir())
+    assert [file.name for file in files] == ["confusion.svg", "curves.svg", "distribution.svg", "reliability.svg"]
+    for text in [report, *(file.read_text(encoding="utf-8") for file in files)]:
+        assert not [colour for colour in (FOREGROUND, MUTED, GRID, BLUE, ORANGE, GREEN) if colour in text.lower()]
+    for file in files:
+        assert ET.fromstring(file.read_text(encoding="utf-8")).tag.endswith("}svg")
+        assert "var(--" not in file.read_text(encoding="utf-8")
+
+
+def test_figures_of_hostile_names_are_xml(nasty_run: RunFolder, nasty_page: str) -> None:
+    assert nasty_page
+    for file in (nasty_run.path / "figures").iterdir():
+        tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(file.read_text(encoding="utf-8")).iter()}
+        assert not tags & {"img", "script", "b", "foreignObject"}
+
+
+def test_the_same_run_gives_the_same_report(run_copy: RunFolder) -> None:
+    first = write_report(run_copy).read_bytes()
+    assert write_report(run_copy).read_bytes() == first
+
+
+def test_two_classes_and_a_test_split_of_two_pictures(make_run: MakeRun) -> None:
+    run = make_run(["a", "b"], 6, "data.test=0.1", "data.val=0.2")
+    assert read_json(run.results)["test"]["n"] == 2
+    _check_self_contained(write_report(run).read_text(encoding="utf-8"))
+
+
+def test_a_hundred_classes(make_run: MakeRun) -> None:
+    names = [f"class {number:03d}" for number in range(100)]
+    page = _check_self_contained(write_report(make_run(names, 4, "phases.0.epochs=1")).read_text(encoding="utf-8"))
+    assert set(names) <= {word.strip() for word in page.words}
+
+
+def test_a_run_without_a_validation_split_says_so(make_run: MakeRun) -> None:
+    run = make_run(["a", "b"], 8, "data.val=0")
+    text = " ".join(write_report(run).read_text(encoding="utf-8").split())
+    assert "The temperature was fitted" not in text
+    assert "there is no validation split" in text
+    assert "val (chose the epoch)" not in text
+    assert "None" not in re.sub(r"data:image[^\"]*", "", text).replace("None:", "")
+
+
+def test_a_report_without_mistakes_says_so(run_copy: RunFolder) -> None:
+    import numpy as np
+
+    with np.load(run_copy.pictures) as table:
+        kept = {name: table[name] for name in table.files}
+    kept["mistakes"], kept["mistake_rows"] = kept["mistakes"][:0], kept["mistake_rows"][:0]
+    np.savez(run_copy.pictures, **kept)
+    assert "every test picture was classified correctly" in write_report(run_copy).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "results.json",
+        "data.json",
+        "environment.json",
+        "metrics.jsonl",
+        "recipe.toml",
+        "predictions/test.npz",
+        "predictions/pictures.npz",
+    ],
+)
+def test_a_run_that_lacks_a_file_is_an_error_that_names_it(run_copy: RunFolder, missing: str) -> None:
+    run_copy.report.unlink(missing_ok=True)
+    (run_copy.path / missing).unlink()
+    with pytest.raises(ThawlabError, match="is missing") as caught:
+        write_report(run_copy)
+    assert str(run_copy.path / missing) in str(caught.value)
+    assert not run_copy.report.exists()
+
+
+@pytest.mark.parametrize(
+    "damaged", ["results.json", "data.json", "environment.json", "predictions/test.npz", "predictions/pictures.npz"]
+)
+@pytest.mark.parametrize("keep", [0, 40])
+def test_a_run_with_a_damaged_file_is_an_error_that_names_it(run_copy: RunFolder, damaged: str, keep: int) -> None:
+    file = run_copy.path / damaged
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ThawlabError) as caught:
+        write_report(run_copy)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("lacking", ["gap", "phases", "model", "test"])
+def test_results_of_another_version_are_refused(run_copy: RunFolder, lacking: str) -> None:
+    results = read_json(run_copy.results)
+    del results[lacking]
+    run_copy.results.write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(ThawlabError, match=rf"its results lack .*{lacking}.*Train it again"):
+        write_report(run_copy)
+
+
+def test_pictures_that_were_left_out_are_named(run_copy: RunFolder) -> None:
+    file = run_copy.path / "data.json"
+    data = read_json(file)
+    data["quarantined"] = {"count": 1, "files": [{"id": "<i>bad</i>.png", "reason": "empty file"}]}
+    file.write_text(json.dumps(data), encoding="utf-8")
+    words = "".join(Page(write_report(run_copy).read_text(encoding="utf-8")).words)
+    assert "1 pictures were left out" in words
+    assert "<i>bad</i>.png: empty file" in words
+
+
+def test_the_most_confused_pairs_come_first_and_hits_do_not_count() -> None:
+    matrix = [[90, 1, 0], [5, 80, 2], [0, 0, 70]]
+    assert most_confused(matrix, ["a", "b", "c"]) == [("b", "a", 5), ("b", "c", 2), ("a", "b", 1)]
+    assert most_confused(matrix, ["a", "b", "c"], limit=1) == [("b", "a", 5)]
+    assert most_confused([[3, 0], [0, 4]], ["a", "b"]) == []
+
+
+def test_a_run_can_be_moved_before_its_report_is_made(run_copy: RunFolder, tmp_path: Path) -> None:
+    run_copy.path.rename(tmp_path / "moved run ü")
+    moved = RunFolder(tmp_path / "moved run ü")
+    assert write_report(moved).is_file()
