@@ -338,6 +338,13 @@ def test_of_a_foreign_source_with_a_test_split_that_alone_is_read(tree: Callable
     assert [dataset.ids[index] for index in dataset.splits.test] == ["test/cat/3.png", "test/dog/4.png", "test/dog/5.png"]
 
 
+def test_a_foreign_source_may_be_a_test_split_alone(tree: Callable[..., Path]) -> None:
+    source = tree("test/cat/3.png", "test/dog/4.png")
+    assert load_foreign(str(source), ("cat", "dog"), LOOK, System()).summary()["n"] == {"train": 0, "val": 0, "test": 2}
+    with pytest.raises(UsageError, match="no training pictures of cat, dog"):
+        load(tree("test/cat/5.png", "test/dog/6.png"))
+
+
 def test_a_class_that_the_classifier_does_not_know_is_named(photos: Path) -> None:
     with pytest.raises(UsageError) as error:
         load_foreign(str(photos), ("blue", "reed"), LOOK, System())

@@ -53,6 +53,15 @@ def test_a_train_folder_alone_is_a_split_and_no_extra_folder() -> None:
     }
 
 
+def test_a_single_class_under_train_keeps_its_name() -> None:
+    paths = ("train/cat/may/1.jpg", "train/cat/june/2.jpg")
+    assert {(label, split) for _, label, split in placed(*paths)} == {("cat", "train")}
+
+
+def test_a_test_split_alone_is_a_split() -> None:
+    assert placed("test/cat/1.jpg", "test/dog/1.jpg") == {("test/cat/1.jpg", "cat", "test"), ("test/dog/1.jpg", "dog", "test")}
+
+
 def test_pictures_may_lie_deeper_than_the_class_folder() -> None:
     assert placed("cat/2024/may/1.jpg", "dog/1.jpg") == {
         ("cat/2024/may/1.jpg", "cat", "train"),

@@ -84,6 +84,17 @@ def test_the_test_numbers_come_back_exactly_in_a_new_process_from_the_files_alon
     assert _without(json.loads(done.stdout), "split", "source") == read_json(copy.results)["test"]
 
 
+def test_the_test_numbers_of_a_head_trained_on_cached_features_come_back_exactly(trained: RunFolder, tmp_path: Path) -> None:
+    changes = {
+        "model": {"backbone": "bundled"},
+        "phases": [{"train": "head", "epochs": 3, "batch_size": 16, "lr": 0.01}],
+        "system": {"threads": 2, "cache_dir": str(tmp_path / "cache"), "device": "cpu"},
+        "data": trained.recipe.data.model_dump(mode="json", exclude_none=True),
+    }
+    run = train(parse_recipe(changes), tmp_path / "runs")
+    assert _without(evaluate(run), "split", "source") == read_json(run.results)["test"]
+
+
 def test_the_val_numbers_come_back_exactly(trained: RunFolder) -> None:
     result, recorded = evaluate(trained, "val"), read_json(trained.results)["val"]
     assert {key: result[key] for key in recorded} == recorded

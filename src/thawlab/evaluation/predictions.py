@@ -24,7 +24,7 @@ from thawlab.run import write_atomically
 
 # All inference outside the training step runs in batches of exactly this many rows, the last one filled up: the shape of a
 # batch can decide which kernel computes it, and a sample's numbers must not depend on how many others stood beside it.
-INFERENCE_BATCH = 128
+INFERENCE_BATCH = 32
 
 Logits = npt.NDArray[np.float32]
 
