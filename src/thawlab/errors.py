@@ -44,3 +44,9 @@ def listed(choices: Iterable[str], limit: int = 12) -> str:
     known = list(choices)
     shown = ", ".join(known[:limit])
     return shown if len(known) <= limit else f"{shown}, … ({len(known)} in all)"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none: our own messages are one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(":") if lines else type(error).__name__

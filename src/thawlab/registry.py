@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, final
 
-from thawlab.errors import ThawlabError, UsageError, listed, nearest
+from thawlab.errors import ThawlabError, UsageError, first_line, listed, nearest
 
 T = TypeVar("T")
 _plugins_loaded: list[str] = []
@@ -28,7 +28,7 @@ def load_plugins() -> list[str]:
             try:
                 point.load()
             except Exception as error:  # whatever a plug-in does wrong, its name is what helps
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 raise ThawlabError(f"the plug-in '{point.name}' ({point.value}) cannot be loaded: {reason}") from error
             _plugins_loaded.append(point.name)
     return _plugins_loaded[1:]

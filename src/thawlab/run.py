@@ -160,8 +160,8 @@ class RunFolder:
             raise ThawlabError(f"{self.metrics}: cannot be read ({error}); run the training again to restore it") from None
 
     def log(self, message: str) -> None:
-        """Append a line with the time to the run's log."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+        """Append a line with the time to the run's log; a full disk loses the line, not the run."""
+        with contextlib.suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
     @contextmanager

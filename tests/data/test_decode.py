@@ -194,3 +194,9 @@ def test_the_limit_counts_pixels(monkeypatch: pytest.MonkeyPatch, encoded: Encod
 def test_rgb_is_returned_as_it_is() -> None:
     image = Image.new("RGB", (2, 2))
     assert to_rgb(image) is image
+
+
+def test_documents_that_start_other_programs_are_not_opened() -> None:
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(BadPictureError, match="not a picture of a known format"):
+        decode(content, Preprocessing(size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))

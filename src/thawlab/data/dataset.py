@@ -27,6 +27,8 @@ from thawlab.recipe import Recipe, System
 from thawlab.run import write_text
 
 _CHUNK = 256
+# Decoded rows become valid in portions, so that an interruption loses little of a long decoding.
+_PORTION = 16 * _CHUNK
 # Above this share of bad pictures something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
 
@@ -146,9 +148,10 @@ def _decode_rows(
                 if good:
                     store.write(chunk[good], np.stack([rows[k] for k in good]))
                 advance(len(chunk))
-        if len(missing):
-            write_text(bad_file, json.dumps(bad, ensure_ascii=False))
-            store.commit(missing[~np.isin(missing, list(bad))] if bad else missing)
+                done = min(start + _CHUNK, len(missing))
+                if done % _PORTION == 0 or done == len(missing):
+                    write_text(bad_file, json.dumps(bad, ensure_ascii=False))
+                    store.commit(_without(missing[:done], list(bad)))
     return store.array(), {index: bad[index] for index in indices.tolist() if index in bad}
 
 

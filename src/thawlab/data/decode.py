@@ -10,9 +10,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from thawlab.data.listing import Picture
 from thawlab.data.preprocessing import Preprocessing
+from thawlab.errors import first_line
 
 # A picture of more pixels than this is refused: decoding it could exhaust the memory.
 MAX_PIXELS = 200_000_000
+# Formats of pictures only: Pillow's readers of documents (EPS) would start other programs.
+Image.init()
+_WANTED = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
+_FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 
 
 class BadPictureError(Exception):
@@ -64,7 +69,7 @@ def decode(content: bytes | Picture, preprocessing: Preprocessing) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures; the limit below is ours
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise BadPictureError(f"too large: {width}×{height} pixels")
@@ -80,5 +85,5 @@ def decode(content: bytes | Picture, preprocessing: Preprocessing) -> Picture:
     except BadPictureError:
         raise
     except Exception as error:  # decoders raise many kinds on damaged data; all of them mean the same to the user
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise BadPictureError(f"damaged: {reason}") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import lzma
 import os
 import tarfile
@@ -12,7 +11,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +24,8 @@ from thawlab.data.layout import (
     place_files,
 )
 from thawlab.data.listing import BytesPictures, FilePictures, Listing, Pictures, TarPictures, ZipPictures
-from thawlab.errors import UsageError, listed, nearest
+from thawlab.data.parquet import open_parquet, parquet_files
+from thawlab.errors import UsageError, first_line, listed, nearest
 
 _COLUMNS = {
     "path": ("path", "file", "filename", "file_name", "image", "img"),
@@ -42,12 +41,12 @@ def open_path(path: Path) -> Listing:
         UsageError: if the path is none of these, or holds no usable pictures.
     """
     if path.is_dir():
-        return _open_parquet(path) if _parquet_files(path) else _open_folder(path)
+        return open_parquet(path) if parquet_files(path) else _open_folder(path)
     suffixes = "".join(path.suffixes[-2:]).lower()
     if path.suffix.lower() == ".csv":
         return _open_csv(path)
     if path.suffix.lower() == ".parquet":
-        return _open_parquet(path)
+        return open_parquet(path)
     if path.suffix.lower() == ".zip":
         return _open_zip(path)
     if path.suffix.lower() == ".tar" or suffixes in {".tar.gz", ".tar.xz", ".tar.bz2"} or path.suffix.lower() == ".tgz":
@@ -78,11 +77,6 @@ def _from_placed(
     )
 
 
-def _first_line(error: Exception) -> str:
-    """Return the first line of an error's message, since ours are one line."""
-    return str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
-
-
 def _is_text(path: str) -> bool:
     """Say whether a path can be written as UTF-8; an id that cannot would break every file it is written to."""
     try:
@@ -110,13 +104,17 @@ def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[s
 def _open_folder(root: Path) -> Listing:
     paths: list[str] = []
     inner: list[str] = []
+    special: list[tuple[str, str]] = []
     for folder, folders, names in os.walk(root, followlinks=True):
         folders.sort()
         relative = Path(folder).relative_to(root)
         inner.extend((relative / name).as_posix() for name in folders)
         if len(relative.parts) > 32:
             raise UsageError(f"{folder}: folders are nested too deeply; does a symbolic link lead in a circle?")
-        paths.extend((relative / name).as_posix() for name in names)
+        for name in names:
+            # A pipe or a device would block whoever reads it; a broken link has nothing to read.
+            path = (relative / name).as_posix()
+            paths.append(path) if (root / path).is_file() else special.append((path, "is not a file"))
 
     def head_of(path: str) -> bytes:
         try:
@@ -127,6 +125,7 @@ def _open_folder(root: Path) -> Listing:
 
     _refuse_empty_classes(inner, paths, str(root))
     pictures, ignored = _sift(sorted(paths), head_of)
+    ignored += special
     return _from_placed(
         root.resolve().name,
         str(root),
@@ -166,7 +165,7 @@ def _open_zip(path: Path) -> Listing:
 
             pictures, ignored = _sift(sorted(members), head_of)
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
-        raise UsageError(f"{path}: cannot be read as a zip archive: {_first_line(error)}") from None
+        raise UsageError(f"{path}: cannot be read as a zip archive: {first_line(error)}") from None
     _refuse_empty_classes(folders, members, str(path))
     return _from_placed(
         path.stem, str(path), pictures, ignored, lambda names: ZipPictures(path, tuple(members[name] for name in names))
@@ -196,7 +195,7 @@ def _open_tar(path: Path) -> Listing:
                 if compressed:
                     contents[name] = content
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UsageError(f"{path}: cannot be read as a tar archive: {_first_line(error)}") from None
+        raise UsageError(f"{path}: cannot be read as a tar archive: {first_line(error)}") from None
     pictures, ignored = _sift(sorted(places), heads.__getitem__)
     _refuse_empty_classes(folders, places, str(path))
     name = path.name.split(".")[0]
@@ -252,95 +251,3 @@ def _open_csv(path: Path) -> Listing:
         splits=np.array([item.split for item in placed]),
         pictures=FilePictures(tuple(path.parent / item.path for item in placed)),
     )
-
-
-def _parquet_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
-
-
-def _split_of_file(file: Path) -> str:
-    """Read the split from a file's name as Hugging Face's data sets write it (`train-00000-of-00006.parquet`)."""
-    word = file.stem.split("-")[0].split("_")[0].lower()
-    return SPLIT_NAMES.get(word, "train")
-
-
-def _open_parquet(path: Path) -> Listing:
-    """List Parquet files with a column of encoded pictures and one of class labels."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    files = [path] if path.is_file() else _parquet_files(path)
-    tables, splits = [], []
-    for file in files:
-        try:
-            tables.append(pq.read_table(file))
-        except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"{file}: cannot be read as Parquet: {_first_line(error)}") from None
-        splits.extend([_split_of_file(file)] * tables[-1].num_rows)
-    if not splits:
-        raise UsageError(f"{path}: holds no pictures; its Parquet files have no rows")
-    schema = tables[0].schema
-    picture_column, label_column = _parquet_columns(schema, files[0])
-    contents: list[bytes] = []
-    names: list[str] = []
-    labels: list[Any] = []
-    for file, table in zip(files, tables, strict=True):
-        if picture_column not in table.column_names or label_column not in table.column_names:
-            raise UsageError(f"{file}: lacks the columns '{picture_column}' and '{label_column}' that {files[0].name} has")
-        column = table.column(picture_column).combine_chunks()
-        contents.extend(value or b"" for value in column.field("bytes").to_pylist())
-        inner = column.field("path").to_pylist() if "path" in {f.name for f in column.type} else [None] * len(column)
-        names.extend(f"{_split_of_file(file)}/{name or index}" for index, name in enumerate(inner))
-        labels.extend(table.column(label_column).to_pylist())
-    classes, numbers = _parquet_classes(schema, label_column, labels, path)
-    return Listing(
-        name=path.resolve().stem,
-        classes=classes,
-        ids=_unique(names),
-        labels=np.array(numbers, dtype=np.int64),
-        splits=np.array(splits),
-        pictures=BytesPictures(contents),
-    )
-
-
-def _parquet_columns(schema: Any, file: Path) -> tuple[str, str]:
-    import pyarrow as pa
-
-    structs = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type}]
-    if not structs:
-        raise UsageError(
-            f"{file}: has no column of encoded pictures (a struct with 'bytes'); its columns: {listed(schema.names)}"
-        )
-    names = [name for name in schema.names if name not in structs]
-    label = _pick_column(names, "label") or next((n for n in ("fine_label", "labels") if n in names), None)
-    if label is None:
-        raise UsageError(f"{file}: has no 'label' column; its columns: {listed(schema.names)}")
-    return structs[0], label
-
-
-def _parquet_classes(schema: Any, column: str, labels: list[Any], path: Path) -> tuple[tuple[str, ...], list[int]]:
-    """Return class names and numeric labels; the names come from Hugging Face's metadata where it is there."""
-    if any(label is None for label in labels):
-        raise UsageError(f"{path}: row {labels.index(None)} has no label")
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = metadata.get("info", {}).get("features", {}).get(column, {}).get("names")
-    if all(isinstance(label, str) for label in labels):
-        classes = tuple(sorted(set(labels)))
-        number_of = {name: index for index, name in enumerate(classes)}
-        return classes, [number_of[label] for label in labels]
-    if not all(isinstance(label, int) and label >= 0 for label in labels):
-        raise UsageError(f"{path}: the column '{column}' must hold class numbers or class names")
-    count = len(names) if names else max(labels) + 1
-    if max(labels) >= count:
-        raise UsageError(f"{path}: the label {max(labels)} has no name among the {count} classes of the metadata")
-    return tuple(names or map(str, range(count))), labels
-
-
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Make names unique by numbering the repeated ones."""
-    seen: dict[str, int] = {}
-    result = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    return tuple(result)

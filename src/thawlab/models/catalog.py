@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-from thawlab.errors import ThawlabError, UsageError, nearest
+from thawlab.errors import ThawlabError, UsageError, first_line, nearest
 from thawlab.models.small import backbones
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -173,7 +173,7 @@ def fetching(name: str) -> Iterator[None]:
 
 def _fetch_failure(name: str, host: str, error: Exception) -> ThawlabError:
     """Say that weights could not be fetched, from where, and the ways without a network."""
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    reason = first_line(error)[:200]
     return ThawlabError(
         f"model.backbone: the weights of '{name}' could not be fetched from {host} ({reason}); "
         "without a network use --backbone local-dir:FOLDER (config.json and model.safetensors, as timm saves them), "

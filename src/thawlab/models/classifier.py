@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.errors import ThawlabError, UsageError
+from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.models.catalog import BackboneSpec, fetching
 from thawlab.models.small import backbones
 from thawlab.randomness import derive
@@ -107,7 +107,7 @@ def _try_size(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> None:
         with torch.inference_mode():
             backbone.eval()(torch.zeros(1, 3, image_size, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UsageError(f"data.image_size = {image_size}: '{spec.name}' cannot take this size ({reason})") from None
     backbone.train()
 
@@ -126,7 +126,7 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> No
             fitting = {key: value for key, value in state.items() if key in own}
             backbone.load_state_dict(fitting)
         except (SafetensorError, OSError, RuntimeError) as error:
-            raise ThawlabError(f"{file}: these weights do not fit '{spec.architecture}': {str(error).splitlines()[0]}") from None
+            raise ThawlabError(f"{file}: these weights do not fit '{spec.architecture}': {first_line(error)}") from None
         return
     import timm
 

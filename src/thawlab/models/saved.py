@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.errors import ThawlabError
+from thawlab.errors import ThawlabError, first_line
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_backbone, feature_width, make_head
 from thawlab.recipe import Model
@@ -101,7 +101,7 @@ def load_model(folder: Path) -> SavedModel:
     except FileNotFoundError:
         raise ThawlabError(f"{file}: is missing; was the training finished?") from None
     except (OSError, ValidationError) as error:
-        raise ThawlabError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise ThawlabError(f"{file}: cannot be read: {first_line(error)}") from None
     size = card.preprocessing.size
     config = {"fixed_input_size": card.fixed_input_size, "input_size": (3, 0, 0)}
     spec = BackboneSpec(card.backbone, card.architecture, "saved", card.arguments, config)
@@ -115,6 +115,6 @@ def load_model(folder: Path) -> SavedModel:
     except FileNotFoundError:
         raise ThawlabError(f"{weights}: is missing; was the training finished?") from None
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise ThawlabError(f"{weights}: does not fit model.json: {str(error).splitlines()[0]}") from None
+        raise ThawlabError(f"{weights}: does not fit model.json: {first_line(error)}") from None
     classifier.to(memory_format=torch.channels_last)
     return SavedModel(classifier.eval(), card)

@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from thawlab.errors import Interrupted, ThawlabError
+from thawlab.errors import Interrupted, ThawlabError, first_line
 from thawlab.run import write_atomically
 from thawlab.training.averaging import WeightAverage
 from thawlab.training.interruption import Interruption
@@ -110,7 +110,7 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[TrainingState, dict[s
     except ThawlabError:
         raise
     except Exception as error:  # a damaged file can fail in any part of the reader
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ThawlabError(f"{path}: this checkpoint cannot be read ({reason}); move it away to start the run again") from None
 
 
