@@ -435,9 +435,8 @@ def test_the_real_fruits360_is_listed(fruits360: Path) -> None:
     assert listing.pictures.read(0)[:3] == b"\xff\xd8\xff"
 
 
-def test_pipes_and_broken_links_are_named_and_never_opened(photos: Path) -> None:
+def test_pipes_are_named_and_never_opened(photos: Path) -> None:
     os.mkfifo(photos / "red" / "pipe.png")
-    (photos / "red" / "gone.png").symlink_to(photos / "nowhere.png")
     listing = open_path(photos)
     assert len(listing) == 24
-    assert {("red/pipe.png", "is not a file"), ("red/gone.png", "is not a file")} <= set(listing.ignored)
+    assert ("red/pipe.png", "is not a file") in listing.ignored

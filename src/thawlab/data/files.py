@@ -112,9 +112,10 @@ def _open_folder(root: Path) -> Listing:
         if len(relative.parts) > 32:
             raise UsageError(f"{folder}: folders are nested too deeply; does a symbolic link lead in a circle?")
         for name in names:
-            # A pipe or a device would block whoever reads it; a broken link has nothing to read.
+            # A pipe or a device would block whoever reads it.
             path = (relative / name).as_posix()
-            paths.append(path) if (root / path).is_file() else special.append((path, "is not a file"))
+            blocks = (root / path).exists() and not (root / path).is_file()
+            special.append((path, "is not a file")) if blocks else paths.append(path)
 
     def head_of(path: str) -> bytes:
         try:
@@ -194,6 +195,8 @@ def _open_tar(path: Path) -> Listing:
                 places[name] = (member.offset_data, member.size)
                 if compressed:
                     contents[name] = content
+            while compressed and archive.fileobj is not None and archive.fileobj.read(1 << 20):
+                pass  # to the very end, where the checksum stands
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UsageError(f"{path}: cannot be read as a tar archive: {first_line(error)}") from None
     pictures, ignored = _sift(sorted(places), heads.__getitem__)

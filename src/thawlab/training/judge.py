@@ -30,7 +30,7 @@ _SAMPLES, _MISTAKES, _THUMBNAIL = 40, 24, 96
 
 @final
 class Timing:
-    """Seconds spent per part of a run, in this process."""
+    """Seconds spent per part of a run."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -45,9 +45,14 @@ class Timing:
         finally:
             self.parts[part] += time.monotonic() - started
 
-    def summary(self) -> dict[str, float]:
-        """Return all parts and the total, rounded to milliseconds."""
-        return {key: round(value, 3) for key, value in {**self.parts, "total": time.monotonic() - self._started}.items()}
+    def summary(self, trained: float) -> dict[str, float]:
+        """Return all parts and the total, rounded to milliseconds.
+
+        Args:
+            trained: seconds of all phases, with those of earlier processes where the run was interrupted.
+        """
+        rest = time.monotonic() - self._started - self.parts["train"]
+        return {key: round(value, 3) for key, value in {**self.parts, "train": trained, "total": rest + trained}.items()}
 
 
 def judge(
@@ -95,7 +100,7 @@ def judge(
         "test": test,
         "gap": train["accuracy"] - test["accuracy"],
         "diagnoses": [],
-        "seconds": timing.summary(),
+        "seconds": timing.summary(sum(phase["seconds"] for phase in state.phases)),
     }
     results["diagnoses"] = diagnoses + after_training(results)
     write_json(folder.results, results)
