@@ -185,7 +185,7 @@ def test_wrong_usage_is_one_clear_line_and_leaves_nothing_behind(
     assert left.value.code == code
     assert words in errors
     assert "Traceback" not in errors
-    assert len([line for line in errors.splitlines() if not line.startswith(("Usage:", "Try '", "note:")) and line]) == 1
+    assert len([line for line in errors.splitlines() if not line.startswith(("Usage:", " ", "Try '", "note:")) and line]) == 1
     assert not (folder / "runs").exists() or not list((folder / "runs").glob("*/checkpoints"))
 
 

@@ -33,11 +33,12 @@ def layer_groups(backbone: nn.Module, coarse: bool) -> dict[str, int]:
     return {name: renumbered[int(group)] for name, group in groups.items()}
 
 
-def trained_names(backbone: nn.Module, train: str) -> set[str]:
+def trained_names(backbone: nn.Module, train: str, place: str = "train") -> set[str]:
     """Return the names of the backbone parameters that `train` selects.
 
     Args:
         backbone: of the classifier.
+        place: where `train` stands in the recipe, for messages.
         train: "head", "all", "last:N" (the last N layers that have parameters) or "stages:N" (the last N stages).
 
     Raises:
@@ -60,9 +61,8 @@ def trained_names(backbone: nn.Module, train: str) -> set[str]:
         last = set(layers[-count:])
         chosen = {name for name in names if name.rpartition(".")[0] in last}
     if count > total:
-        raise UsageError(
-            f"train = '{train}': the backbone has {total} {'stages' if kind == 'stages' else 'layers'}; use \"all\" for every one"
-        )
+        what = "stages" if kind == "stages" else "layers"
+        raise UsageError(f"{place} = '{train}': the backbone has {total} {what}; use \"all\" for every one")
     return chosen
 
 

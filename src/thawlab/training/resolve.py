@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from thawlab.data.augmentation import Pipeline
 from thawlab.errors import UsageError
 from thawlab.models.catalog import BackboneSpec, resolve_backbone
@@ -26,7 +28,7 @@ def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
         raise UsageError(f"data.image_size = {size}: must be at least {_SMALLEST}")
     phases = []
     for index, phase in enumerate(recipe.phases):
-        Pipeline(phase.augment, f"phases.{index}.augment")
+        _try_augmentation(Pipeline(phase.augment, f"phases.{index}.augment"), size)
         if phase.train != "all" and not pretrained and index == 0:
             raise UsageError(
                 f"phases.{index}.train = '{phase.train}': '{spec.name}' starts from random weights, "
@@ -43,3 +45,9 @@ def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
         }
     )
     return resolved, spec
+
+
+def _try_augmentation(pipeline: Pipeline, size: int) -> None:
+    """Augment two blank pictures, so that what cannot work at this size is said before training."""
+    targets = torch.eye(2) if pipeline.mixes else torch.arange(2)
+    pipeline(torch.zeros(2, 3, size, size, dtype=torch.uint8), targets, torch.Generator().manual_seed(0))

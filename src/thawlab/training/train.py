@@ -24,7 +24,7 @@ from thawlab.models.classifier import Classifier, build_classifier, feature_map_
 from thawlab.recipe import Recipe
 from thawlab.run import RunFolder, read_json, run_folder, write_json, write_text
 from thawlab.training.feature_cache import FrozenNetwork, cached_rows
-from thawlab.training.freezing import freeze
+from thawlab.training.freezing import freeze, trained_names
 from thawlab.training.interruption import Interruption, watch_signals
 from thawlab.training.judge import Timing, judge
 from thawlab.training.loop import Job, train_phase
@@ -104,6 +104,8 @@ def _train_into(folder: RunFolder, recipe: Recipe, spec: BackboneSpec, device: t
         dataset = load_dataset(recipe, preprocessing)
     classifier = build_classifier(recipe, spec, preprocessing.size, len(dataset.classes))
     classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for index, phase in enumerate(recipe.phases):
+        trained_names(classifier.backbone, phase.train, f"phases.{index}.train")  # refuses what the backbone does not have
     _write_description(folder, recipe, dataset, device)
     diagnoses = before_training(recipe, feature_map_side(classifier.backbone, preprocessing.size))
     for line in [
