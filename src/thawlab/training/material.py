@@ -132,6 +132,8 @@ def material_of(
         folder: of the feature caches.
         device: where the classifier is.
     """
+    if all(parameter.requires_grad for parameter in classifier.backbone.parameters()):
+        return on_pictures(dataset, classifier, preprocessing, phase, "")
     set_modes(classifier, phase.batch_norm or "train")
     pipeline = Pipeline(phase.augment)
     flips = phase.augment == ("flip",)

@@ -1,0 +1,35 @@
+"""What the machine can do at most: matrix arithmetic and memory bandwidth, measured, as the ceiling for every other figure."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+
+
+def _best(work, repetitions: int = 7) -> float:
+    work()
+    seconds = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def measure() -> dict[str, float]:
+    """Return GFLOP/s of matrix products in float32 and bfloat16, and GB/s of copying, with all threads."""
+    side = 2048
+    result = {"threads": float(torch.get_num_threads())}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        a, b = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype)
+        result[f"gflops_{name}"] = round(2 * side**3 / _best(lambda a=a, b=b: a @ b) / 1e9, 1)
+    source = torch.randn(64_000_000)
+    target = torch.empty_like(source)
+    result["copy_gb_per_s"] = round(2 * source.numel() * 4 / _best(lambda: target.copy_(source)) / 1e9, 1)
+    return result
+
+
+if __name__ == "__main__":
+    print(measure())
