@@ -220,9 +220,9 @@ def summarize(work: Work) -> dict[str, Any]:
 
 def save(path: Path, summaries: list[dict[str, Any]], machine: dict[str, float]) -> None:
     """Write what has been measured so far."""
-    from thawlab.training.train import _processor
+    from thawlab.training.environment import processor_name
 
-    content = {"date": str(date.today()), "processor": _processor(), "platform": platform.platform(), "cores": os.cpu_count()}
+    content = {"date": str(date.today()), "processor": processor_name(), "platform": platform.platform(), "cores": os.cpu_count()}
     path.write_text(json.dumps({**content, "machine": machine, "works": summaries}, indent=1) + "\n")
 
 

@@ -213,7 +213,7 @@ def test_a_recipe_cannot_be_changed() -> None:
         ("phases.0.train=heat", "phases.0.train: 'heat'", "did you mean 'head'?"),
         ("phases.0.train=last:0", "phases.0.train: 'last:0'", "'last:N'"),
         ("phases.0.lr=-1", "phases.0.lr = -1", "greater than 0"),
-        ("phases.0.lr=nan", "phases.0.lr", "finite"),
+        ("phases.0.lr=nan", "phases.0.lr", "greater than 0"),
         ("phases.0.lr=high", "phases.0.lr = 'high'", "number"),
         ("phases.0.warmup=1", "phases.0.warmup", "leave nothing of the 1 epochs"),
         ("phases=[]", "phases", "at least 1"),

@@ -93,6 +93,19 @@ def _train(recipe: Recipe, runs: Path) -> RunFolder:
     return folder
 
 
+def _show_range_test(recipe: Recipe, as_json: bool) -> None:
+    """Find a learning rate for the first phase and show the test."""
+    from thawlab.training.train import range_test
+
+    found = range_test(recipe)
+    if as_json:
+        _print_json(found.as_json())
+        return
+    shown = range(0, len(found.rates), 5)
+    _print_table("", ["lr", "smoothed loss"], [[f"{found.rates[k]:.2e}", f"{found.losses[k]:.4f}"] for k in shown])
+    print(f"suggestion for phase '{recipe.phases[0].name}': lr = {found.suggestion:.2e}")
+
+
 def _recipe_of(target: str, sugar: dict[str, Any], overrides: list[str]) -> Recipe:
     """Make the recipe of a `train` command from a file or from defaults."""
     from thawlab.recipe import parse_recipe, read_toml, with_overrides
@@ -133,6 +146,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    lr_find: Annotated[bool, typer.Option("--lr-find", help="Only find a learning rate for the first phase.")] = False,
     data_dir: DataDirOption = None,
     cache_dir: CacheDirOption = None,
     runs: RunsOption = Path("runs"),
@@ -152,7 +166,11 @@ def train(
         "system.data_dir": data_dir,
         "system.cache_dir": cache_dir,
     }
-    _conclude(_train(_recipe_of(target, sugar, overrides or []), runs), as_json)
+    recipe = _recipe_of(target, sugar, overrides or [])
+    if lr_find:
+        _show_range_test(recipe, as_json)
+    else:
+        _conclude(_train(recipe, runs), as_json)
 
 
 @app.command(epilog="Example: thawlab demo")

@@ -11,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from thawlab.errors import UsageError, nearest
 
@@ -64,7 +72,7 @@ class Phase(Part):
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(default=64, ge=1)
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
-    lr: float = Field(default=1e-3, gt=0.0)
+    lr: float | Literal["auto"] = Field(default=1e-3)
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
     schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
@@ -78,6 +86,13 @@ class Phase(Part):
     augment: tuple[str, ...] = ()
     views: int | None = Field(default=None, ge=1, le=1000)
     patience: int | None = Field(default=None, ge=1)
+
+    @field_validator("lr", mode="wrap")
+    @classmethod
+    def _check_lr(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+            raise ValueError('must be a number greater than 0, or "auto"')
+        return read(value)
 
     @model_validator(mode="after")
     def _check_train(self) -> Phase:
@@ -173,6 +188,8 @@ def _explain(error: ValidationError) -> str:
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
         return f"{place} = {value!r} must be one of {', '.join(choices)}{nearest(str(value), choices)}"
+    if kind == "value_error" and isinstance(first["loc"][-1], str) and not isinstance(value, dict):
+        return f"{place} = {value!r}: {first['msg'].removeprefix('Value error, ')}"
     if kind == "value_error":
         return f"{place}.{first['msg'].removeprefix('Value error, ')}"
     return f"{place} = {value!r}: {first['msg'][0].lower()}{first['msg'][1:]}"

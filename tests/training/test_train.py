@@ -110,10 +110,7 @@ def test_frozen_means_bit_identical_backbone(recipe: Make, tmp_path: Path) -> No
 def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every phase train on pictures."""
 
-    def material(dataset, classifier, _architecture, preprocessing, phase, *_rest):  # type: ignore[no-untyped-def]
-        return on_pictures(dataset, classifier, preprocessing, phase, "")
-
-    monkeypatch.setattr("thawlab.training.train.material_of", material)
+    monkeypatch.setattr("thawlab.training.train.material_of", on_pictures)
 
 
 @pytest.mark.parametrize(
@@ -282,26 +279,47 @@ def test_a_signal_saves_and_the_same_command_continues_to_the_same_bits(
     assert_same_run(expected, train(long, tmp_path / "cut"))
 
 
+def killed(recipe_to_train: Recipe, expected: RunFolder, tmp_path: Path, kills: int, latest: float, seed: int) -> RunFolder:
+    """Start a run again and again, each time killed at a random moment, and let the last start finish."""
+    file = tmp_path / "recipe.toml"
+    tmp_path.mkdir(exist_ok=True)
+    file.write_text(recipe_to_train.to_toml())
+    folder = RunFolder(tmp_path / "cut" / expected.path.name)
+    rng = random.Random(seed)
+    done = 0
+    while done < kills and not (folder.path.is_dir() and folder.status == "finished"):
+        process = start_process(file, tmp_path / "cut")
+        wait_for(lambda: (folder.path / "state.json").is_file() and folder.status == "running", process)
+        time.sleep(rng.uniform(0.0, latest))
+        process.kill()
+        process.communicate()
+        done += 1
+    assert done
+    return train(recipe_to_train, tmp_path / "cut")
+
+
 def test_killed_at_random_points_a_run_ends_in_the_same_bits(recipe: Make, tmp_path: Path) -> None:
     long = recipe("phases.1.epochs=5", "phases.1.batch_size=8")
     expected = train(long, tmp_path / "whole")
-    file = tmp_path / "recipe.toml"
-    file.write_text(long.to_toml())
-    folder = RunFolder(tmp_path / "cut" / expected.path.name)
-    rng = random.Random(0)
-    kills = 0
-    for _ in range(3):
-        process = start_process(file, tmp_path / "cut")
-        wait_for(
-            lambda: (folder.path / "state.json").is_file() and folder.status == "running" and folder.metrics.is_file(), process
-        )
-        time.sleep(rng.uniform(0.0, 0.8))
-        if process.poll() is None:
-            process.kill()
-            kills += 1
-        process.communicate()
-    assert kills
-    assert_same_run(expected, train(long, tmp_path / "cut"))
+    assert_same_run(expected, killed(long, expected, tmp_path, kills=2, latest=0.8, seed=0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "extra", [[], ["phases.1.ema=0.9"], ["phases.0.augment=['flip']"], ["phases.1.train=stages:1", "phases.1.augment=[]"]]
+)
+def test_killed_at_twenty_random_points_a_run_ends_in_the_same_bits(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: list[str]
+) -> None:
+    # Every epoch saves, so that kills fall into saves too; latest reaches past the end of training into the evaluation.
+    monkeypatch.setattr("thawlab.training.state._YOUNG_SECONDS", 0.0)
+    long = recipe("phases.0.epochs=10", "phases.1.epochs=6", "phases.1.batch_size=8", *extra)
+    started = time.monotonic()
+    expected = train(long, tmp_path / "whole")
+    latest = 1.3 * (time.monotonic() - started)
+    for number in range(5):
+        assert_same_run(expected, killed(long, expected, tmp_path / str(number), kills=1, latest=latest, seed=number))
+        shutil.rmtree(cache_root(), ignore_errors=True)
 
 
 def test_two_processes_with_the_same_recipe_do_not_mix(recipe: Make, tmp_path: Path) -> None:

@@ -12,19 +12,18 @@ from PIL import Image
 
 from thawlab.data.dataset import Dataset
 from thawlab.data.listing import Indices
-from thawlab.data.preprocessing import Preprocessing
 from thawlab.evaluation.calibration import fit_temperature
 from thawlab.evaluation.diagnosis import after_training
 from thawlab.evaluation.metrics import brief, full
 from thawlab.evaluation.predictions import Logits, Predictions, predictions_of
-from thawlab.models.catalog import BackboneSpec
-from thawlab.models.classifier import Classifier
 from thawlab.models.saved import save_model
 from thawlab.randomness import derive
-from thawlab.recipe import Recipe
 from thawlab.run import RunFolder, write_atomically, write_json
+from thawlab.training.setup import Setup
 from thawlab.training.state import TrainingState
 
+# Gives the logits of some samples, showing progress under a label.
+LogitsOf = Callable[[Indices, str], Logits]
 _SAMPLES, _MISTAKES, _THUMBNAIL = 40, 24, 96
 
 
@@ -57,24 +56,21 @@ class Timing:
 
 def judge(
     folder: RunFolder,
-    recipe: Recipe,
-    spec: BackboneSpec,
-    dataset: Dataset,
-    classifier: Classifier,
-    preprocessing: Preprocessing,
+    setup: Setup,
     state: TrainingState,
     diagnoses: list[dict[str, str]],
-    logits_of: Callable[[Indices, str], Logits],
+    logits_of: LogitsOf,
     timing: Timing,
 ) -> None:
     """Evaluate a trained classifier and write the model, predictions and results into its folder."""
+    recipe, spec, dataset, classifier = setup.recipe, setup.spec, setup.dataset, setup.classifier
     with timing.measure("evaluate"):
         tables = {
             split: predictions_of(dataset, dataset.indices(split), _logits(logits_of, dataset, split))
             for split in ("train", "val", "test")
         }
         temperature = fit_temperature(tables["val"].logits, tables["val"].labels) if recipe.evaluation.calibrate else 1.0
-        save_model(folder.model, classifier, spec, dataset.classes, preprocessing, recipe.model, temperature)
+        save_model(folder.model, classifier, spec, dataset.classes, setup.preprocessing, recipe.model, temperature)
         for split in ("val", "test"):
             tables[split].save(folder.predictions(split))
         _save_pictures(folder, dataset, tables["test"], recipe.seed)
@@ -106,7 +102,7 @@ def judge(
     write_json(folder.results, results)
 
 
-def _logits(logits_of: Callable[[Indices, str], Logits], dataset: Dataset, split: str) -> Logits:
+def _logits(logits_of: LogitsOf, dataset: Dataset, split: str) -> Logits:
     indices = dataset.indices(split)
     if len(indices) == 0:
         return np.zeros((0, len(dataset.classes)), dtype=np.float32)

@@ -24,7 +24,7 @@ from thawlab.training.averaging import WeightAverage
 from thawlab.training.freezing import set_modes, trainable_count
 from thawlab.training.interruption import Interruption
 from thawlab.training.material import Material
-from thawlab.training.optimizers import lr_factor, make_optimizer, set_lr
+from thawlab.training.optimizers import lr_factor, lr_of, make_optimizer, set_lr
 from thawlab.training.state import Moving, Saver, TrainingState, save_checkpoint, snapshot
 
 
@@ -88,7 +88,7 @@ def _train_epoch(
     """Train from `state.step` to the end of the epoch; returns the last learning rate."""
     order = material.train[epoch_order(job.seed, state.phase, state.epoch, len(material.train)).numpy()]
     spans = batch_spans(len(order), phase.batch_size)
-    lr = phase.lr
+    lr = lr_of(phase)
     set_modes(job.classifier, phase.batch_norm or "train")
 
     def generator_of(step: int) -> torch.Generator:
@@ -103,9 +103,9 @@ def _train_epoch(
         for step, rows in prefetched(range(state.step, len(spans)), gather):
             start, end = spans[step]
             targets = torch.from_numpy(material.labels[order[start:end]])
-            lr = phase.lr * lr_factor(phase, state.epoch * len(spans) + step, len(spans))
+            lr = lr_of(phase) * lr_factor(phase, state.epoch * len(spans) + step, len(spans))
             set_lr(moving.optimizer, lr)
-            loss = _step(job, phase, material, state, moving, rows, targets, generator_of(step))
+            loss = take_step(job, phase, material, state, moving, rows, targets, generator_of(step))
             state.step += 1
             state.loss_sum += loss * len(rows)
             advance(len(rows))
@@ -114,7 +114,7 @@ def _train_epoch(
     return lr
 
 
-def _step(
+def take_step(
     job: Job,
     phase: Phase,
     material: Material,
@@ -146,7 +146,7 @@ def _step(
     if not np.isfinite(value):
         raise ThawlabError(
             f"phase '{phase.name}', epoch {state.epoch + 1}, step {state.step + 1}: the loss is {value}; "
-            f"lower its lr ({phase.lr:g})"
+            f"lower its lr ({phase.lr})"
         )
     return value
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -13,14 +12,13 @@ import torch
 from torch import nn
 
 from thawlab.data.augmentation import Pipeline
-from thawlab.data.dataset import Dataset
 from thawlab.data.listing import Indices, Labels
-from thawlab.data.preprocessing import Preprocessing, to_tensor
-from thawlab.models.classifier import Classifier
+from thawlab.data.preprocessing import to_tensor
 from thawlab.recipe import Phase
 from thawlab.training.feature_cache import FrozenNetwork, cached_rows, cached_views, fits_on_disk
 from thawlab.training.freezing import is_frozen, set_modes
 from thawlab.training.prefix import agrees, from_rows, split_backbone
+from thawlab.training.setup import Setup
 
 Rows = npt.NDArray[Any]
 # Draws the view of each sample of a batch.
@@ -85,12 +83,14 @@ class _Upper(nn.Module):
         return logits
 
 
-def _unchanged(rows: torch.Tensor) -> torch.Tensor:
+def unchanged(rows: torch.Tensor) -> torch.Tensor:
+    """Return rows as they are."""
     return rows
 
 
-def on_pictures(dataset: Dataset, classifier: Classifier, preprocessing: Preprocessing, phase: Phase, note: str) -> Material:
+def on_pictures(setup: Setup, phase: Phase, note: str = "") -> Material:
     """Return the material of a phase that computes the whole network in every epoch."""
+    dataset = setup.dataset
     return Material(
         rows=dataset.images,
         views=(dataset.images,),
@@ -100,55 +100,41 @@ def on_pictures(dataset: Dataset, classifier: Classifier, preprocessing: Preproc
         train=dataset.splits.train,
         val=dataset.splits.val,
         classes=len(dataset.classes),
-        module=classifier,
+        module=setup.classifier,
         arrange=to_tensor,
-        prepare=preprocessing.normalize,
+        prepare=setup.preprocessing.normalize,
         note=note,
     )
 
 
-def material_of(
-    dataset: Dataset,
-    classifier: Classifier,
-    architecture: str,
-    preprocessing: Preprocessing,
-    phase: Phase,
-    seed: int,
-    folder: Path,
-    device: torch.device,
-) -> Material:
+def material_of(setup: Setup, phase: Phase) -> Material:
     """Return what a phase trains on, from the cache as far as the network is frozen.
 
     A phase with augmentation is cached where its views can be: `flip` alone has two, and `views = N` asks for N fixed random
     views of each picture. Otherwise the pictures differ in every epoch and nothing can be kept.
 
     Args:
-        dataset: the pictures.
-        classifier: frozen as the phase wants it.
-        architecture: the backbone's name, for the cache's key.
-        preprocessing: of the pictures.
+        setup: its classifier is frozen as the phase wants it.
         phase: what will be trained.
-        seed: of the random views.
-        folder: of the feature caches.
-        device: where the classifier is.
     """
+    dataset, classifier, folder = setup.dataset, setup.classifier, setup.feature_folder
     if all(parameter.requires_grad for parameter in classifier.backbone.parameters()):
-        return on_pictures(dataset, classifier, preprocessing, phase, "")
+        return on_pictures(setup, phase)
     set_modes(classifier, phase.batch_norm or "train")
     pipeline = Pipeline(phase.augment)
     flips = phase.augment == ("flip",)
     if phase.augment and not flips and (phase.views is None or pipeline.mixes):
         why = "its augmentation mixes pictures" if pipeline.mixes else "its augmentation changes the pictures in every epoch"
         remedy = "" if pipeline.mixes else "; views = N would train on N fixed views"
-        return on_pictures(dataset, classifier, preprocessing, phase, f"not cached, since {why}{remedy}")
-    parts = _frozen_part(classifier, architecture, preprocessing, device)
+        return on_pictures(setup, phase, f"not cached, since {why}{remedy}")
+    parts = _frozen_part(setup)
     if parts is None:
-        return on_pictures(dataset, classifier, preprocessing, phase, "")
+        return on_pictures(setup, phase)
     network, module, arrange = parts
     train, val = dataset.splits.train, dataset.splits.val
     views_kept = 2 if flips else (phase.views or 0) + 1
     if not fits_on_disk(network, len(train) + len(val), views_kept, folder):
-        return on_pictures(dataset, classifier, preprocessing, phase, f"not cached, since {folder} has too little room")
+        return on_pictures(setup, phase, f"not cached, since {folder} has too little room")
     rows = cached_rows(network, dataset, np.concatenate([train, val]), folder)
     views: tuple[Rows, ...] = (rows,)
     draw: Draw | None = None
@@ -158,7 +144,7 @@ def material_of(
         note += ", in two views (plain and mirrored)"
     elif phase.augment:
         count = phase.views or 1
-        views = tuple(cached_views(network, dataset, train, folder, phase.augment, count, seed))
+        views = tuple(cached_views(network, dataset, train, folder, phase.augment, count, setup.recipe.seed))
         draw = lambda n, generator: torch.randint(0, count, (n,), generator=generator)  # noqa: E731
         note += f", in {count} fixed random views of each picture"
     return Material(
@@ -172,7 +158,7 @@ def material_of(
         classes=len(dataset.classes),
         module=module,
         arrange=arrange,
-        prepare=_unchanged,
+        prepare=unchanged,
         note=note,
     )
 
@@ -182,14 +168,13 @@ def _draw_flip(count: int, generator: torch.Generator) -> torch.Tensor:
     return (torch.rand(count, generator=generator) < 0.5).long()
 
 
-def _frozen_part(
-    classifier: Classifier, architecture: str, preprocessing: Preprocessing, device: torch.device
-) -> tuple[FrozenNetwork, nn.Module, Callable[[torch.Tensor], torch.Tensor]] | None:
+def _frozen_part(setup: Setup) -> tuple[FrozenNetwork, nn.Module, Callable[[torch.Tensor], torch.Tensor]] | None:
     """Return the frozen lower part, the module above it and how it takes rows; None where nothing can be kept."""
+    classifier, preprocessing, device = setup.classifier, setup.preprocessing, setup.device
+    architecture, size = setup.spec.architecture, setup.preprocessing.size
     if is_frozen(classifier.backbone):
-        return FrozenNetwork(classifier.backbone, architecture, preprocessing, device), classifier.head, _unchanged
+        return FrozenNetwork(classifier.backbone, architecture, preprocessing, device), classifier.head, unchanged
     split = split_backbone(classifier.backbone)
-    size = preprocessing.size
     probe = torch.rand(2, 3, size, size, device=device, generator=torch.Generator(device).manual_seed(0))
     if split is None or not agrees(split, classifier.backbone, probe.contiguous(memory_format=torch.channels_last)):
         return None

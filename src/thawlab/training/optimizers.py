@@ -43,10 +43,16 @@ def make_optimizer(classifier: Classifier, phase: Phase) -> torch.optim.Optimize
     """Build a phase's optimiser over the parameters that receive gradients."""
     groups = parameter_groups(classifier, phase)
     if phase.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, nesterov=phase.momentum > 0, fused=True)
+        return torch.optim.SGD(groups, lr=lr_of(phase), momentum=phase.momentum, nesterov=phase.momentum > 0, fused=True)
     if phase.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=phase.lr, fused=True)
-    return torch.optim.AdamW(groups, lr=phase.lr, fused=True)
+        return torch.optim.Adam(groups, lr=lr_of(phase), fused=True)
+    return torch.optim.AdamW(groups, lr=lr_of(phase), fused=True)
+
+
+def lr_of(phase: Phase) -> float:
+    """Return a phase's peak learning rate, which must have been found by now where the recipe says "auto"."""
+    assert not isinstance(phase.lr, str), "the learning rate is found before the phase is trained"
+    return phase.lr
 
 
 def lr_factor(phase: Phase, step: int, steps_per_epoch: int) -> float:

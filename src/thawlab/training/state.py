@@ -37,6 +37,7 @@ class TrainingState:
         best: accuracy, loss, epoch and weights of the best epoch of this phase.
         rows: the metric rows of all epochs.
         phases: what `results.json` says of the finished phases.
+        found_lr: the learning rates of the phases that leave them open, as they were found.
     """
 
     phase: int = 0
@@ -47,6 +48,7 @@ class TrainingState:
     best: dict[str, Any] | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     phases: list[dict[str, Any]] = field(default_factory=list)
+    found_lr: dict[int, float] = field(default_factory=dict)
 
     def begin_phase(self, phase: int) -> None:
         """Stand at the start of a phase."""

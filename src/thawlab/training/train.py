@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from thawlab import progress
-from thawlab.data.dataset import Dataset, load_dataset, warnings_before_training
+from thawlab.data.dataset import warnings_before_training
 from thawlab.data.listing import Indices
-from thawlab.data.preprocessing import Preprocessing, to_tensor
-from thawlab.data.sources import cache_root
-from thawlab.errors import Interrupted, ThawlabError, UsageError, nearest
+from thawlab.data.preprocessing import to_tensor
+from thawlab.errors import Interrupted, ThawlabError
 from thawlab.evaluation.diagnosis import before_training
-from thawlab.evaluation.predictions import infer
+from thawlab.evaluation.predictions import Logits, infer
 from thawlab.models.catalog import BackboneSpec
-from thawlab.models.classifier import Classifier, build_classifier, feature_map_side, make_preprocessing
-from thawlab.recipe import Recipe
+from thawlab.models.classifier import feature_map_side
+from thawlab.recipe import Phase, Recipe
 from thawlab.run import RunFolder, read_json, run_folder, write_json, write_text
+from thawlab.training.environment import choose_device, environment, make_deterministic
 from thawlab.training.feature_cache import FrozenNetwork, cached_rows
-from thawlab.training.freezing import freeze, trained_names
+from thawlab.training.freezing import freeze
 from thawlab.training.interruption import Interruption, watch_signals
-from thawlab.training.judge import Timing, judge
+from thawlab.training.judge import LogitsOf, Timing, judge
 from thawlab.training.loop import Job, train_phase
-from thawlab.training.material import material_of
+from thawlab.training.lr_finder import LrFinding, find_lr
+from thawlab.training.material import Material, material_of, unchanged
 from thawlab.training.resolve import resolve
+from thawlab.training.setup import Setup, prepare
 from thawlab.training.state import TrainingState, load_checkpoint
 
 
@@ -70,46 +67,34 @@ def train(recipe: Recipe, runs: Path) -> RunFolder:
     return folder
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name: "auto" takes a GPU where there is one.
+def range_test(recipe: Recipe) -> LrFinding:
+    """Find a learning rate for a recipe's first phase; trains nothing and leaves no run.
 
     Raises:
-        UsageError: if the name is no device of this machine.
+        UsageError: if the recipe or the data are wrong.
+        ThawlabError: if no rate can be found.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kinds = ["auto", "cpu", "cuda", "mps"]
-    kind = name.split(":", maxsplit=1)[0]
-    if kind not in kinds:
-        raise UsageError(f"system.device: there is no device '{name}'{nearest(kind, kinds) or ' (known: auto, cpu, cuda, mps)'}")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind == "auto" or not available[kind]:
-        raise UsageError(f"system.device: '{name}' is not available on this machine; use auto or cpu")
-    return torch.device(name)
-
-
-def make_deterministic(threads: int | None) -> None:
-    """Let equal inputs give equal bits on this machine."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nothing here reads such memory
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    device = choose_device(recipe.system.device)
+    recipe, spec = resolve(recipe)
+    make_deterministic(recipe.system.threads)
+    with watch_signals() as interruption:
+        setup = prepare(recipe, spec, device)
+        phase = recipe.phases[0]
+        freeze(setup.classifier, phase.train)
+        job = Job(RunFolder(Path()), setup.classifier, recipe.seed, device, recipe.precision == "bfloat16", interruption)
+        return find_lr(job, phase, material_of(setup, phase))
 
 
 def _train_into(folder: RunFolder, recipe: Recipe, spec: BackboneSpec, device: torch.device, interruption: Interruption) -> None:
     make_deterministic(recipe.system.threads)
     timing = Timing()
-    preprocessing = make_preprocessing(recipe, spec, recipe.data.image_size or 0)
     with timing.measure("data"):
-        dataset = load_dataset(recipe, preprocessing)
-    classifier = build_classifier(recipe, spec, preprocessing.size, len(dataset.classes))
-    classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for index, phase in enumerate(recipe.phases):
-        trained_names(classifier.backbone, phase.train, f"phases.{index}.train")  # refuses what the backbone does not have
-    _write_description(folder, recipe, dataset, device)
-    diagnoses = before_training(recipe, feature_map_side(classifier.backbone, preprocessing.size))
+        setup = prepare(recipe, spec, device)
+    classifier = setup.classifier
+    _write_description(folder, setup)
+    diagnoses = before_training(recipe, feature_map_side(classifier.backbone, setup.preprocessing.size))
     for line in [
-        *warnings_before_training(dataset),
+        *warnings_before_training(setup.dataset),
         *(f"{d['id']}: {d['evidence']}; {d['advice']}" for d in diagnoses),
     ]:
         folder.log(line)
@@ -122,90 +107,65 @@ def _train_into(folder: RunFolder, recipe: Recipe, spec: BackboneSpec, device: t
         progress.say(message)
     folder.set_status("running")
     job = Job(folder, classifier, recipe.seed, device, recipe.precision == "bfloat16", interruption)
-    caches = Path(recipe.system.cache_dir) if recipe.system.cache_dir else cache_root()
     for index in range(state.phase, len(recipe.phases)):
         phase = recipe.phases[index]
         freeze(classifier, phase.train)
         with timing.measure("cache"):
-            material = material_of(
-                dataset, classifier, spec.architecture, preprocessing, phase, recipe.seed, caches / "features", device
-            )
+            material = material_of(setup, phase)
         if material.note:
             folder.log(f"{phase.name}: {material.note}")
             progress.say(f"{phase.name}: {material.note}")
+        with timing.measure("train"):
+            phase = _with_lr(job, phase, index, material, state)
         with timing.measure("train"), interruption.deferring():
             train_phase(job, phase, material, state, moving_state)
         moving_state = None
         if interruption.requested is not None:
             raise Interrupted("saved at the end of a phase; the same command goes on from here", interruption.requested)
-    logits_of = _final_logits(recipe, spec, dataset, classifier, preprocessing, caches, device)
-    judge(folder, recipe, spec, dataset, classifier, preprocessing, state, diagnoses, logits_of, timing)
+    judge(folder, setup, state, diagnoses, _final_logits(setup), timing)
     folder.set_status("finished")
 
 
-def _unchanged(rows: torch.Tensor) -> torch.Tensor:
-    return rows
+def _with_lr(job: Job, phase: Phase, index: int, material: Material, state: TrainingState) -> Phase:
+    """Return a phase whose learning rate is a number, found by a range test where the recipe leaves it open."""
+    if phase.lr != "auto":
+        return phase
+    if index not in state.found_lr:
+        state.found_lr[index] = find_lr(job, phase, material).suggestion
+        message = f"{phase.name}: lr = {state.found_lr[index]:.3g} was found by a range test"
+        job.folder.log(message)
+        progress.say(message)
+    return phase.model_copy(update={"lr": state.found_lr[index]})
 
 
-def _final_logits(
-    recipe: Recipe,
-    spec: BackboneSpec,
-    dataset: Dataset,
-    classifier: Classifier,
-    preprocessing: Preprocessing,
-    caches: Path,
-    device: torch.device,
-) -> Any:
+def _final_logits(setup: Setup) -> LogitsOf:
     """Return the function that gives the final logits of some samples, from cached features where nothing else changed."""
+    classifier, dataset = setup.classifier, setup.dataset
 
-    def on_pictures(indices: Indices, label: str) -> Any:
-        prepare = lambda rows: preprocessing.normalize(to_tensor(rows))  # noqa: E731
-        return infer(classifier, dataset.images, indices, prepare, device, label)
+    def on_pictures(indices: Indices, label: str) -> Logits:
+        def prepare_rows(rows: torch.Tensor) -> torch.Tensor:
+            return setup.preprocessing.normalize(to_tensor(rows))
 
-    def on_features(indices: Indices, label: str) -> Any:  # noqa: ARG001 - takes no time worth showing
-        network = FrozenNetwork(classifier.backbone, spec.architecture, preprocessing, device)
-        rows = cached_rows(network, dataset, indices, caches / "features")
-        return infer(classifier.head, rows, indices, _unchanged, device)
+        return infer(classifier, dataset.images, indices, prepare_rows, setup.device, label)
 
-    return on_features if all(phase.train == "head" for phase in recipe.phases) else on_pictures
+    def on_features(indices: Indices, label: str) -> Logits:  # noqa: ARG001 - takes no time worth showing
+        network = FrozenNetwork(classifier.backbone, setup.spec.architecture, setup.preprocessing, setup.device)
+        rows = cached_rows(network, dataset, indices, setup.feature_folder)
+        return infer(classifier.head, rows, indices, unchanged, setup.device)
+
+    return on_features if all(phase.train == "head" for phase in setup.recipe.phases) else on_pictures
 
 
-def _write_description(folder: RunFolder, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
+def _write_description(folder: RunFolder, setup: Setup) -> None:
     """Write recipe, data and environment, after checking that an earlier start saw the same data."""
     data_file = folder.path / "data.json"
     if data_file.is_file():
         before = read_json(data_file).get("fingerprint")
-        if before != dataset.fingerprint:
+        if before != setup.dataset.fingerprint:
             raise ThawlabError(
                 f"{folder.path}: the data has changed since this run began (fingerprint {str(before)[:12]} then, "
-                f"{dataset.fingerprint[:12]} now); restore it, or give the recipe another name"
+                f"{setup.dataset.fingerprint[:12]} now); restore it, or give the recipe another name"
             )
-    write_text(folder.recipe_file, recipe.to_toml())
-    write_json(data_file, dataset.summary())
-    write_json(folder.path / "environment.json", environment(recipe, device))
-
-
-def environment(recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    """Return what a result may depend on beside its recipe: versions, machine, device and threads."""
-    from importlib.metadata import version
-
-    packages = ["thawlab", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors"]
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "packages": {name: version(name) for name in packages},
-        "system": json.loads(recipe.system.model_dump_json(exclude={"data_dir", "cache_dir"})),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    write_text(folder.recipe_file, setup.recipe.to_toml())
+    write_json(data_file, setup.dataset.summary())
+    write_json(folder.path / "environment.json", environment(setup.recipe, setup.device))

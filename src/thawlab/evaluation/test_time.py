@@ -1,0 +1,49 @@
+"""Test-time augmentation: the mean of the logits over views of a picture that show the same thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+
+from thawlab.registry import Registry
+
+
+@final
+@dataclass(frozen=True)
+class View:
+    """One way to look at a picture.
+
+    Attributes:
+        mirrored: left to right.
+        shift: pixels down and to the right; what comes in from outside is mirrored at the edge.
+        weight: of this view's logits in the mean.
+    """
+
+    mirrored: bool
+    shift: tuple[int, int]
+    weight: float
+
+    def of(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Return the view of n × 3 × height × width pictures with values in [0, 255]."""
+        down, right = self.shift
+        if (down, right) != (0, 0):
+            reach = max(abs(down), abs(right))
+            height, width = pictures.shape[-2:]
+            padded = F.pad(pictures.float(), (reach,) * 4, mode="reflect")
+            pictures = padded[..., reach - down : reach - down + height, reach - right : reach - right + width]
+        return pictures.flip(-1) if self.mirrored else pictures
+
+
+view_sets: Registry[tuple[View, ...]] = Registry("test-time augmentation")
+view_sets.register("flip")((View(False, (0, 0), 0.5), View(True, (0, 0), 0.5)))
+# The untouched picture counts as much as the two shifted ones together.
+view_sets.register("flip-shift")(
+    tuple(
+        View(mirrored, shift, weight)
+        for shift, weight in (((0, 0), 0.25), ((1, 1), 0.125), ((-1, -1), 0.125))
+        for mirrored in (False, True)
+    )
+)

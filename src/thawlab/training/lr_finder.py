@@ -1,0 +1,109 @@
+"""Finding a learning rate: train a copy for a while at ever larger rates, and see where the loss falls fastest (Smith 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from thawlab.data.batches import batch_spans, epoch_order
+from thawlab.errors import ThawlabError
+from thawlab.randomness import derive
+from thawlab.recipe import Phase
+from thawlab.training.freezing import set_modes
+from thawlab.training.loop import Job, take_step
+from thawlab.training.material import Material
+from thawlab.training.optimizers import make_optimizer, set_lr
+from thawlab.training.state import Moving, TrainingState, snapshot
+
+_LOWEST, _HIGHEST = 1e-6, 10.0
+_SMOOTHING = 0.9
+# The test ends when the smoothed loss is so many times the least one: from there on it only explodes.
+_DIVERGED = 4.0
+
+
+@final
+@dataclass(frozen=True)
+class LrFinding:
+    """What the test found.
+
+    Attributes:
+        rates: learning rates that were tried, rising.
+        losses: smoothed training loss at each.
+        suggestion: the rate where the loss falls fastest, an order of magnitude below where it stops falling at most.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    suggestion: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the finding as JSON values."""
+        return {"suggestion": self.suggestion, "rates": list(self.rates), "losses": list(self.losses)}
+
+
+def find_lr(job: Job, phase: Phase, material: Material, steps: int = 100) -> LrFinding:
+    """Run a learning-rate range test and put everything back as it was.
+
+    Weights, BatchNorm statistics and the random state are restored; the result of a following training is unchanged.
+
+    Args:
+        job: the run; its classifier is frozen as the phase wants it.
+        phase: whose optimiser and batch size are used.
+        material: of the phase.
+        steps: how many rates to try, equally spaced on a logarithmic scale from 1e-6 to 10.
+
+    Raises:
+        ThawlabError: if the loss is not a number at the lowest rates already.
+    """
+    kept = snapshot(job.classifier)
+    moving = Moving(make_optimizer(job.classifier, phase.model_copy(update={"lr": _LOWEST})), None)
+    rates, losses = [], []
+    mean, lowest = 0.0, float("inf")
+    set_modes(job.classifier, phase.batch_norm or "train")
+    with torch.random.fork_rng(devices=[]):
+        for step in range(steps):
+            rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (steps - 1))
+            try:
+                loss = _try_rate(job, phase, material, moving, rate, step)
+            except ThawlabError:
+                break  # the loss is not a number any more: that is the end of the test
+            mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+            smoothed = mean / (1 - _SMOOTHING ** (step + 1))
+            if smoothed > _DIVERGED * lowest:
+                break
+            lowest = min(lowest, smoothed)
+            rates.append(rate)
+            losses.append(smoothed)
+    job.classifier.load_state_dict(kept)
+    moving.optimizer.zero_grad(set_to_none=True)
+    if len(rates) < steps // 10:
+        raise ThawlabError(
+            f"phase '{phase.name}': no learning rate can be found; the loss is not a number at {_LOWEST:g} already"
+        )
+    return LrFinding(tuple(rates), tuple(losses), _suggest(np.array(rates), np.array(losses)))
+
+
+def _try_rate(job: Job, phase: Phase, material: Material, moving: Moving, rate: float, step: int) -> float:
+    """Take one step at a rate and return its loss; the epochs of the test have orders of their own."""
+    spans = batch_spans(len(material.train), phase.batch_size)
+    epoch, place = divmod(step, len(spans))
+    order = material.train[epoch_order(job.seed, -1, epoch, len(material.train)).numpy()]
+    start, end = spans[place]
+    seed = derive(job.seed, "lr-find", step)
+    rows = material.take(order[start:end], torch.Generator().manual_seed(seed))
+    targets = torch.from_numpy(material.labels[order[start:end]])
+    set_lr(moving.optimizer, rate)
+    state = TrainingState(phase=-1, epoch=epoch, step=place)
+    return take_step(job, phase, material, state, moving, rows, targets, torch.Generator().manual_seed(seed))
+
+
+def _suggest(rates: np.ndarray, losses: np.ndarray) -> float:
+    """Return the rate of the steepest fall before the least loss, but at most a tenth of the rate at the least loss."""
+    bottom = int(losses.argmin())
+    if bottom < 2:
+        return float(rates[0])
+    slopes = np.gradient(losses[: bottom + 1], np.log(rates[: bottom + 1]))
+    return float(min(rates[int(slopes.argmin())], rates[bottom] / 10))
