@@ -8,14 +8,17 @@ from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
+import torch
 from PIL import Image
 
 from thawlab.data.dataset import Dataset
 from thawlab.data.listing import Indices
+from thawlab.data.preprocessing import to_tensor
 from thawlab.evaluation.calibration import fit_temperature
 from thawlab.evaluation.diagnosis import after_training
-from thawlab.evaluation.metrics import brief, full
-from thawlab.evaluation.predictions import Logits, Predictions, predictions_of
+from thawlab.evaluation.metrics import accuracy_interval, brief, full
+from thawlab.evaluation.predictions import Logits, Predictions, infer, predictions_of
+from thawlab.evaluation.views import View, view_sets
 from thawlab.models.saved import save_model
 from thawlab.randomness import derive
 from thawlab.run import RunFolder, write_atomically, write_json
@@ -74,6 +77,7 @@ def judge(
         for split in ("val", "test"):
             tables[split].save(folder.predictions(split))
         _save_pictures(folder, dataset, tables["test"], recipe.seed)
+        averaged = _averaged(setup) if recipe.evaluation.tta and len(dataset.splits.test) else None
         train, test = (
             brief(tables["train"]),
             full(tables["test"], dataset.classes, temperature, recipe.evaluation.ece_bins),
@@ -98,6 +102,8 @@ def judge(
         "diagnoses": [],
         "seconds": timing.summary(sum(phase["seconds"] for phase in state.phases)),
     }
+    if averaged is not None:
+        results["test_time_augmentation"] = averaged
     results["diagnoses"] = diagnoses + after_training(results)
     write_json(folder.results, results)
 
@@ -107,6 +113,23 @@ def _logits(logits_of: LogitsOf, dataset: Dataset, split: str) -> Logits:
     if len(indices) == 0:
         return np.zeros((0, len(dataset.classes)), dtype=np.float32)
     return logits_of(indices, f"evaluating {split}")
+
+
+def _averaged(setup: Setup) -> dict[str, Any]:
+    """Return loss and accuracy on the test split with the mean of the logits over several views of each picture."""
+    dataset, preprocessing = setup.dataset, setup.preprocessing
+    indices = dataset.splits.test
+    total = np.zeros((len(indices), len(dataset.classes)), dtype=np.float32)
+    for view in view_sets.get(setup.recipe.evaluation.tta or ""):
+
+        def prepare_rows(rows: torch.Tensor, view: View = view) -> torch.Tensor:
+            return preprocessing.normalize(view.of(to_tensor(rows)))
+
+        logits = infer(setup.classifier, dataset.images, indices, prepare_rows, setup.device, "test-time augmentation")
+        total += np.float32(view.weight) * logits
+    table = predictions_of(dataset, indices, total)
+    correct = int((table.predicted == table.labels).sum())
+    return {"views": setup.recipe.evaluation.tta, **brief(table), "accuracy_ci95": accuracy_interval(correct, len(indices))}
 
 
 def _save_pictures(folder: RunFolder, dataset: Dataset, test: Predictions, seed: int) -> None:
