@@ -119,8 +119,10 @@ def _recipe_of(target: str, sugar: dict[str, Any], overrides: list[str]) -> Reci
         from thawlab.training.defaults import default_recipe
 
         check_source(target)
-        table, origin = default_recipe(target, sugar["model.backbone"]), "train"
-    settings = [f"{key}={json.dumps(value)}" for key, value in sugar.items() if value is not None]
+        named = dict(override.partition("=")[::2] for override in overrides)
+        backbone = sugar["model.backbone"] or named.get("model.backbone")
+        table, origin = default_recipe(target, backbone, named.get("model.pretrained") != "false"), "train"
+    settings = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sugar.items() if value is not None]
     return parse_recipe(with_overrides(table, [*settings, *overrides]), origin)
 
 

@@ -271,10 +271,10 @@ def _assign(table: dict[str, Any], key: str, value: Any) -> None:
             raise UsageError(f"{key}: {'.'.join(parts[:depth])} is a value and has no part '{part}'")
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file, apply the overrides and check the result.
 
     Raises:
         UsageError: if the file, a key or a value is wrong.
     """
-    return parse_recipe(with_overrides(read_toml(path), overrides), str(path))
+    return parse_recipe(with_overrides(read_toml(Path(path)), overrides), str(path))

@@ -211,6 +211,8 @@ def find_run(name: str, runs: Path) -> RunFolder:
     starts = [candidate for candidate in known if candidate.startswith(name)]
     if len(starts) == 1:
         return RunFolder(runs / starts[0])
+    if starts:
+        raise UsageError(f"'{name}' may be any of {', '.join(starts[:5])}; name one of them in full")
     if Path(name).is_dir():
         raise UsageError(f"{name}: this folder is not a run (it has no recipe.toml)")
     hint = nearest(name, known) or (f" (there are: {', '.join(known[-5:])})" if known else " (it is empty)")

@@ -218,7 +218,7 @@ def test_changed_data_refuse_to_continue(recipe: Make, photos: Path, tmp_path: P
     folder.set_status("interrupted")
     picture = photos / "red" / "00.png"
     shutil.copy(photos / "blue" / "00.png", picture)
-    with pytest.raises(ThawlabError, match="the data has changed"):
+    with pytest.raises(ThawlabError, match="the data changed since this run began"):
         start(2)
 
 

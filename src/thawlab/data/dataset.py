@@ -178,7 +178,7 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     return dataset
 
 
-def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preprocessing, system: System) -> Dataset:
+def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preprocessing, system: System) -> tuple[Dataset, str]:
     """Open a source to judge an existing classifier on: its test split, or all of its pictures where it has none.
 
     Args:
@@ -186,6 +186,9 @@ def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preproces
         classes: of the classifier; the source's classes are matched to them by name.
         preprocessing: of the classifier.
         system: says where data and caches are.
+
+    Returns:
+        The data, with the pictures to judge on as its test split, and what they are: "test" or "all".
 
     Raises:
         UsageError: if the source has a class that the classifier does not know.
@@ -199,11 +202,12 @@ def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preproces
         )
     numbers = np.array([classes.index(name) for name in listing.classes], dtype=np.int64)
     chosen = np.flatnonzero(listing.splits == "test")
+    split = "test"
     if len(chosen) == 0:
-        chosen = np.arange(len(listing))
+        chosen, split = np.arange(len(listing)), "all"
     nothing = np.zeros(0, dtype=np.int64)
     dataset = _decoded(listing, Splits(nothing, nothing, chosen), preprocessing, system)
-    return replace(dataset, classes=classes, labels=numbers[dataset.labels])
+    return replace(dataset, classes=classes, labels=numbers[dataset.labels]), split
 
 
 def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, system: System) -> Dataset:

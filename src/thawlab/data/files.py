@@ -144,7 +144,10 @@ def _refuse_empty_classes(folders: Iterable[str], files: Iterable[str], origin: 
     """
     content = [*folders, *(path for path in files if not is_litter(path))]
     occupied = {PurePosixPath(path).parent.as_posix() for path in content}
-    empty = sorted(folder for folder in folders if folder not in occupied and not is_litter(folder))
+    # Beside pictures lies no class folder; an empty folder there is nobody's class.
+    beside = {PurePosixPath(path).parent.as_posix() for path in content if has_picture_extension(path)}
+    hollow = [folder for folder in folders if folder not in occupied and not is_litter(folder)]
+    empty = sorted(folder for folder in hollow if PurePosixPath(folder).parent.as_posix() not in beside)
     if empty:
         raise UsageError(f"{origin}/{empty[0]}: this class folder is empty; put pictures into it or remove it")
 
@@ -186,6 +189,8 @@ def _open_tar(path: Path) -> Listing:
                 name = _member_name(member.name)
                 if member.isdir() and name != ".":
                     folders.append(name)
+                if member.islnk():
+                    member = archive.getmember(member.linkname)  # noqa: PLW2901 - a hard link is the file it names
                 if not member.isreg():
                     continue
                 file = archive.extractfile(member)
@@ -197,7 +202,7 @@ def _open_tar(path: Path) -> Listing:
                     contents[name] = content
             while compressed and archive.fileobj is not None and archive.fileobj.read(1 << 20):
                 pass  # to the very end, where the checksum stands
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, KeyError) as error:
         raise UsageError(f"{path}: cannot be read as a tar archive: {first_line(error)}") from None
     pictures, ignored = _sift(sorted(places), heads.__getitem__)
     _refuse_empty_classes(folders, places, str(path))

@@ -108,8 +108,10 @@ def place_files(paths: Iterable[str], origin: str) -> tuple[list[Placed], list[t
         raise UsageError(f"{origin}: no pictures found; expected a folder per class, for example {origin}/cat/1.jpg")
     depth = _common_top(parts)
     folders = {path[depth].lower() for path in parts if len(path) > depth + 1}
-    # A class may be called "test", but where every folder has a split's name, as in a data set to judge on, they are splits.
-    has_splits = any(SPLIT_NAMES.get(folder) == "train" for folder in folders) or folders <= SPLIT_NAMES.keys()
+    # A class may be called "train" or "test". Folders are splits where all of them have a split's name, as in a data set to
+    # judge on, or where the one called train has folders in it.
+    filled = {path[depth].lower() for path in parts if len(path) > depth + 2}
+    has_splits = any(SPLIT_NAMES.get(folder) == "train" for folder in filled) or folders <= SPLIT_NAMES.keys()
     placed, ignored = [], []
     for path in parts:
         name, rest = "/".join(path), path[depth:]

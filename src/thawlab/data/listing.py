@@ -55,7 +55,10 @@ class FilePictures(Pictures):
 
     def read(self, index: int) -> bytes:
         """Return the file's content."""
-        return self.paths[index].read_bytes()
+        path = self.paths[index]
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")  # a pipe would block whoever reads it
+        return path.read_bytes()
 
 
 @final

@@ -106,7 +106,13 @@ def _cifar(name: str, class_name: str, data_dir: Path) -> Listing:
     import torchvision
 
     if data_dir.is_dir() and any(data_dir.glob("*.parquet")):
-        return open_path(data_dir)
+        listing = open_path(data_dir)
+        wanted = int(name.removeprefix("cifar"))
+        if len(listing.classes) != wanted:
+            raise UsageError(
+                f"{data_dir}: holds {len(listing.classes)} classes, not the {wanted} of {name}; name its folder as the source"
+            )
+        return listing
     build = getattr(torchvision.datasets, class_name)
     train, test = _from_torchvision(name, build, data_dir, build.url)
     return _arrays(name, train.classes, (train.data, train.targets), (test.data, test.targets))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from thawlab.data.decode import BadPictureError, decode, to_rgb
-from thawlab.data.layout import has_picture_extension, is_litter
+from thawlab.data.layout import has_picture_extension, is_litter, looks_like_picture
 from thawlab.data.listing import Picture
 from thawlab.data.preprocessing import to_tensor
 from thawlab.errors import ThawlabError, UsageError, nearest
@@ -158,7 +158,7 @@ def picture_files(paths: Sequence[str]) -> list[Path]:
             found = sorted(
                 entry
                 for entry in path.rglob("*")
-                if entry.is_file() and has_picture_extension(entry.name) and not is_litter(str(entry.relative_to(path)))
+                if entry.is_file() and not is_litter(str(entry.relative_to(path))) and _is_picture(entry)
             )
             if not found:
                 raise UsageError(f"{path}: this folder holds no pictures")
@@ -169,3 +169,14 @@ def picture_files(paths: Sequence[str]) -> list[Path]:
             siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UsageError(f"{path}: there is no such file or folder{nearest(path.name, siblings)}")
     return files
+
+
+def _is_picture(path: Path) -> bool:
+    """Say whether a file claims or seems to be a picture, as for training."""
+    if has_picture_extension(path.name):
+        return True
+    try:
+        with path.open("rb") as file:
+            return looks_like_picture(file.read(16))
+    except OSError:
+        return False

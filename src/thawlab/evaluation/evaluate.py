@@ -48,9 +48,8 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
                 f"(fingerprint {known[:12]} then, {dataset.fingerprint[:12]} now)"
             )
     else:
-        dataset = load_foreign(source, saved.card.classes, saved.card.preprocessing, recipe.system)
-        split = "test"
-    indices = dataset.indices(split)
+        dataset, split = load_foreign(source, saved.card.classes, saved.card.preprocessing, recipe.system)
+    indices = dataset.indices("test" if source is not None else split)
     if len(indices) == 0:
         raise UsageError(f"{source or recipe.data.source}: its {split} split is empty")
     preprocessing = saved.card.preprocessing

@@ -57,6 +57,11 @@ class BackboneSpec:
     folder: Path | None = None
 
     @property
+    def identity(self) -> str:
+        """The architecture with its arguments: what decides, beside the weights, what the network computes."""
+        return f"{self.architecture} {json.dumps(self.arguments, sort_keys=True)}" if self.arguments else self.architecture
+
+    @property
     def has_weights(self) -> bool:
         """Whether pretrained weights exist for it."""
         if self.origin == "timm":

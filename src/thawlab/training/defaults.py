@@ -12,7 +12,7 @@ from thawlab.models.catalog import resolve_backbone
 DEFAULT_BACKBONE = "timm/mobilenetv3_large_100.ra_in1k"
 
 
-def default_recipe(source: str, backbone: str | None = None) -> dict[str, Any]:
+def default_recipe(source: str, backbone: str | None = None, pretrained: bool = True) -> dict[str, Any]:
     """Return the tables of a recipe for some pictures.
 
     With pretrained weights the head is trained first, then everything; a small network is trained from scratch in one phase.
@@ -22,7 +22,7 @@ def default_recipe(source: str, backbone: str | None = None) -> dict[str, Any]:
     """
     spec = resolve_backbone(backbone or DEFAULT_BACKBONE)
     short = re.sub(r"[^\w.-]+", "-", f"{_short(source)}-{_short(spec.name)}").strip("-")
-    phases = _TWO_PHASES if spec.has_weights else _FROM_SCRATCH
+    phases = _TWO_PHASES if spec.has_weights and pretrained else _FROM_SCRATCH
     return {
         "name": short[:120],
         "data": {"source": source},
@@ -33,9 +33,11 @@ def default_recipe(source: str, backbone: str | None = None) -> dict[str, Any]:
 
 def _short(name: str) -> str:
     tail = name.rpartition(":")[2] if name.startswith(("local-dir:", "hf-hub:")) else name.partition(":")[0]
-    return Path(tail).resolve().name if tail in {".", ".."} else Path(tail).name.removesuffix(".zip").removesuffix(".tar")
+    name = Path(tail).resolve().name if tail in {".", ".."} else Path(tail).name
+    return _ARCHIVE.sub("", name)
 
 
+_ARCHIVE = re.compile(r"\.(zip|csv|parquet|tgz|tar(\.\w+)?)$")
 _TWO_PHASES: tuple[dict[str, Any], ...] = (
     {"name": "head", "train": "head", "epochs": 30, "optimizer": "adam", "lr": 1e-3, "patience": 5},
     {

@@ -15,6 +15,7 @@ import timm
 import torch
 from torch import nn
 
+import thawlab
 from thawlab import progress
 from thawlab.data.augmentation import Pipeline
 from thawlab.data.dataset import Dataset
@@ -40,7 +41,7 @@ class FrozenNetwork:
 
     Attributes:
         module: gives one row per normalised input; on `device`.
-        name: of the network and, for a part of one, where it is cut.
+        name: of the network with its arguments and, for a part of one, where it is cut.
         preprocessing: of the pictures.
         device: where the module is.
     """
@@ -54,7 +55,9 @@ class FrozenNetwork:
         """Return the content key of the rows of a data set: equal keys mean equal numbers."""
         parts = {
             "network": self.name,
+            "structure": hashlib.sha256(str(self.module).encode()).hexdigest(),
             "weights": weights_digest(self.module),
+            "thawlab": thawlab.__version__,
             "preprocessing": self.preprocessing.model_dump(mode="json"),
             "data": dataset.fingerprint,
             "view": view,

@@ -144,11 +144,13 @@ def take_step(
     if moving.average is not None:
         moving.average.update(material.module)
     if not np.isfinite(value):
-        raise ThawlabError(
-            f"phase '{phase.name}', epoch {state.epoch + 1}, step {state.step + 1}: the loss is {value}; "
-            f"lower its lr ({phase.lr})"
-        )
+        raise _diverged(phase, state, f"the loss is {value}")
     return value
+
+
+def _diverged(phase: Phase, state: TrainingState, what: str) -> ThawlabError:
+    place = f"phase '{phase.name}', epoch {state.epoch + 1}, step {state.step + 1}"
+    return ThawlabError(f"{place}: {what}; lower its lr ({phase.lr})")
 
 
 def _finish_epoch(
@@ -164,6 +166,8 @@ def _finish_epoch(
     """Validate, remember the best epoch, and write the epoch's row."""
     val_loss = val_accuracy = None
     judged = average.module if average else material.module
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in judged.parameters()):
+        raise _diverged(phase, state, "the weights are no numbers any more")
     if len(material.val):
         logits = infer(
             judged,
@@ -174,6 +178,8 @@ def _finish_epoch(
         )
         labels = material.labels[material.val]
         val_loss, val_accuracy = log_loss(logits, labels), float((logits.argmax(axis=1) == labels).mean())
+        if not np.isfinite(val_loss):
+            raise _diverged(phase, state, f"the validation loss is {val_loss}")
         better = state.best is None or (val_accuracy, -val_loss) > (state.best["accuracy"], -state.best["loss"])
         if better:
             state.best = {

@@ -42,6 +42,7 @@ class Material:
         module: the classifier, or the part of it above the cache.
         arrange: from a batch of rows to what augmentations take.
         prepare: from a batch of augmented rows to the module's input.
+        cached: whether the frozen part is cached.
         note: how the phase is cached, for the log.
     """
 
@@ -56,6 +57,7 @@ class Material:
     module: nn.Module
     arrange: Callable[[torch.Tensor], torch.Tensor]
     prepare: Callable[[torch.Tensor], torch.Tensor]
+    cached: bool
     note: str
 
     def take(self, samples: Indices, generator: torch.Generator) -> torch.Tensor:
@@ -103,11 +105,12 @@ def on_pictures(setup: Setup, phase: Phase, note: str = "") -> Material:
         module=setup.classifier,
         arrange=to_tensor,
         prepare=setup.preprocessing.normalize,
+        cached=False,
         note=note,
     )
 
 
-def material_of(setup: Setup, phase: Phase) -> Material:
+def material_of(setup: Setup, phase: Phase, as_before: bool | None = None) -> Material:
     """Return what a phase trains on, from the cache as far as the network is frozen.
 
     A phase with augmentation is cached where its views can be: `flip` alone has two, and `views = N` asks for N fixed random
@@ -116,6 +119,7 @@ def material_of(setup: Setup, phase: Phase) -> Material:
     Args:
         setup: its classifier is frozen as the phase wants it.
         phase: what will be trained.
+        as_before: whether a phase that is continued was cached when it began; its checkpoint fits only the same choice.
     """
     dataset, classifier, folder = setup.dataset, setup.classifier, setup.feature_folder
     if all(parameter.requires_grad for parameter in classifier.backbone.parameters()):
@@ -133,7 +137,7 @@ def material_of(setup: Setup, phase: Phase) -> Material:
     network, module, arrange = parts
     train, val = dataset.splits.train, dataset.splits.val
     views_kept = 2 if flips else (phase.views or 0) + 1
-    if not fits_on_disk(network, len(train) + len(val), views_kept, folder):
+    if as_before is False or (as_before is None and not fits_on_disk(network, len(train) + len(val), views_kept, folder)):
         return on_pictures(setup, phase, f"not cached, since {folder} has too little room")
     rows = cached_rows(network, dataset, np.concatenate([train, val]), folder)
     views: tuple[Rows, ...] = (rows,)
@@ -159,6 +163,7 @@ def material_of(setup: Setup, phase: Phase) -> Material:
         module=module,
         arrange=arrange,
         prepare=unchanged,
+        cached=True,
         note=note,
     )
 
@@ -171,7 +176,7 @@ def _draw_flip(count: int, generator: torch.Generator) -> torch.Tensor:
 def _frozen_part(setup: Setup) -> tuple[FrozenNetwork, nn.Module, Callable[[torch.Tensor], torch.Tensor]] | None:
     """Return the frozen lower part, the module above it and how it takes rows; None where nothing can be kept."""
     classifier, preprocessing, device = setup.classifier, setup.preprocessing, setup.device
-    architecture, size = setup.spec.architecture, setup.preprocessing.size
+    architecture, size = setup.spec.identity, setup.preprocessing.size
     if is_frozen(classifier.backbone):
         return FrozenNetwork(classifier.backbone, architecture, preprocessing, device), classifier.head, unchanged
     split = split_backbone(classifier.backbone)

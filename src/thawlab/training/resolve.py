@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from thawlab.data.augmentation import Pipeline
+from thawlab.data.sources import datasets
 from thawlab.errors import UsageError
 from thawlab.models.catalog import BackboneSpec, resolve_backbone
 from thawlab.recipe import Recipe
@@ -34,17 +37,20 @@ def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
                 f"phases.{index}.train = '{phase.train}': '{spec.name}' starts from random weights, "
                 'which must not stay frozen; train "all" first, or use pretrained weights'
             )
-        if phase.patience is not None and recipe.data.val == 0:
-            raise UsageError(f"phases.{index}.patience: early stopping needs a validation split; set data.val above 0")
         phases.append(phase.model_copy(update={"batch_norm": phase.batch_norm or ("eval" if pretrained else "train")}))
     resolved = recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(update={"image_size": size}),
+            "data": recipe.data.model_copy(update={"image_size": size, "source": _one_spelling(recipe.data.source)}),
             "model": recipe.model.model_copy(update={"backbone": spec.name, "pretrained": pretrained}),
             "phases": tuple(phases),
         }
     )
     return resolved, spec
+
+
+def _one_spelling(source: str) -> str:
+    """Return a path without the slashes and dots that lead nowhere, so that `photos/` and `photos` are one run."""
+    return source if source.partition(":")[0] in datasets else str(Path(source))
 
 
 def _try_augmentation(pipeline: Pipeline, size: int) -> None:

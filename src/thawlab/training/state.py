@@ -38,6 +38,7 @@ class TrainingState:
         rows: the metric rows of all epochs.
         phases: what `results.json` says of the finished phases.
         found_lr: the learning rates of the phases that leave them open, as they were found.
+        cached: whether this phase trains on cached output of its frozen part; None before it has begun.
     """
 
     phase: int = 0
@@ -49,11 +50,12 @@ class TrainingState:
     rows: list[dict[str, Any]] = field(default_factory=list)
     phases: list[dict[str, Any]] = field(default_factory=list)
     found_lr: dict[int, float] = field(default_factory=dict)
+    cached: bool | None = None
 
     def begin_phase(self, phase: int) -> None:
         """Stand at the start of a phase."""
         self.phase, self.epoch, self.step = phase, 0, 0
-        self.loss_sum, self.seconds, self.best = 0.0, 0.0, None
+        self.loss_sum, self.seconds, self.best, self.cached = 0.0, 0.0, None, None
 
 
 @final

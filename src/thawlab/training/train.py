@@ -13,7 +13,6 @@ from thawlab.data.preprocessing import to_tensor
 from thawlab.errors import Interrupted, ThawlabError
 from thawlab.evaluation.diagnosis import before_training
 from thawlab.evaluation.predictions import Logits, infer
-from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import feature_map_side
 from thawlab.recipe import Phase, Recipe
 from thawlab.run import RunFolder, read_json, run_folder, write_json, write_text
@@ -26,7 +25,7 @@ from thawlab.training.loop import Job, train_phase
 from thawlab.training.lr_finder import LrFinding, find_lr
 from thawlab.training.material import Material, material_of, unchanged
 from thawlab.training.resolve import resolve
-from thawlab.training.setup import Setup, prepare
+from thawlab.training.setup import Setup, input_digests, prepare, weights_file_digest
 from thawlab.training.state import TrainingState, load_checkpoint
 
 
@@ -51,19 +50,28 @@ def train(recipe: Recipe, runs: Path) -> RunFolder:
     recipe, spec = resolve(recipe)
     folder = run_folder(recipe, runs)
     if folder.status == "finished" and folder.results.is_file():
+        _check_inputs(folder, input_digests(recipe, spec))
         progress.say(f"{folder.path}: finished before; its results are shown")
         return folder
-    with watch_signals() as interruption, folder.locked():
-        try:
-            _train_into(folder, recipe, spec, device, interruption)
-        except Interrupted:
-            folder.set_status("interrupted")
-            folder.log("interrupted")
-            raise
-        except BaseException as error:
-            folder.set_status("failed", reason=str(error)[:500])
-            folder.log(f"failed: {type(error).__name__}: {error}")
-            raise
+    make_deterministic(recipe.system.threads)
+    timing = Timing()
+    with watch_signals() as interruption:
+        if folder.path.is_dir():
+            with folder.locked():
+                pass  # whoever trains this run already is named before the data are read
+        with timing.measure("data"):
+            setup = prepare(recipe, spec, device)
+        with folder.locked():
+            try:
+                _train_into(folder, setup, timing, interruption)
+            except Interrupted:
+                folder.set_status("interrupted")
+                folder.log("interrupted")
+                raise
+            except BaseException as error:
+                folder.set_status("failed", reason=str(error)[:500])
+                folder.log(f"failed: {type(error).__name__}: {error}")
+                raise
     return folder
 
 
@@ -85,12 +93,8 @@ def range_test(recipe: Recipe) -> LrFinding:
         return find_lr(job, phase, material_of(setup, phase))
 
 
-def _train_into(folder: RunFolder, recipe: Recipe, spec: BackboneSpec, device: torch.device, interruption: Interruption) -> None:
-    make_deterministic(recipe.system.threads)
-    timing = Timing()
-    with timing.measure("data"):
-        setup = prepare(recipe, spec, device)
-    classifier = setup.classifier
+def _train_into(folder: RunFolder, setup: Setup, timing: Timing, interruption: Interruption) -> None:
+    recipe, classifier = setup.recipe, setup.classifier
     _write_description(folder, setup)
     diagnoses = before_training(recipe, feature_map_side(classifier.backbone, setup.preprocessing.size))
     for line in [
@@ -106,12 +110,13 @@ def _train_into(folder: RunFolder, recipe: Recipe, spec: BackboneSpec, device: t
         folder.log(message)
         progress.say(message)
     folder.set_status("running")
-    job = Job(folder, classifier, recipe.seed, device, recipe.precision == "bfloat16", interruption)
+    job = Job(folder, classifier, recipe.seed, setup.device, recipe.precision == "bfloat16", interruption)
     for index in range(state.phase, len(recipe.phases)):
         phase = recipe.phases[index]
         freeze(classifier, phase.train)
         with timing.measure("cache"):
-            material = material_of(setup, phase)
+            material = material_of(setup, phase, state.cached)
+            state.cached = material.cached
         if material.note:
             folder.log(f"{phase.name}: {material.note}")
             progress.say(f"{phase.name}: {material.note}")
@@ -149,23 +154,29 @@ def _final_logits(setup: Setup) -> LogitsOf:
         return infer(classifier, dataset.images, indices, prepare_rows, setup.device, label)
 
     def on_features(indices: Indices, label: str) -> Logits:  # noqa: ARG001 - takes no time worth showing
-        network = FrozenNetwork(classifier.backbone, setup.spec.architecture, setup.preprocessing, setup.device)
+        network = FrozenNetwork(classifier.backbone, setup.spec.identity, setup.preprocessing, setup.device)
         rows = cached_rows(network, dataset, indices, setup.feature_folder)
         return infer(classifier.head, rows, indices, unchanged, setup.device)
 
     return on_features if all(phase.train == "head" for phase in setup.recipe.phases) else on_pictures
 
 
-def _write_description(folder: RunFolder, setup: Setup) -> None:
-    """Write recipe, data and environment, after checking that an earlier start saw the same data."""
+def _check_inputs(folder: RunFolder, now: dict[str, str]) -> None:
+    """Refuse a run whose pictures or weights are not those it began with."""
     data_file = folder.path / "data.json"
-    if data_file.is_file():
-        before = read_json(data_file).get("fingerprint")
-        if before != setup.dataset.fingerprint:
+    before = read_json(data_file) if data_file.is_file() else {}
+    for key, what in (("fingerprint", "data"), ("weights", "weights")):
+        if key in before and key in now and before[key] != now[key]:
             raise ThawlabError(
-                f"{folder.path}: the data has changed since this run began (fingerprint {str(before)[:12]} then, "
-                f"{setup.dataset.fingerprint[:12]} now); restore it, or give the recipe another name"
+                f"{folder.path}: the {what} changed since this run began (fingerprint {str(before[key])[:12]} then, "
+                f"{now[key][:12]} now); restore what was there, or give the recipe another name"
             )
+
+
+def _write_description(folder: RunFolder, setup: Setup) -> None:
+    """Write recipe, data and environment, after checking that an earlier start saw the same data and weights."""
+    digests = {"fingerprint": setup.dataset.fingerprint, **weights_file_digest(setup.spec)}
+    _check_inputs(folder, digests)
     write_text(folder.recipe_file, setup.recipe.to_toml())
-    write_json(data_file, setup.dataset.summary())
+    write_json(folder.path / "data.json", {**setup.dataset.summary(), **digests})
     write_json(folder.path / "environment.json", environment(setup.recipe, setup.device))
