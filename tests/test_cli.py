@@ -223,6 +223,20 @@ def test_a_folder_of_photos_becomes_a_classifier(photos: Path, tmp_path: Path) -
     assert (run / "report.html").is_file()
 
 
+def test_a_backbone_set_as_an_override_gets_the_phases_that_fit_it(photos: Path, tmp_path: Path) -> None:
+    settings = ["model.backbone=cnn5", "--size", "16", "phases.0.epochs=1", "--runs", str(tmp_path / "runs")]
+    done = thawlab("train", str(photos), *settings)
+    assert done.returncode == 0, done.stderr
+    [run] = list((tmp_path / "runs").iterdir())
+    assert run.name.startswith("photos-cnn5-")
+
+
+def test_characters_beyond_the_basic_plane_survive_the_command_line() -> None:
+    done = thawlab("train", "digits", "--backbone", "local-dir:w😀")
+    assert done.returncode == 2
+    assert "there is no folder w😀" in done.stderr
+
+
 def test_runs_are_found_by_name_path_and_beginning(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "small-0123456789ab")
     folder.path.mkdir()

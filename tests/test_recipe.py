@@ -244,7 +244,7 @@ def test_a_missing_part_is_named(missing: str) -> None:
 def test_an_unknown_key_with_no_near_spelling_lists_the_known_ones() -> None:
     with pytest.raises(UsageError) as error:
         parse_recipe(with_overrides(MINIMAL, ["evaluation.xyz=1"]))
-    assert "(known here: calibrate, ece_bins)" in one_line(error)
+    assert "(known here: calibrate, ece_bins, tta)" in one_line(error)
 
 
 @pytest.mark.parametrize(

@@ -249,13 +249,17 @@ def test_a_run_is_found_by_its_path(runs: Path) -> None:
     assert find_run(str(path), Path("elsewhere")) == RunFolder(path)
 
 
+def test_a_beginning_that_fits_several_runs_names_them(runs: Path) -> None:
+    with pytest.raises(UsageError, match="'dogs' may be any of dogs-aaaaaaaaaaaa, dogs-bbbbbbbbbbbb; name one of them in full"):
+        find_run("dogs", runs)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("cast-0123456789ab", "(did you mean 'cats-0123456789ab'?)"),
         ("dogs-aaaaaaaaaaab", "(did you mean 'dogs-aaaaaaaaaaaa'?)"),
         ("zzz", "(there are: cats-0123456789ab, dogs-aaaaaaaaaaaa, dogs-bbbbbbbbbbbb)"),
-        ("dogs", "dogs-"),
     ],
 )
 def test_a_wrong_name_gives_the_nearest_run(name: str, expected: str, runs: Path) -> None:

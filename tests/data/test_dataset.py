@@ -326,7 +326,8 @@ def test_a_clean_dataset_needs_no_warning_and_others_say_what_is_missing(photos:
 
 
 def test_a_foreign_source_is_matched_by_class_name(photos: Path) -> None:
-    dataset = load_foreign(str(photos), ("green", "red", "blue"), LOOK, System())
+    dataset, what = load_foreign(str(photos), ("green", "red", "blue"), LOOK, System())
+    assert what == "all"
     assert dataset.classes == ("green", "red", "blue")
     assert len(dataset.splits.train) == len(dataset.splits.val) == 0 and len(dataset.splits.test) == 24
     assert all(path.startswith(dataset.classes[label]) for path, label in zip(dataset.ids, dataset.labels, strict=True))
@@ -334,13 +335,14 @@ def test_a_foreign_source_is_matched_by_class_name(photos: Path) -> None:
 
 def test_of_a_foreign_source_with_a_test_split_that_alone_is_read(tree: Callable[..., Path]) -> None:
     source = tree("train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "test/dog/4.png", "test/dog/5.png")
-    dataset = load_foreign(str(source), ("cat", "dog"), LOOK, System())
+    dataset, what = load_foreign(str(source), ("cat", "dog"), LOOK, System())
+    assert what == "test"
     assert [dataset.ids[index] for index in dataset.splits.test] == ["test/cat/3.png", "test/dog/4.png", "test/dog/5.png"]
 
 
 def test_a_foreign_source_may_be_a_test_split_alone(tree: Callable[..., Path]) -> None:
     source = tree("test/cat/3.png", "test/dog/4.png")
-    assert load_foreign(str(source), ("cat", "dog"), LOOK, System()).summary()["n"] == {"train": 0, "val": 0, "test": 2}
+    assert load_foreign(str(source), ("cat", "dog"), LOOK, System())[0].summary()["n"] == {"train": 0, "val": 0, "test": 2}
     with pytest.raises(UsageError, match="no training pictures of cat, dog"):
         load(tree("test/cat/5.png", "test/dog/6.png"))
 

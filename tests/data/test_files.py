@@ -440,3 +440,28 @@ def test_pipes_are_named_and_never_opened(photos: Path) -> None:
     listing = open_path(photos)
     assert len(listing) == 24
     assert ("red/pipe.png", "is not a file") in listing.ignored
+
+
+def test_hard_links_in_a_tar_are_the_files_they_name(photos: Path) -> None:
+    os.link(photos / "red" / "00.png", photos / "red" / "again.png")
+    archive = photos.parent / "linked.tar"
+    with tarfile.open(archive, "w") as file:
+        file.add(photos, "photos")
+    listing = open_path(archive)
+    assert len(listing) == 25
+    pictures = {name: listing.pictures.read(index) for index, name in enumerate(listing.ids)}
+    assert pictures["photos/red/again.png"] == pictures["photos/red/00.png"]
+
+
+def test_an_empty_folder_beside_pictures_is_nobodys_class(photos: Path) -> None:
+    (photos / "red" / "later").mkdir()
+    assert len(open_path(photos)) == 24
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_a_csv_is_refused_and_never_waited_for(photos: Path) -> None:
+    os.mkfifo(photos / "pipe.png")
+    (photos / "list.csv").write_text("path,label\nred/00.png,red\npipe.png,blue\n")
+    listing = open_path(photos / "list.csv")
+    with pytest.raises(OSError, match="not a file"):
+        listing.pictures.read(listing.ids.index("pipe.png"))

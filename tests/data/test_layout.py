@@ -139,3 +139,9 @@ def test_pictures_are_known_by_their_first_bytes(head: bytes, is_picture: bool) 
 
 def test_extensions_count_in_any_case() -> None:
     assert has_picture_extension("a/b.JPeG") and not has_picture_extension("a/jpg") and not has_picture_extension("a.txt")
+
+
+def test_a_class_may_be_called_train() -> None:
+    placed, ignored = place_files(["bus/1.png", "car/2.png", "train/3.png"], "vehicles")
+    assert {(item.label, item.split) for item in placed} == {("bus", "train"), ("car", "train"), ("train", "train")}
+    assert not ignored

@@ -271,11 +271,22 @@ def test_a_copy_that_was_cut_is_named_with_its_folder(part: str, kept: int, tmp_
     assert f"or read in {tmp_path} (" in message and "put a whole copy into a folder" in message
 
 
-def test_cifar10_as_a_folder_of_parquet_needs_no_network(tmp_path: Path, encoded: Callable[..., bytes]) -> None:
+def write_parquet(folder: Path, encoded: Callable[..., bytes], classes: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pictures = [{"bytes": encoded((k, 0, 0), (32, 32)), "path": None} for k in range(4)]
-    pq.write_table(pa.table({"img": pictures, "label": ["cat", "dog"] * 2}), tmp_path / "train-00000-of-00001.parquet")
+    pictures = [{"bytes": encoded((k, 0, 0), (32, 32)), "path": None} for k in range(2 * classes)]
+    labels = [f"class{k % classes:02d}" for k in range(2 * classes)]
+    pq.write_table(pa.table({"img": pictures, "label": labels}), folder / "train-00000-of-00001.parquet")
+
+
+def test_cifar10_as_a_folder_of_parquet_needs_no_network(tmp_path: Path, encoded: Callable[..., bytes]) -> None:
+    write_parquet(tmp_path, encoded, 10)
     listing = open_source("cifar10", str(tmp_path))
-    assert listing.classes == ("cat", "dog") and listing.ids == ("train/0", "train/1", "train/2", "train/3")
+    assert len(listing.classes) == 10 and listing.ids[:2] == ("train/0", "train/1")
+
+
+def test_a_folder_of_parquet_with_other_classes_is_not_taken_for_cifar(tmp_path: Path, encoded: Callable[..., bytes]) -> None:
+    write_parquet(tmp_path, encoded, 10)
+    with pytest.raises(UsageError, match="holds 10 classes, not the 100 of cifar100"):
+        open_source("cifar100", str(tmp_path))

@@ -118,7 +118,7 @@ def test_an_unknown_split_is_a_usage_error(trained: RunFolder) -> None:
 def test_other_pictures_are_judged_on_all_of_them_where_they_have_no_test_split(trained: RunFolder, tmp_path: Path) -> None:
     source = _draw(tmp_path / "other", ["blue", "green", "red"], 7, seed=9)
     result = evaluate(trained, source=str(source))
-    assert (result["n"], result["split"], result["source"]) == (21, "test", str(source))
+    assert (result["n"], result["split"], result["source"]) == (21, "all", str(source))
     assert [row["n"] for row in result["per_class"]] == [7, 7, 7]
 
 

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from thawlab.data.sources import cache_root
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.predictions import load_predictions
-from thawlab.models.catalog import resolve_backbone
+from thawlab.models.catalog import BUNDLED, resolve_backbone
 from thawlab.models.classifier import build_classifier
 from thawlab.models.saved import load_model
 from thawlab.recipe import Recipe
@@ -208,6 +209,75 @@ def test_a_timm_backbone_trains_in_stages(recipe: Make, mobilenet: str, tmp_path
 def test_a_diverging_run_says_where_and_what_to_do(recipe: Make, tmp_path: Path) -> None:
     with pytest.raises(ThawlabError, match=r"phase 'all', epoch \d, step \d+: the loss is (nan|inf).*lower its lr"):
         train(recipe("phases.1.optimizer=sgd", "phases.1.lr=1e8", "phases.1.batch_norm=train"), tmp_path)
+
+
+def test_a_finished_run_is_not_shown_for_other_pictures(recipe: Make, photos: Path, tmp_path: Path) -> None:
+    small = recipe(f"data.source={photos}", "data.image_size=16")
+    folder = train(small, tmp_path / "runs")
+    assert train(recipe(f"data.source={photos}/", "data.image_size=16"), tmp_path / "runs").path == folder.path
+    shutil.copy(photos / "blue" / "00.png", photos / "red" / "00.png")
+    with pytest.raises(ThawlabError, match="the data changed since this run began"):
+        train(small, tmp_path / "runs")
+    shutil.rmtree(photos)
+    assert train(small, tmp_path / "runs").path == folder.path  # gone is not changed: the results can still be read
+
+
+def test_a_finished_run_is_not_shown_for_other_weights(recipe: Make, tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED, tmp_path / "weights")
+    small = recipe(f"model.backbone=local-dir:{tmp_path / 'weights'}")
+    train(small, tmp_path / "runs")
+    tensors = load_file(tmp_path / "weights" / "model.safetensors")
+    save_file({name: value * 2 for name, value in tensors.items()}, tmp_path / "weights" / "model.safetensors")
+    with pytest.raises(ThawlabError, match="the weights changed since this run began"):
+        train(small, tmp_path / "runs")
+
+
+def test_networks_that_differ_in_their_arguments_share_no_features(recipe: Make, mobilenet: str, tmp_path: Path) -> None:
+    source = Path(mobilenet.removeprefix("local-dir:"))
+    digests = set()
+    for pool in ("avg", "max"):
+        folder = tmp_path / pool
+        shutil.copytree(source, folder, copy_function=shutil.copyfile)
+        config = json.loads((folder / "config.json").read_text())
+        config["model_args"]["global_pool"] = pool
+        (folder / "config.json").write_text(json.dumps(config))
+        phases = [{"name": "head", "train": "head", "epochs": 1}]
+        run = train(recipe(f"model.backbone=local-dir:{folder}", "data.image_size=64", phases=phases), tmp_path / "runs")
+        digests.add((run.model / "model.safetensors").read_bytes())
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(("overrides", "message"), [(["data.val=0"], "outputs are no numbers"), ([], "epoch 1, step 2: .*")])
+def test_a_run_that_diverges_in_its_last_step_says_so(recipe: Make, tmp_path: Path, overrides: list[str], message: str) -> None:
+    phases = [{"name": "scratch", "epochs": 1, "optimizer": "sgd", "lr": 1e30, "batch_size": 10_000}]
+    with pytest.raises(ThawlabError, match=message):
+        train(recipe("model.backbone=cnn5", *overrides, phases=phases), tmp_path)
+    assert not list(tmp_path.glob("*/model"))
+
+
+def test_a_phase_continues_as_it_began_when_the_disk_fills_up(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = [{"name": "head", "train": "head", "epochs": 6, "lr": 0.01, "batch_size": 8, "ema": 0.9}]
+    expected = train(recipe(phases=phases), tmp_path / "whole")
+    monkeypatch.setattr("thawlab.training.state._YOUNG_SECONDS", 0.0)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("thawlab.training.loop._finish_phase", stop)
+        train(recipe(phases=phases), tmp_path / "cut")
+    monkeypatch.setattr("thawlab.training.feature_cache._DISK_SHARE", 0.0)
+    assert_same_run(expected, train(recipe(phases=phases), tmp_path / "cut"))
+
+
+def test_wrong_data_leave_no_run_behind(recipe: Make, photos: Path, tmp_path: Path) -> None:
+    shutil.rmtree(photos / "red")
+    for settings in ([f"data.source={photos}"], ["phases.1.train=stages:99"], ["model.backbone=local-dir:/nowhere"]):
+        with pytest.raises(UsageError):
+            train(recipe(*settings), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_changed_data_refuse_to_continue(recipe: Make, photos: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from thawlab.data.dataset import Dataset
 from thawlab.data.listing import Indices
 from thawlab.data.preprocessing import to_tensor
+from thawlab.errors import ThawlabError
 from thawlab.evaluation.calibration import fit_temperature
 from thawlab.evaluation.diagnosis import after_training
 from thawlab.evaluation.metrics import accuracy_interval, brief, full
@@ -72,6 +73,8 @@ def judge(
             split: predictions_of(dataset, dataset.indices(split), _logits(logits_of, dataset, split))
             for split in ("train", "val", "test")
         }
+        if not all(np.isfinite(table.logits).all() and np.isfinite(brief(table)["loss"]) for table in tables.values()):
+            raise ThawlabError("the trained classifier's outputs are no numbers; lower the lr of its phases")
         temperature = fit_temperature(tables["val"].logits, tables["val"].labels) if recipe.evaluation.calibrate else 1.0
         save_model(folder.model, classifier, spec, dataset.classes, setup.preprocessing, recipe.model, temperature)
         for split in ("val", "test"):
