@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format clean
+.PHONY: help setup demo test test-all check bench format clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,17 @@ check: $(READY) ## Format, lint, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The peers live in a virtual environment of their own; TensorFlow's wheels want their own versions of much.
+PEERS := benchmarks/.venv/.ready
+$(PEERS):
+	$(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check tensorflow-cpu==2.21.0 numpy
+	@touch $@
+
+bench: $(READY) $(PEERS) ## Compare with other programs: make bench CIFAR10=FOLDER (hours; ONLY=work,work and REPETITIONS=1 for less)
+	$(BIN)/python benchmarks/run.py --cifar10 "$(CIFAR10)" --keras-python benchmarks/.venv/bin/python \
+	  --repetitions $(or $(REPETITIONS),3) --only "$(ONLY)" --out benchmarks/results/$$(date +%F).json
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff format .
