@@ -42,7 +42,7 @@ def task(label: str, total: int, unit: str = "pictures") -> Iterator[Advance]:
         total: how many units there are.
         unit: what a unit is, in the plural.
     """
-    if _quiet:
+    if _quiet or total == 0:
         yield lambda _count: None
     elif sys.stderr.isatty():
         with _bar(label, total, unit) as advance:

@@ -63,6 +63,8 @@ class FrozenNetwork:
             "view": view,
             "dtype": "float32",
             "device": self.device.type,
+            "threads": torch.get_num_threads(),  # how sums are split between threads decides their last bits
+            "batch": INFERENCE_BATCH,
             "torch": torch.__version__,
             "timm": timm.__version__,
         }
