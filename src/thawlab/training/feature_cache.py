@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import final
 
@@ -15,7 +16,6 @@ import timm
 import torch
 from torch import nn
 
-import thawlab
 from thawlab import progress
 from thawlab.data.augmentation import Pipeline
 from thawlab.data.dataset import Dataset
@@ -57,7 +57,7 @@ class FrozenNetwork:
             "network": self.name,
             "structure": hashlib.sha256(str(self.module).encode()).hexdigest(),
             "weights": weights_digest(self.module),
-            "thawlab": thawlab.__version__,
+            "thawlab": version("thawlab"),
             "preprocessing": self.preprocessing.model_dump(mode="json"),
             "data": dataset.fingerprint,
             "view": view,
