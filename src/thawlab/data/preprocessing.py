@@ -103,6 +103,10 @@ class Preprocessing(BaseModel):
         shift = (-mean / std).float().view(1, 3, 1, 1).to(pictures.device)
         return pictures.float() * scale + shift
 
+    def inputs(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Return the network's input of n × size × size × 3 pictures at working size."""
+        return self.normalize(to_tensor(pictures))
+
 
 def to_tensor(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:
     """Return n × size × size × 3 pictures as an n × 3 × size × size tensor in channels-last memory, without a copy."""

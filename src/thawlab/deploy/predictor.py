@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 from thawlab.data.decode import BadPictureError, decode, to_rgb
 from thawlab.data.layout import has_picture_extension, is_litter, looks_like_picture
 from thawlab.data.listing import Picture
-from thawlab.data.preprocessing import to_tensor
 from thawlab.errors import ThawlabError, UsageError, nearest
 from thawlab.evaluation.predictions import INFERENCE_BATCH, infer
 from thawlab.models.saved import SavedModel, load_model
@@ -74,13 +73,12 @@ class Predictor:
         Returns:
             float32, n × classes, uncalibrated.
         """
-        preprocessing = self._model.card.preprocessing
         indices = np.arange(len(pictures))
         return infer(
             self._model.classifier,
             pictures,
             indices,
-            lambda rows: preprocessing.normalize(to_tensor(rows)),
+            self._model.card.preprocessing.inputs,
             self._device,
         )
 

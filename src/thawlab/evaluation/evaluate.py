@@ -8,7 +8,6 @@ import torch
 
 from thawlab.data.dataset import load_dataset, load_foreign
 from thawlab.data.listing import SPLITS
-from thawlab.data.preprocessing import to_tensor
 from thawlab.errors import ThawlabError, UsageError, nearest
 from thawlab.evaluation.metrics import full
 from thawlab.evaluation.predictions import infer, predictions_of
@@ -52,12 +51,11 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
     indices = dataset.indices("test" if source is not None else split)
     if len(indices) == 0:
         raise UsageError(f"{source or recipe.data.source}: its {split} split is empty")
-    preprocessing = saved.card.preprocessing
     logits = infer(
         saved.classifier,
         dataset.images,
         indices,
-        lambda rows: preprocessing.normalize(to_tensor(rows)),
+        saved.card.preprocessing.inputs,
         torch.device("cpu"),
         "evaluating",
     )

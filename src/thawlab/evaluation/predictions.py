@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -79,6 +80,18 @@ def load_predictions(path: Path) -> Predictions:
         raise ThawlabError(f"{path}: cannot be read: {error}") from None
 
 
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Run a module in eval mode, and give every layer its own mode back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 def infer(
     module: nn.Module,
     rows: npt.NDArray[np.generic],
@@ -108,18 +121,12 @@ def infer(
         return torch.from_numpy(np.take(rows, filled, axis=0))
 
     outputs: list[npt.NDArray[np.float32]] = []
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.inference_mode(), progress.task(label, len(indices) if label else 0) as advance:
-            for start, batch in prefetched(starts, gather):
-                count = min(INFERENCE_BATCH, len(indices) - start)
-                outputs.append(module(prepare(batch.to(device)))[:count].float().cpu().numpy())
-                if label:
-                    advance(count)
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    with eval_mode(module), torch.inference_mode(), progress.task(label, len(indices) if label else 0) as advance:
+        for start, batch in prefetched(starts, gather):
+            count = min(INFERENCE_BATCH, len(indices) - start)
+            outputs.append(module(prepare(batch.to(device)))[:count].float().cpu().numpy())
+            if label:
+                advance(count)
     return np.concatenate(outputs) if outputs else np.zeros((0, 0), dtype=np.float32)
 
 

@@ -22,7 +22,7 @@ from thawlab.data.dataset import Dataset
 from thawlab.data.listing import Indices
 from thawlab.data.preprocessing import Preprocessing, to_tensor
 from thawlab.data.rowstore import RowStore
-from thawlab.evaluation.predictions import INFERENCE_BATCH, infer
+from thawlab.evaluation.predictions import INFERENCE_BATCH, eval_mode, infer
 from thawlab.models.classifier import weights_digest
 from thawlab.randomness import derive
 
@@ -75,13 +75,8 @@ class FrozenNetwork:
         """Return the shape of one output row, found by computing one."""
         size = self.preprocessing.size
         blank = torch.zeros(1, 3, size, size, device=self.device).contiguous(memory_format=torch.channels_last)
-        training = [(part, part.training) for part in self.module.modules()]
-        self.module.eval()
-        try:
+        with eval_mode(self.module):
             return tuple(self.module(blank).shape[1:])
-        finally:
-            for part, mode in training:
-                part.training = mode
 
 
 def fits_on_disk(network: FrozenNetwork, samples: int, views: int, folder: Path) -> bool:

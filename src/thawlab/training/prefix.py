@@ -8,6 +8,8 @@ from typing import Any, final
 import torch
 from torch import fx, nn
 
+from thawlab.evaluation.predictions import eval_mode
+
 
 @final
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def split_backbone(backbone: nn.Module) -> Split | None:
         if _moves(node, backbone):
             break
         # Alive after this node: only the node itself, when no earlier value is used later.
-        if index and reach <= index and isinstance(node.op, str) and node.op.startswith("call"):
+        if index and reach <= index and node.op.startswith("call"):
             cut = index
         reach = max(reach, last_use[index])
     if cut == 0:
@@ -75,16 +77,12 @@ def split_backbone(backbone: nn.Module) -> Split | None:
 @torch.no_grad()
 def agrees(split: Split, backbone: nn.Module, inputs: torch.Tensor) -> bool:
     """Say whether the two parts give what the backbone gives, in eval mode; tracing can miss what depends on the input."""
-    modes = [(part, part.training) for part in backbone.modules()]
-    backbone.eval()
-    try:
-        parts, whole = split.suffix(from_rows(split.prefix(inputs))), backbone(inputs)
-        return bool(torch.allclose(parts, whole, rtol=1e-4, atol=1e-5))
-    except RuntimeError:
-        return False
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    with eval_mode(backbone):
+        try:
+            parts, whole = split.suffix(from_rows(split.prefix(inputs))), backbone(inputs)
+            return bool(torch.allclose(parts, whole, rtol=1e-4, atol=1e-5))
+        except RuntimeError:
+            return False
 
 
 def _trace(backbone: nn.Module) -> fx.Graph | None:

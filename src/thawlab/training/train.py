@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from thawlab import progress
 from thawlab.data.dataset import warnings_before_training
 from thawlab.data.listing import Indices
-from thawlab.data.preprocessing import to_tensor
 from thawlab.errors import Interrupted, ThawlabError
 from thawlab.evaluation.diagnosis import before_training
 from thawlab.evaluation.predictions import Logits, infer
@@ -148,10 +145,7 @@ def _final_logits(setup: Setup) -> LogitsOf:
     classifier, dataset = setup.classifier, setup.dataset
 
     def on_pictures(indices: Indices, label: str) -> Logits:
-        def prepare_rows(rows: torch.Tensor) -> torch.Tensor:
-            return setup.preprocessing.normalize(to_tensor(rows))
-
-        return infer(classifier, dataset.images, indices, prepare_rows, setup.device, label)
+        return infer(classifier, dataset.images, indices, setup.preprocessing.inputs, setup.device, label)
 
     def on_features(indices: Indices, label: str) -> Logits:  # noqa: ARG001 - takes no time worth showing
         network = FrozenNetwork(classifier.backbone, setup.spec.identity, setup.preprocessing, setup.device)
