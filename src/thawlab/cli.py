@@ -263,7 +263,9 @@ def predict(
     """Predict the classes of pictures with calibrated probabilities, through the model's own preprocessing."""
     from thawlab.deploy.predictor import load_predictor, picture_files
     from thawlab.run import find_run
+    from thawlab.training.environment import keep_memory
 
+    keep_memory()
     folder = find_run(run, runs)
     files = picture_files(pictures)
     results = load_predictor(folder.model).predict_many(files, top_k)

@@ -130,7 +130,7 @@ class Recipe(Part):
 
     name: str = Field(default="run", pattern=r"^[\w.-]+$", max_length=120)
     seed: int = Field(default=0, ge=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     data: Data
     model: Model
     phases: tuple[Phase, ...] = Field(min_length=1)

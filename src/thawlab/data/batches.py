@@ -34,9 +34,20 @@ def batch_spans(count: int, batch_size: int) -> list[tuple[int, int]]:
     return spans
 
 
-def prefetched(items: Sequence[T], prepare: Callable[[T], torch.Tensor]) -> Iterator[tuple[T, torch.Tensor]]:
-    """Yield each item with its prepared tensor, preparing the next one in a thread meanwhile."""
+def prefetched(
+    items: Sequence[T], prepare: Callable[[T], torch.Tensor], threaded: bool = True
+) -> Iterator[tuple[T, torch.Tensor]]:
+    """Yield each item with its prepared tensor, preparing the next one in a thread meanwhile.
+
+    Args:
+        items: what to prepare, in order.
+        prepare: makes the tensor of an item.
+        threaded: False prepares each item when it is asked for: small batches take less time than passing them on.
+    """
     if not items:
+        return
+    if not threaded:
+        yield from ((item, prepare(item)) for item in items)
         return
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(prepare, items[0])

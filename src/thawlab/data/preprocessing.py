@@ -95,13 +95,17 @@ class Preprocessing(BaseModel):
             pictures: n × 3 × size × size; uint8, or float in [0, 255] after augmentation.
 
         Returns:
-            float32 of the same shape and memory format: (picture / 255 − mean) / std.
+            float32 of the same shape in channels-last memory: (picture / 255 − mean) / std.
         """
+        count, channels, height, width = pictures.shape
         mean = torch.tensor(self.mean, dtype=torch.float64)
         std = torch.tensor(self.std, dtype=torch.float64)
-        scale = (1 / (255 * std)).float().view(1, 3, 1, 1).to(pictures.device)
-        shift = (-mean / std).float().view(1, 3, 1, 1).to(pictures.device)
-        return pictures.float() * scale + shift
+        # One value per column and channel: loops over whole rows of a picture run many times faster than over 3 channels.
+        scale = (1 / (255 * std)).float().repeat(width).to(pictures.device)
+        shift = (-mean / std).float().repeat(width).to(pictures.device)
+        rows = pictures.permute(0, 2, 3, 1).reshape(count, height, width * channels)
+        values = rows * scale if rows.dtype == torch.float32 else rows.float().mul_(scale)
+        return values.add_(shift).view(count, height, width, channels).permute(0, 3, 1, 2)
 
     def inputs(self, pictures: torch.Tensor) -> torch.Tensor:
         """Return the network's input of n × size × size × 3 pictures at working size."""

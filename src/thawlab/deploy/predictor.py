@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -11,11 +13,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from thawlab import progress
 from thawlab.data.decode import BadPictureError, decode, to_rgb
 from thawlab.data.layout import has_picture_extension, is_litter, looks_like_picture
 from thawlab.data.listing import Picture
 from thawlab.errors import ThawlabError, UsageError, nearest
 from thawlab.evaluation.predictions import INFERENCE_BATCH, infer
+from thawlab.models.folding import folded
 from thawlab.models.saved import SavedModel, load_model
 
 # So many pictures are decoded and held at once; a folder of any size then fits in memory.
@@ -58,6 +62,8 @@ class Predictor:
     def __init__(self, model: SavedModel) -> None:
         self._model = model
         self._device = torch.device("cpu")
+        side = model.card.preprocessing.size
+        self._network = folded(model.classifier.eval(), (3, side, side))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -75,7 +81,7 @@ class Predictor:
         """
         indices = np.arange(len(pictures))
         return infer(
-            self._model.classifier,
+            self._network,
             pictures,
             indices,
             self._model.card.preprocessing.inputs,
@@ -96,13 +102,28 @@ class Predictor:
     def predict_many(self, images: Sequence[str | Path | Image.Image | Picture], top_k: int = 5) -> list[Prediction]:
         """Predict many pictures; one that cannot be read gets an `error` and stops nothing."""
         results: list[Prediction] = []
-        for start in range(0, len(images), _PORTION):
-            results.extend(self._portion(images[start : start + _PORTION], start, top_k))
+        portions = [images[start : start + _PORTION] for start in range(0, len(images), _PORTION)]
+        shown = len(images) if len(portions) > 1 else 0
+        with ThreadPoolExecutor(os.cpu_count()) as pool, progress.task("predicting", shown) as advance:
+            # The next portion is decoded while the network computes this one.
+            waiting = [pool.submit(self._fit, image) for image in images[:_PORTION]]
+            for number, portion in enumerate(portions):
+                decoded = [future.result() for future in waiting]
+                following = portions[number + 1] if number + 1 < len(portions) else ()
+                waiting = [pool.submit(self._fit, image) for image in following]
+                results.extend(self._portion(portion, decoded, len(results), top_k))
+                advance(len(portion))
         return results
 
-    def _portion(self, images: Sequence[str | Path | Image.Image | Picture], start: int, top_k: int) -> list[Prediction]:
+    def _portion(
+        self,
+        images: Sequence[str | Path | Image.Image | Picture],
+        decoded: Sequence[Picture | str],
+        start: int,
+        top_k: int,
+    ) -> list[Prediction]:
+        """Return the predictions of decoded pictures, or of the reasons why they could not be read."""
         names = [str(image) if isinstance(image, str | Path) else str(start + k) for k, image in enumerate(images)]
-        decoded = [self._fit(image) for image in images]
         good = [k for k, picture in enumerate(decoded) if not isinstance(picture, str)]
         table: dict[int, Prediction] = {
             k: Prediction(names[k], error=reason) for k, reason in enumerate(decoded) if isinstance(reason, str)

@@ -21,6 +21,7 @@ from thawlab.data.batches import prefetched
 from thawlab.data.dataset import Dataset
 from thawlab.data.listing import Indices, Labels
 from thawlab.errors import ThawlabError
+from thawlab.models.folding import folded
 from thawlab.run import write_atomically
 
 # All inference outside the training step runs in batches of exactly this many rows, the last one filled up: the shape of a
@@ -121,10 +122,13 @@ def infer(
         return torch.from_numpy(np.take(rows, filled, axis=0))
 
     outputs: list[npt.NDArray[np.float32]] = []
+    network: nn.Module | None = None
     with eval_mode(module), torch.inference_mode(), progress.task(label, len(indices) if label else 0) as advance:
         for start, batch in prefetched(starts, gather):
             count = min(INFERENCE_BATCH, len(indices) - start)
-            outputs.append(module(prepare(batch.to(device)))[:count].float().cpu().numpy())
+            inputs = prepare(batch.to(device))
+            network = network or folded(module, inputs.shape[1:])
+            outputs.append(network(inputs)[:count].float().cpu().numpy())
             if label:
                 advance(count)
     return np.concatenate(outputs) if outputs else np.zeros((0, 0), dtype=np.float32)

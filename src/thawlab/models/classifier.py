@@ -15,6 +15,7 @@ from torch import nn
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.models.catalog import BackboneSpec, fetching
+from thawlab.models.dropout import Dropout
 from thawlab.models.small import backbones
 from thawlab.randomness import derive
 from thawlab.recipe import Recipe
@@ -57,7 +58,7 @@ def make_head(features: int, hidden: Sequence[int], dropout: Sequence[float], cl
     """
     layers: list[nn.Module] = []
     if not hidden and dropout and dropout[0] > 0:
-        layers.append(nn.Dropout(dropout[0]))
+        layers.append(Dropout(dropout[0]))
     width = features
     for index, units in enumerate(hidden):
         layer = nn.Linear(width, units)
@@ -65,7 +66,7 @@ def make_head(features: int, hidden: Sequence[int], dropout: Sequence[float], cl
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.ReLU(inplace=True)]
         if dropout and dropout[index] > 0:
-            layers.append(nn.Dropout(dropout[index]))
+            layers.append(Dropout(dropout[index]))
         width = units
     last = nn.Linear(width, classes)
     nn.init.normal_(last.weight, std=0.01)

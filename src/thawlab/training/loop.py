@@ -27,6 +27,9 @@ from thawlab.training.material import Material
 from thawlab.training.optimizers import lr_factor, lr_of, make_optimizer, set_lr
 from thawlab.training.state import Moving, Saver, TrainingState, save_checkpoint, snapshot
 
+# Batches of so many bytes are gathered in a thread of their own; smaller ones take less time than passing them on.
+_WORTH_A_THREAD = 1 << 20
+
 
 @final
 @dataclass(frozen=True)
@@ -61,18 +64,20 @@ def train_phase(job: Job, phase: Phase, material: Material, state: TrainingState
         moving.load_state_dict(moving_state)
     saver = Saver(job.folder.checkpoint, state, job.classifier, moving, job.interruption)
     stopped = "epochs"
-    while state.epoch < phase.epochs:
-        started = time.monotonic()
-        first_step = state.step
-        lr = _train_epoch(job, phase, material, state, moving, saver)
-        trained = time.monotonic() - started
-        done = len(material.train) if first_step == 0 else None
-        _finish_epoch(job, phase, material, state, average, lr, done / trained if done else None, started)
-        if phase.patience is not None and state.best is not None and state.epoch - state.best["epoch"] >= phase.patience:
-            stopped = "patience"
-            break
-        if state.epoch < phase.epochs:
-            saver.at_epoch_end()
+    left = len(material.train) * (phase.epochs - state.epoch) - state.step * phase.batch_size
+    with progress.task(phase.name, left) as advance:
+        while state.epoch < phase.epochs:
+            started = time.monotonic()
+            first_step = state.step
+            lr = _train_epoch(job, phase, material, state, moving, saver, advance)
+            trained = time.monotonic() - started
+            done = len(material.train) if first_step == 0 else None
+            _finish_epoch(job, phase, material, state, average, lr, done / trained if done else None, started)
+            if phase.patience is not None and state.best is not None and state.epoch - state.best["epoch"] >= phase.patience:
+                stopped = "patience"
+                break
+            if state.epoch < phase.epochs:
+                saver.at_epoch_end()
     _finish_phase(job, phase, material, state, average, stopped)
     save_checkpoint(job.folder.checkpoint, state, job.classifier, None)
 
@@ -84,6 +89,7 @@ def _train_epoch(
     state: TrainingState,
     moving: Moving,
     saver: Saver,
+    advance: progress.Advance,
 ) -> float:
     """Train from `state.step` to the end of the epoch; returns the last learning rate."""
     order = material.train[epoch_order(job.seed, state.phase, state.epoch, len(material.train)).numpy()]
@@ -98,19 +104,17 @@ def _train_epoch(
         start, end = spans[step]
         return material.take(order[start:end], generator_of(step))
 
-    label = f"{phase.name} {state.epoch + 1}/{phase.epochs}"
-    with progress.task(label, len(order)) as advance:
-        for step, rows in prefetched(range(state.step, len(spans)), gather):
-            start, end = spans[step]
-            targets = torch.from_numpy(material.labels[order[start:end]])
-            lr = lr_of(phase) * lr_factor(phase, state.epoch * len(spans) + step, len(spans))
-            set_lr(moving.optimizer, lr)
-            loss = take_step(job, phase, material, state, moving, rows, targets, generator_of(step))
-            state.step += 1
-            state.loss_sum += loss * len(rows)
-            advance(len(rows))
-            if state.step < len(spans):
-                saver.within_epoch()
+    for step, rows in prefetched(range(state.step, len(spans)), gather, material.row_bytes * phase.batch_size > _WORTH_A_THREAD):
+        start, end = spans[step]
+        targets = torch.from_numpy(material.labels[order[start:end]])
+        lr = lr_of(phase) * lr_factor(phase, state.epoch * len(spans) + step, len(spans))
+        set_lr(moving.optimizer, lr)
+        loss = take_step(job, phase, material, state, moving, rows, targets, generator_of(step))
+        state.step += 1
+        state.loss_sum += loss * len(rows)
+        advance(len(rows))
+        if state.step < len(spans):
+            saver.within_epoch()
     return lr
 
 
@@ -125,7 +129,7 @@ def take_step(
     generator: torch.Generator,
 ) -> float:
     """Take one step on a batch; returns its mean loss."""
-    torch.manual_seed(derive(job.seed, "dropout", state.phase, state.epoch, state.step))
+    _seed_dropout(job.device, derive(job.seed, "dropout", state.phase, state.epoch, state.step))
     targets = targets.to(job.device)
     if material.pipeline.mixes:
         targets = F.one_hot(targets, material.classes).float()
@@ -146,6 +150,14 @@ def take_step(
     if not np.isfinite(value):
         raise _diverged(phase, state, f"the loss is {value}")
     return value
+
+
+def _seed_dropout(device: torch.device, seed: int) -> None:
+    """Seed the generator that layers draw from; `torch.manual_seed` would spend a tenth of a millisecond on absent devices."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _diverged(phase: Phase, state: TrainingState, what: str) -> ThawlabError:
@@ -228,6 +240,7 @@ def _finish_phase(
         "best_val_accuracy": state.best["accuracy"] if state.best else None,
         "seconds": round(state.seconds, 3),
         "stopped": stopped,
+        "precision": "bfloat16" if job.bfloat16 else "float32",
     }
     state.phases.append(result)
     message = f"{phase.name}: {state.epoch} epochs in {state.seconds:.1f} s"

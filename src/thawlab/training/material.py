@@ -60,6 +60,11 @@ class Material:
     cached: bool
     note: str
 
+    @property
+    def row_bytes(self) -> int:
+        """How many bytes a sample takes."""
+        return self.rows.itemsize * int(np.prod(self.rows.shape[1:]))
+
     def take(self, samples: Indices, generator: torch.Generator) -> torch.Tensor:
         """Return the rows of some samples, each in a view that the generator draws."""
         if self.draw is None:

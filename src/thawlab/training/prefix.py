@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from thawlab.evaluation.predictions import eval_mode
+from thawlab.models.tracing import trace
 
 
 @final
@@ -54,7 +55,7 @@ def split_backbone(backbone: nn.Module) -> Split | None:
     Returns:
         The parts, or None where the network cannot be traced or nothing is frozen before the first trained layer.
     """
-    graph = _trace(backbone)
+    graph = trace(backbone)
     if graph is None:
         return None
     nodes = list(graph.nodes)
@@ -83,35 +84,6 @@ def agrees(split: Split, backbone: nn.Module, inputs: torch.Tensor) -> bool:
             return bool(torch.allclose(parts, whole, rtol=1e-4, atol=1e-5))
         except RuntimeError:
             return False
-
-
-def _trace(backbone: nn.Module) -> fx.Graph | None:
-    from timm.layers import get_notrace_functions, get_notrace_modules
-
-    leaves = tuple(get_notrace_modules())
-
-    class Tracer(fx.Tracer):
-        def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-            return isinstance(module, leaves) or super().is_leaf_module(module, name)
-
-    try:
-        return _without_options(Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(backbone))
-    except Exception:  # tracing fails in many ways on control flow; the phase then runs without a prefix cache and says so
-        return None
-
-
-def _without_options(graph: fx.Graph) -> fx.Graph:
-    """Put the default values in place of all inputs but the first, which backbones are never given."""
-    for option in [node for node in graph.nodes if node.op == "placeholder"][1:]:
-        default = option.args[0]
-
-        def put(node: fx.Node, option: fx.Node = option, default: Any = default) -> Any:
-            return default if node is option else node
-
-        for user in list(option.users):
-            user.args, user.kwargs = fx.map_arg(user.args, put), fx.map_arg(user.kwargs, put)
-        graph.erase_node(option)
-    return graph
 
 
 def _moves(node: fx.Node, backbone: nn.Module) -> bool:

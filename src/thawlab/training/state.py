@@ -38,6 +38,7 @@ class TrainingState:
         rows: the metric rows of all epochs.
         phases: what `results.json` says of the finished phases.
         found_lr: the learning rates of the phases that leave them open, as they were found.
+        found_precision: the arithmetic of the phases whose recipe leaves it to be timed.
         cached: whether this phase trains on cached output of its frozen part; None before it has begun.
     """
 
@@ -50,6 +51,7 @@ class TrainingState:
     rows: list[dict[str, Any]] = field(default_factory=list)
     phases: list[dict[str, Any]] = field(default_factory=list)
     found_lr: dict[int, float] = field(default_factory=dict)
+    found_precision: dict[int, str] = field(default_factory=dict)
     cached: bool | None = None
 
     def begin_phase(self, phase: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from thawlab import progress
@@ -13,7 +14,7 @@ from thawlab.evaluation.predictions import Logits, infer
 from thawlab.models.classifier import feature_map_side
 from thawlab.recipe import Phase, Recipe
 from thawlab.run import RunFolder, read_json, run_folder, write_json, write_text
-from thawlab.training.environment import choose_device, environment, make_deterministic
+from thawlab.training.environment import choose_device, environment, keep_memory, make_deterministic
 from thawlab.training.feature_cache import FrozenNetwork, cached_rows
 from thawlab.training.freezing import freeze
 from thawlab.training.interruption import Interruption, watch_signals
@@ -21,9 +22,10 @@ from thawlab.training.judge import LogitsOf, Timing, judge
 from thawlab.training.loop import Job, train_phase
 from thawlab.training.lr_finder import LrFinding, find_lr
 from thawlab.training.material import Material, material_of, unchanged
+from thawlab.training.precision import choose_precision
 from thawlab.training.resolve import resolve
 from thawlab.training.setup import Setup, input_digests, prepare, weights_file_digest
-from thawlab.training.state import TrainingState, load_checkpoint
+from thawlab.training.state import TrainingState, load_checkpoint, save_checkpoint
 
 
 def train(recipe: Recipe, runs: Path) -> RunFolder:
@@ -51,6 +53,7 @@ def train(recipe: Recipe, runs: Path) -> RunFolder:
         progress.say(f"{folder.path}: finished before; its results are shown")
         return folder
     make_deterministic(recipe.system.threads)
+    keep_memory()
     timing = Timing()
     with watch_signals() as interruption:
         if folder.path.is_dir():
@@ -82,6 +85,7 @@ def range_test(recipe: Recipe) -> LrFinding:
     device = choose_device(recipe.system.device)
     recipe, spec = resolve(recipe)
     make_deterministic(recipe.system.threads)
+    keep_memory()
     with watch_signals() as interruption:
         setup = prepare(recipe, spec, device)
         phase = recipe.phases[0]
@@ -119,8 +123,9 @@ def _train_into(folder: RunFolder, setup: Setup, timing: Timing, interruption: I
             progress.say(f"{phase.name}: {material.note}")
         with timing.measure("train"):
             phase = _with_lr(job, phase, index, material, state)
+            phase_job = _with_precision(job, phase, index, material, state)
         with timing.measure("train"), interruption.deferring():
-            train_phase(job, phase, material, state, moving_state)
+            train_phase(phase_job, phase, material, state, moving_state)
         moving_state = None
         if interruption.requested is not None:
             raise Interrupted("saved at the end of a phase; the same command goes on from here", interruption.requested)
@@ -138,6 +143,22 @@ def _with_lr(job: Job, phase: Phase, index: int, material: Material, state: Trai
         job.folder.log(message)
         progress.say(message)
     return phase.model_copy(update={"lr": state.found_lr[index]})
+
+
+def _with_precision(job: Job, phase: Phase, index: int, material: Material, state: TrainingState) -> Job:
+    """Return the job with the arithmetic of a phase, timed where the recipe says "auto".
+
+    The choice is kept at once: a phase that began in one arithmetic must be continued in the same.
+    """
+    if job.folder.recipe.precision != "auto":
+        return job
+    if index not in state.found_precision:
+        state.found_precision[index], why = choose_precision(job, phase, material)
+        message = f"{phase.name}: precision = {state.found_precision[index]}, since {why}"
+        job.folder.log(message)
+        progress.say(message)
+        save_checkpoint(job.folder.checkpoint, state, job.classifier, None)
+    return replace(job, bfloat16=state.found_precision[index] == "bfloat16")
 
 
 def _final_logits(setup: Setup) -> LogitsOf:
