@@ -1,7 +1,9 @@
 """Compare thawlab with the programs that users would write instead: `make bench`.
 
 Every variant is a whole process. The variants of one work run in turn, repetition by repetition, so that a drifting machine
-meets them all; ratios are taken against the fastest peer of the same repetition, and their median is reported.
+meets them all; ratios are taken against the fastest peer of the same repetition, and their median is reported. Long works
+screen their peers with fewer epochs first; a peer that is far behind the fastest one there, or in the first repetition, cannot
+become the fastest and is not run again. Its time stays in the result.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 HEAD = {"name": "head", "train": "head", "epochs": 20, "lr": 1e-3}
+# A peer that takes so many times as long as the fastest one is out of the race.
+HOPELESS = 1.25
 STAGE = {"name": "stage", "train": "stages:1", "epochs": 10, "lr": 1e-4}
 ALL = {"name": "all", "train": "all", "epochs": 1, "lr": 1e-4, "batch_norm": "train"}
 
@@ -48,6 +52,8 @@ class Work:
     ours: Variant
     peers: list[Variant]
     part: str = "whole"
+    screen: tuple[str, ...] = ()
+    screened: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -65,7 +71,7 @@ def prepare_data(folder: Path, source: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     listing = open_path(source)
     same = Preprocessing(size=32, mean=(0, 0, 0), std=(1, 1, 1))
-    for name, n_train, n_test in (("small", 5000, 1000), ("full", 50000, 10000)):
+    for name, n_train, n_test in (("small", 5000, 1000), ("half", 2500, 1000), ("full", 50000, 10000)):
         parts: dict[str, Any] = {}
         for split, count in (("train", n_train), ("test", n_test)):
             chosen = np.flatnonzero(listing.splits == split)[:count]
@@ -140,28 +146,36 @@ def works(folder: Path, keras_python: str) -> list[Work]:
     head = peers(small, "MobileNetV2", "mobilenetv2_100", "--head-epochs", "20")
     stage = peers(small, "MobileNetV2", "mobilenetv2_100", "--stage-epochs", "10")
     result = [
-        Work("head", 15, ours("head", "small", mobile, 96, {**HEAD, "dropout": 0.2}), head),
-        Work("head-again", 40, ours("head-again", "small", mobile, 96, {**HEAD, "dropout": 0.3}, fresh=False), head),
+        Work("head", 15, ours("head", "small", mobile, 96, {**HEAD, "dropout": 0.2}), head, screen=("20", "2")),
+        Work(
+            "head-again",
+            40,
+            ours("head-again", "small", mobile, 96, {**HEAD, "dropout": 0.3}, fresh=False),
+            head,
+            screen=("20", "2"),
+        ),
         Work(
             "head-again-training",
             150,
             ours("head-again2", "small", mobile, 96, {**HEAD, "dropout": 0.4}, fresh=False),
             head,
             "head",
+            ("20", "2"),
         ),
-        Work("stage", 3, ours("stage", "small", mobile, 96, dict(STAGE)), stage),
+        Work("stage", 3, ours("stage", "small", mobile, 96, dict(STAGE), precision="auto"), stage, screen=("10", "1")),
     ]
-    for name, size, keras_name in (
-        ("mobilenetv2_100", 96, "MobileNetV2"),
-        ("resnet50", 32, "ResNet50"),
-        ("resnet50", 96, "ResNet50"),
-        ("tf_efficientnetv2_b0", 96, "EfficientNetV2B0"),
+    for name, size, keras_name, data in (
+        ("mobilenetv2_100", 96, "MobileNetV2", "small"),
+        ("resnet50", 32, "ResNet50", "small"),
+        ("resnet50", 96, "ResNet50", "half"),
+        ("tf_efficientnetv2_b0", 96, "EfficientNetV2B0", "half"),
     ):
-        mine = ours(f"all-{name}-{size}", "small", local[name], size, dict(ALL))
+        mine = ours(f"all-{name}-{size}", data, local[name], size, dict(ALL), precision="auto")
         options = ("--all-epochs", "1", "--size", str(size))
-        result.append(Work(f"all-{name}-{size}", 1.3, mine, peers(small, keras_name, name, *options), "all"))
+        pictures = str(folder / f"{data}.npz")
+        result.append(Work(f"all-{name}-{size}", 1.3, mine, peers(pictures, keras_name, name, *options), "all"))
     scratch = {"name": "all", "train": "all", "epochs": 1, "optimizer": "adam", "batch_size": 64, "augment": ["flip", "crop:4"]}
-    mine = ours("resnet20", "full", "resnet20", 32, scratch, precision="bfloat16")
+    mine = ours("resnet20", "full", "resnet20", 32, scratch, precision="auto")
     options = ("--all-epochs", "1", "--size", "32")
     result.append(
         Work("resnet20-epoch", 2, mine, peers(full, "resnet20", "resnet20", *options, torch_options=("--augment",)), "all")
@@ -191,6 +205,35 @@ def run_once(variant: Variant, work: Work, caches: Path) -> dict[str, Any]:
     return {"variant": variant.name, "work": work.name, "whole": seconds, **document}
 
 
+def run_known(
+    variant: Variant, work: Work, caches: Path, known: dict[tuple[str, ...], dict[str, Any]], repetition: int
+) -> dict[str, Any]:
+    """Run a variant once per repetition: works may share their peers."""
+    key = (str(repetition), *variant.command)
+    if key not in known:
+        known[key] = run_once(variant, work, caches)
+    return known[key]
+
+
+def screened_peers(work: Work, caches: Path, known: dict[tuple[str, ...], dict[str, Any]]) -> list[Variant]:
+    """Return the peers of a long work that are worth running in full, after a short run of each."""
+    if not work.screen:
+        return work.peers
+    full, short = work.screen
+    for peer in work.peers:
+        quick = Variant(peer.name, [short if part == full else part for part in peer.command])
+        row = run_known(quick, work, caches, known, -1)
+        work.screened.append(row)
+        print(f"{work.name} screening {peer.name}: {row['whole']:.1f} s", flush=True)
+    return in_the_race(work.peers, work.screened, "whole")
+
+
+def in_the_race(peers: list[Variant], rows: list[dict[str, Any]], part: str) -> list[Variant]:
+    """Return the peers that are not far behind the fastest one."""
+    seconds = {row["variant"]: value_of(row, part) for row in rows if row["variant"] != "thawlab"}
+    return [peer for peer in peers if seconds[peer.name] <= HOPELESS * min(seconds.values())]
+
+
 def value_of(row: dict[str, Any], part: str) -> float:
     """Return the seconds that a work compares."""
     return float(row["whole"] if part == "whole" else row["seconds"][part])
@@ -213,6 +256,7 @@ def summarize(work: Work) -> dict[str, Any]:
         "ratio": statistics.median(ratios),
         "ratios": ratios,
         "median_seconds": medians,
+        "screened": work.screened,
         "rows": work.rows,
     }
 
@@ -243,21 +287,19 @@ def main() -> None:
     print(ceiling, flush=True)
     wanted = [name for name in arguments.only.split(",") if name]
     chosen = [work for work in works(arguments.work_dir, arguments.keras_python) if not wanted or work.name in wanted]
-    known: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    known: dict[tuple[str, ...], dict[str, Any]] = {}
     summaries = []
     for work in chosen:
         caches = Path(tempfile.mkdtemp(prefix="bench-kept-"))
         if not work.ours.fresh_cache:
             run_once(work.ours, work, caches)  # fills the cache that this work finds
+        peers = screened_peers(work, caches, known)
         for repetition in range(arguments.repetitions):
-            for variant in [*work.peers, work.ours]:
-                key = (str(repetition), *variant.command)
-                earlier = known.get(key)
-                # The peers of the head works are the same command; it is run once per repetition.
-                row = dict(earlier[0]) if earlier else run_once(variant, work, caches)
-                known.setdefault(key, [row])
+            for variant in [*peers, work.ours]:
+                row = run_known(variant, work, caches, known, repetition)
                 work.rows.append({**row, "repetition": repetition})
                 print(f"{work.name} {repetition} {variant.name}: {value_of(row, work.part):.1f} s", flush=True)
+            peers = in_the_race(peers, [row for row in work.rows if row["repetition"] == repetition], work.part)
         shutil.rmtree(caches)
         summaries.append(summarize(work))
         save(arguments.out, summaries, ceiling)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from thawlab.errors import Interrupted
+from thawlab.recipe import Phase, Recipe
+from thawlab.run import read_json
+from thawlab.training import precision
+from thawlab.training.precision import choose_precision, has_fast_bfloat16
+from thawlab.training.train import train
+
+Make = Callable[..., Recipe]
+CPU = torch.device("cpu")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [((1.0, 0.5), "bfloat16"), ((1.0, 0.95), "float32"), ((1.0, 3.0), "float32")])
+def test_bfloat16_must_be_worth_it(monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], expected: str) -> None:
+    times = dict(zip((False, True), seconds, strict=True))
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda _: True)
+    monkeypatch.setattr(precision, "replace", lambda _, bfloat16: bfloat16)
+    monkeypatch.setattr(precision, "_least_seconds", lambda bfloat16, *_: times[bfloat16])
+
+    class Job:
+        device = CPU
+
+    chosen, why = choose_precision(Job(), Phase(epochs=1), None)  # type: ignore[arg-type]
+    assert chosen == expected
+    assert f"{1000 * seconds[1]:.1f} ms" in why
+
+
+def test_a_machine_without_bfloat16_products_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert not has_fast_bfloat16(CPU)
+    assert not has_fast_bfloat16(torch.device("mps"))
+
+
+@pytest.mark.parametrize("choice", ["float32", "bfloat16"])
+def test_auto_gives_what_the_chosen_arithmetic_gives(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str
+) -> None:
+    expected = train(recipe(f"precision={choice}"), tmp_path / "a")
+    asked = []
+
+    def choose(job: object, phase: Phase, material: object) -> tuple[str, str]:
+        asked.append(phase.name)
+        real = choose_precision(job, phase, material)  # type: ignore[arg-type] # the timing must leave no trace
+        assert real[0] in {"float32", "bfloat16"}
+        return choice, "the test says so"
+
+    monkeypatch.setattr("thawlab.training.train.choose_precision", choose)
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda _: True)
+    folder = train(recipe("precision=auto"), tmp_path / "b")
+    assert asked == ["head", "all"]
+    assert same(weights(folder.path), weights(expected.path))
+    results = read_json(folder.results)
+    assert [phase["precision"] for phase in results["phases"]] == [choice, choice]
+    assert f"precision = {choice}, since the test says so" in (folder.path / "log.txt").read_text()
+
+
+def test_a_phase_is_continued_in_the_arithmetic_it_began_in(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(recipe("precision=bfloat16"), tmp_path / "a")
+    monkeypatch.setattr("thawlab.training.train.choose_precision", lambda *_: ("bfloat16", "first"))
+
+    def stop(*_: object) -> None:
+        raise Interrupted("stopped by the test", 15)
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr("thawlab.training.train.train_phase", stop)
+        train(recipe("precision=auto"), tmp_path / "b")
+    choices = iter([("bfloat16", "second phase")])
+    monkeypatch.setattr("thawlab.training.train.choose_precision", lambda *_: next(choices))
+    folder = train(recipe("precision=auto"), tmp_path / "b")
+    assert same(weights(folder.path), weights(expected.path))
