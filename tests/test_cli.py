@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ VERBS = ["train", "demo", "evaluate", "predict", "report", "models", "datasets",
 
 
 def thawlab(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    program = "import sys; sys.argv[0] = 'thawlab'; from thawlab.cli import main; main()"
+    program = "import sys; sys.argv[0] = 'thawlab'; from thawlab.__main__ import run; run()"
     command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **(env or {})}, timeout=300, check=False
@@ -53,6 +54,25 @@ def test_help_is_immediate_and_imports_neither_torch_nor_timm() -> None:
         seconds.append(time.monotonic() - started)
         assert done.stderr.strip() == "[]"
     assert min(seconds) < 0.3
+
+
+def test_the_version_is_told_in_one_line() -> None:
+    done = thawlab("--version")
+    assert (done.returncode, done.stdout) == (0, f"thawlab {version('thawlab')}\n")
+
+
+def test_python_dash_m_runs_the_same_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "thawlab", "datasets"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "digits" in done.stdout
+
+
+def test_leaving_at_once_loses_no_output(tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    with file.open("w") as stream:
+        program = "import sys; sys.argv[0] = 'thawlab'; from thawlab.__main__ import run; run()"
+        done = subprocess.run([sys.executable, "-c", program, "models", "resnet*", "--json"], stdout=stream, check=False)
+    assert done.returncode == 0
+    assert len(json.loads(file.read_text())["models"]) > 5
 
 
 def test_importing_the_package_is_cheap_and_offers_its_names() -> None:

@@ -36,6 +36,22 @@ DataDirOption = Annotated[
 CacheDirOption = Annotated[str | None, typer.Option("--cache-dir", help="Where decoded pictures and features are kept.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from thawlab import __version__
+
+        print(f"thawlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 

@@ -314,7 +314,7 @@ def test_names_that_only_other_rooms_know_are_checked_before_training(recipe: Ma
 
 
 def start_process(recipe_file: Path, runs: Path) -> subprocess.Popen[str]:
-    program = "import sys; from thawlab.cli import main; main()"
+    program = "import sys; from thawlab.__main__ import run; run()"
     command = [sys.executable, "-c", program, "train", str(recipe_file), "--runs", str(runs)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
 

@@ -1,0 +1,163 @@
+"""The comparisons: what thawlab and its peers are given to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+HEAD = {"name": "head", "train": "head", "epochs": 20, "lr": 1e-3}
+STAGE = {"name": "stage", "train": "stages:1", "epochs": 10, "lr": 1e-4}
+ALL = {"name": "all", "train": "all", "epochs": 1, "lr": 1e-4, "batch_norm": "train"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A program and how to start it.
+
+    Attributes:
+        name: in the table.
+        command: a whole process.
+        fresh_cache: whether it begins with an empty cache.
+        kind: "train" is thawlab's own, with runs, cache and results; "program" prints its seconds; "whole" tells nothing.
+    """
+
+    name: str
+    command: list[str]
+    fresh_cache: bool = True
+    kind: str = "program"
+
+
+@dataclass
+class Work:
+    """What is to be done, by thawlab and by its peers.
+
+    Attributes:
+        part: what is compared: seconds of the "whole" command or of a part of it, or "memory" at its peak.
+        screen: in the commands of the peers, the number of epochs and a smaller one for screening.
+        lasts: seconds after which a comparison of memory ends the program.
+    """
+
+    name: str
+    target: float
+    ours: Variant
+    peers: list[Variant]
+    part: str = "whole"
+    screen: tuple[str, ...] = ()
+    lasts: float = 0.0
+    screened: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def recipe(folder: Path, name: str, data: str, backbone: str, size: int, phase: dict[str, Any], **top: Any) -> Path:
+    """Write a recipe of one phase and return its path."""
+    import tomli_w
+
+    table = {
+        "name": name,
+        **top,
+        "data": {"source": str(folder / data), "image_size": size, "val": 0.0},
+        "model": {"backbone": backbone, "pretrained": backbone.startswith("local-dir:")},
+        "phases": [phase],
+    }
+    dropout = phase.pop("dropout", None)
+    if dropout is not None:
+        table["model"]["dropout"] = [dropout]
+    path = folder / f"{name}.toml"
+    path.write_text(tomli_w.dumps(table))
+    return path
+
+
+def works(folder: Path, keras_python: str) -> list[Work]:
+    """Return all comparisons."""
+    thawlab = [str(Path(sys.executable).with_name("thawlab")), "train"]
+    keras = [keras_python, str(HERE / "peers" / "keras_tutorial.py")]
+    torch_loop = [sys.executable, str(HERE / "peers" / "torch_loop.py")]
+    small, full = str(folder / "small.npz"), str(folder / "full.npz")
+
+    def ours(name: str, *parts: Any, fresh: bool = True, **top: Any) -> Variant:
+        return Variant("thawlab", [*thawlab, str(recipe(folder, name, *parts, **top))], fresh, "train")
+
+    def peers(data: str, keras_model: str, torch_model: str, *options: str, torch_options: tuple[str, ...] = ()) -> list[Variant]:
+        return [
+            Variant("keras float32", [*keras, data, "--model", keras_model, *options]),
+            Variant("keras bfloat16", [*keras, data, "--model", keras_model, *options, "--precision", "mixed_bfloat16"]),
+            Variant("torch loop", [*torch_loop, data, "--model", torch_model, *options, *torch_options]),
+        ]
+
+    local = {name: f"local-dir:{folder / name}" for name in ("mobilenetv2_100", "resnet50", "tf_efficientnetv2_b0")}
+    mobile = local["mobilenetv2_100"]
+    head = peers(small, "MobileNetV2", "mobilenetv2_100", "--head-epochs", "20")
+    stage = peers(small, "MobileNetV2", "mobilenetv2_100", "--stage-epochs", "10")
+    result = [
+        Work("head", 15, ours("head", "small", mobile, 96, {**HEAD, "dropout": 0.2}), head, screen=("20", "2")),
+        Work(
+            "head-again",
+            40,
+            ours("head-again", "small", mobile, 96, {**HEAD, "dropout": 0.3}, fresh=False),
+            head,
+            screen=("20", "2"),
+        ),
+        Work(
+            "head-again-training",
+            150,
+            ours("head-again2", "small", mobile, 96, {**HEAD, "dropout": 0.4}, fresh=False),
+            head,
+            "head",
+            ("20", "2"),
+        ),
+        Work("stage", 3, ours("stage", "small", mobile, 96, dict(STAGE), precision="auto"), stage, screen=("10", "1")),
+    ]
+    for name, size, keras_name, data in (
+        ("mobilenetv2_100", 96, "MobileNetV2", "small"),
+        ("resnet50", 32, "ResNet50", "small"),
+        ("resnet50", 96, "ResNet50", "half"),
+        ("tf_efficientnetv2_b0", 96, "EfficientNetV2B0", "half"),
+    ):
+        mine = ours(f"all-{name}-{size}", data, local[name], size, dict(ALL), precision="auto")
+        options = ("--all-epochs", "1", "--size", str(size))
+        pictures = str(folder / f"{data}.npz")
+        result.append(Work(f"all-{name}-{size}", 1.3, mine, peers(pictures, keras_name, name, *options), "all"))
+    scratch = {"name": "all", "train": "all", "epochs": 1, "optimizer": "adam", "batch_size": 64, "augment": ["flip", "crop:4"]}
+    mine = ours("resnet20", "full", "resnet20", 32, scratch, precision="auto")
+    options = ("--all-epochs", "1", "--size", "32")
+    result.append(
+        Work("resnet20-epoch", 2, mine, peers(full, "resnet20", "resnet20", *options, torch_options=("--augment",)), "all")
+    )
+    jpegs, run = str(folder / "jpegs"), str(folder / "predict")
+    keras_folder = [keras_python, str(HERE / "peers" / "keras_folder.py"), jpegs, "--task"]
+    torch_folder = [sys.executable, str(HERE / "peers" / "torch_folder.py"), jpegs, "--task"]
+    reading = [
+        Variant("keras", [*keras_folder, "input"]),
+        Variant("keras cache()", [*keras_folder, "input", "--cache"]),
+        Variant("torch loader", [*torch_folder, "input"]),
+    ]
+    mine = Variant("thawlab", [sys.executable, str(HERE / "thawlab_input.py"), jpegs])
+    result += [Work("input-first", 1.5, mine, reading, "first"), Work("input-later", 15, mine, reading, "later")]
+    predicting = [
+        Variant("keras float32", [*keras_folder, "predict"]),
+        Variant("keras bfloat16", [*keras_folder, "predict", "--precision", "mixed_bfloat16"]),
+        Variant("torch loop", [*torch_folder, "predict"]),
+    ]
+    predict = Variant("thawlab", [thawlab[0], "predict", run, jpegs, "--json"], kind="whole")
+    result.append(Work("predict", 1.5, predict, predicting))
+    everything = ours("memory", "full", mobile, 96, dict(ALL), precision="auto")
+    options = ("--all-epochs", "1", "--size", "96")
+    result.append(Work("memory", 1, everything, peers(full, "MobileNetV2", "mobilenetv2_100", *options), "memory", lasts=180.0))
+    return result
+
+
+def prepare_run(folder: Path) -> None:
+    """Train the classifier that `predict` uses."""
+    target = folder / "predict"
+    if (target / "results.json").exists():
+        return
+    made = recipe(folder, "predict", "half", f"local-dir:{folder / 'mobilenetv2_100'}", 224, {**HEAD, "epochs": 1})
+    thawlab = str(Path(sys.executable).with_name("thawlab"))
+    runs = folder / "runs"
+    command = [thawlab, "train", str(made), "data.train_size=200", "--runs", str(runs), "--cache-dir", str(folder / "cache")]
+    subprocess.run(command, check=True, capture_output=True)
+    next(runs.glob("predict-*")).rename(target)
