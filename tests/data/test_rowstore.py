@@ -48,12 +48,35 @@ def test_rows_that_are_not_written_take_no_room(tmp_path: Path) -> None:
     assert file.stat().st_size == 10**9 and file.stat().st_blocks * 512 < 2_000_000
 
 
-def test_writing_to_the_array_changes_no_file(tmp_path: Path) -> None:
+def test_the_array_cannot_be_written_to(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store.write(np.arange(6), some(6))
     before = (tmp_path / "store" / "rows.bin").read_bytes()
-    store.array()[:] = 5
+    with pytest.raises(ValueError, match="read-only"):
+        store.array()[:] = 5
     assert (tmp_path / "store" / "rows.bin").read_bytes() == before
+
+
+def _resident() -> int:
+    """Return how many bytes of mapped files this process holds."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile")]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_taking_all_rows_does_not_fill_the_memory(tmp_path: Path) -> None:
+    store = RowStore(tmp_path / "store", 400, (1 << 20,), np.uint8)
+    values = (np.arange(400) % 256).astype(np.uint8)
+    for start in range(0, 400, 50):
+        store.write(np.arange(start, start + 50), np.repeat(values[start : start + 50, None], 1 << 20, axis=1))
+    rows, before, most = store.array(), _resident(), 0
+    order = np.random.default_rng(0).permutation(400)
+    for start in range(0, 400, 8):
+        taken = np.take(rows, order[start : start + 8], axis=0)
+        assert type(taken) is np.ndarray and taken.flags.writeable
+        assert np.array_equal(taken[:, 0], order[start : start + 8].astype(np.uint8))
+        most = max(most, _resident() - before)
+    assert most < 200 * 2**20  # of 400 MiB
 
 
 def test_values_are_converted_and_need_not_be_contiguous(tmp_path: Path) -> None:

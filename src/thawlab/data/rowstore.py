@@ -8,6 +8,7 @@ set, and marks are written only after the rows are on the disk; a crash loses wo
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,28 @@ import numpy.typing as npt
 
 from thawlab.data.listing import Indices
 from thawlab.errors import ThawlabError
+
+# After so many bytes were taken from a map, its pages are given back.
+_GIVEN_BACK = 128 * 2**20
+
+
+class _Mapped(np.memmap[Any, Any]):
+    """A memory map that does not fill the memory: what was taken is given back from time to time.
+
+    The pages stay in the system's own cache as long as there is room, so that taking them again costs little.
+    """
+
+    _taken_bytes = 0
+
+    def take(self, indices: Any, axis: Any = None, out: Any = None, mode: Any = "raise") -> Any:
+        """Return some rows as an array of their own, as `numpy.take` does."""
+        taken = np.asarray(super().take(indices, axis, out, mode))
+        self._taken_bytes += taken.nbytes
+        mapping: mmap.mmap | None = getattr(self, "_mmap", None)
+        if self._taken_bytes > _GIVEN_BACK and mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+            self._taken_bytes = 0
+        return taken
 
 
 @final
@@ -113,5 +136,5 @@ class RowStore:
             raise self._refusal(error) from None
 
     def array(self) -> npt.NDArray[Any]:
-        """Return all rows as a memory map, `rows` × `shape`; writing to it changes no file."""
-        return np.memmap(self._data_file, dtype=self.dtype, mode="c", shape=(self.rows, *self.shape))
+        """Return all rows as a memory map, `rows` × `shape`; nothing may be written to it."""
+        return _Mapped(self._data_file, dtype=self.dtype, mode="r", shape=(self.rows, *self.shape))
