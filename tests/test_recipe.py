@@ -150,7 +150,16 @@ def test_the_digest_is_the_sha256_of_sorted_compact_json_of_what_differs_from_th
 def test_no_default_ever_changes_since_digests_leave_defaults_out() -> None:
     defaults = parse_recipe(MINIMAL).model_dump(mode="json")
     pinned: dict[str, dict[str, Any]] = {
-        "data": {"train_size": None, "val": 0.1, "test": 0.2, "image_size": None, "resize": "upsample", "normalize": "weights"},
+        "data": {
+            "train_size": None,
+            "val": 0.1,
+            "test": 0.2,
+            "image_size": None,
+            "resize": "upsample",
+            "normalize": "weights",
+            "exclude": None,
+            "group": None,
+        },
         "model": {"pretrained": True, "head": [], "dropout": []},
         "evaluation": {"calibrate": True, "ece_bins": 15},
     }

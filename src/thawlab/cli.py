@@ -378,6 +378,50 @@ def datasets(as_json: JsonOption = False) -> None:
     _print_table("", ["data set", "what it is"], [[row["name"], row["about"]] for row in rows])
 
 
+@data_app.command("check", epilog="Example: thawlab data check photos/ --page check.html --write-clean list.csv")
+def data_check(
+    source: Annotated[str, typer.Argument(help="A data set's name, or a path.")],
+    backbone: Annotated[str, typer.Option(help="Whose features find outliers, wrong labels and further duplicates.")] = "bundled",
+    size: Annotated[int | None, typer.Option(min=4, help="The backbone's input in pixels; its own if omitted.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column or pattern of related pictures, as data.group.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write a page with the pictures (.html).")] = None,
+    write_clean: Annotated[Path | None, typer.Option(help="Write which pictures to keep (.csv), for data.exclude.")] = None,
+    data_dir: DataDirOption = None,
+    cache_dir: CacheDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find unreadable files, duplicates, leaks between splits, outliers and wrong labels. Nothing is ever deleted."""
+    from thawlab.data.selection import open_data
+    from thawlab.evaluation.data_check import check_data, clean_list, write_rows
+    from thawlab.recipe import parse_recipe
+    from thawlab.report.data_page import findings, write_data_page
+    from thawlab.run import write_text
+
+    data = {"source": source, "image_size": size, "group": group}
+    system = {"data_dir": data_dir, "cache_dir": cache_dir}
+    phase = {"train": "head", "epochs": 1}
+    recipe = parse_recipe({"data": data, "model": {"backbone": backbone}, "phases": [phase], "system": system}, "data check")
+    check = check_data(open_data(recipe.data, recipe.system), recipe)
+    if page is not None:
+        write_data_page(check, page)
+    if write_clean is not None:
+        write_text(write_clean, write_rows(clean_list(check)))
+    found = check.as_json()
+    if as_json:
+        _print_json(found)
+        return
+    splits = ", ".join(f"{split} {n:,}" for split, n in found["splits"].items())
+    print(f"{found['name']}: {found['n']:,} pictures in {len(found['classes'])} classes ({splits})")
+    keys = ["unreadable", "wrong_extensions", "small", "long", "identical", "near_duplicates", "leaks", "conflicts"]
+    rows = [[key.replace("_", " "), f"{found[key]['count']:,}"] for key in [*keys, "label_suspects"]]
+    _print_table("", ["what", "how many"], rows)
+    for finding in findings(found):
+        print(f"{finding['severity']}: {finding['evidence']}; {finding['advice']}")
+    for what, path in (("page", page), ("list", write_clean)):
+        if path is not None:
+            print(f"{what}: {path}")
+
+
 def main() -> None:
     """Run the command line; errors that are meant for people are one line on standard error."""
     try:

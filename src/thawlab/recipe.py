@@ -42,6 +42,8 @@ class Data(Part):
     image_size: int | None = Field(default=None, ge=4, le=4096)
     resize: Literal["upsample", "pad", "crop"] = "upsample"
     normalize: Literal["weights", "unit", "symmetric"] = "weights"
+    exclude: str | None = Field(default=None, min_length=1)
+    group: str | None = Field(default=None, min_length=1)
 
 
 class Model(Part):

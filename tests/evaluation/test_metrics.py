@@ -11,6 +11,8 @@ import torch
 from sklearn import metrics as sk
 from torchmetrics.classification import (
     MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassAveragePrecision,
     MulticlassCalibrationError,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
@@ -22,14 +24,14 @@ from thawlab.evaluation.calibration import expected_calibration_error
 from thawlab.evaluation.metrics import accuracy_interval, brief, full, top_k_accuracy
 from thawlab.evaluation.predictions import Predictions
 
-CASES = 120
+CASES = 500
 
 
 def _random_tables() -> Iterator[tuple[Predictions, int]]:
     """Yield tables of many shapes: few and many classes, absent classes, tied logits, single samples."""
     for seed in range(CASES):
         rng = np.random.default_rng(seed)
-        classes = int(rng.choice([2, 3, 7, 20, 100]))
+        classes = 100 if seed % 50 == 0 else int(rng.choice([2, 3, 7, 20]))
         n = int(rng.choice([1, 2, 10, 150]))
         logits = rng.normal(0, rng.choice([0.1, 1, 5]), (n, classes))
         if seed % 3 == 0:
@@ -59,6 +61,8 @@ def test_all_metrics_agree_with_scikit_learn() -> None:
                 "macro_precision": sk.precision_score(truth, predicted, labels=present, average="macro", zero_division=0),
                 "macro_recall": sk.recall_score(truth, predicted, labels=present, average="macro", zero_division=0),
                 "macro_f1": sk.f1_score(truth, predicted, labels=present, average="macro", zero_division=0),
+                "balanced_accuracy": sk.balanced_accuracy_score(truth, predicted),
+                "brier": sum(sk.brier_score_loss(truth == k, table.probabilities()[:, k], labels=[False, True]) for k in numbers),
             }
         for key, value in expected.items():
             assert result[key] == pytest.approx(value, rel=1e-9, abs=1e-12), key
@@ -81,6 +85,16 @@ def test_all_metrics_agree_with_torchmetrics() -> None:
         for key, metric in per_class.items():
             ours = [row[key] for row in result["per_class"]]
             assert np.allclose(ours, metric(predicted, labels).numpy(), atol=1e-6), key
+        area, precision = result["roc_auc"], result["average_precision"]
+        scorable = [k for k in range(classes) if 0 < int((labels == k).sum()) < len(labels)]
+        if scorable:
+            probabilities = torch.from_numpy(table.probabilities())
+            areas = MulticlassAUROC(classes, average=None)(probabilities, labels)[scorable]
+            precisions = MulticlassAveragePrecision(classes, average=None)(probabilities, labels)[scorable]
+            assert area == pytest.approx(float(areas.mean()), abs=1e-5)
+            assert precision == pytest.approx(float(precisions.mean()), abs=1e-5)
+        else:
+            assert area is None and precision is None
         micro = MulticlassAccuracy(classes, average="micro")(predicted, labels)
         assert result["accuracy"] == pytest.approx(float(micro), abs=1e-6)
         assert (np.array(result["confusion"]) == MulticlassConfusionMatrix(classes)(predicted, labels).numpy()).all()
@@ -154,6 +168,9 @@ def test_the_temperature_changes_the_calibration_only() -> None:
     for table, classes in list(_random_tables())[:20]:
         one, other = _full(table, classes), _full(table, classes, temperature=3.0)
         changed = {key for key in one if one[key] != other[key]}
-        assert changed <= {"temperature", "ece_calibrated"}
+        of_probabilities = {"ece_calibrated", "ece_adaptive", "log_loss_calibrated", "brier", "roc_auc", "average_precision"}
+        assert changed <= {"temperature", "intervals"} | of_probabilities
+        kept = {"accuracy", "macro_f1", "balanced_accuracy"}
+        assert [one["intervals"][key] for key in kept] == [other["intervals"][key] for key in kept]
         expected = expected_calibration_error(table.probabilities(3.0), table.labels)
         assert other["ece_calibrated"] == expected

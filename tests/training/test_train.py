@@ -59,7 +59,7 @@ def test_the_run_folder_holds_what_the_design_promises(recipe: Make, tmp_path: P
     assert [name for name in wanted if not (folder.path / name).is_file()] == []
     results = read_json(folder.results)
     keys = ["schema", "name", "digest", "seed", "dataset", "model", "phases"]
-    assert list(results) == [*keys, "train", "val", "test", "gap", "diagnoses", "seconds"]
+    assert list(results) == [*keys, "train", "val", "test", "abstention", "gap", "diagnoses", "seconds"]
     assert results["dataset"]["n_train"] + results["dataset"]["n_val"] + results["dataset"]["n_test"] == 300
     assert [phase["name"] for phase in results["phases"]] == ["head", "all"]
     assert results["gap"] == pytest.approx(results["train"]["accuracy"] - results["test"]["accuracy"])
@@ -268,7 +268,7 @@ def test_a_phase_continues_as_it_began_when_the_disk_fills_up(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("thawlab.training.loop._finish_phase", stop)
         train(recipe(phases=phases), tmp_path / "cut")
-    monkeypatch.setattr("thawlab.training.feature_cache._DISK_SHARE", 0.0)
+    monkeypatch.setattr("thawlab.evaluation.feature_cache._DISK_SHARE", 0.0)
     assert_same_run(expected, train(recipe(phases=phases), tmp_path / "cut"))
 
 

@@ -20,6 +20,7 @@ from thawlab.data.decode import BadPictureError, decode
 from thawlab.data.listing import ArrayPictures, Indices, Labels, Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
+from thawlab.data.selection import open_data
 from thawlab.data.sources import cache_root, open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
@@ -89,8 +90,10 @@ class Dataset:
 
 
 def fingerprint(listing: Listing, workers: int | None = None) -> str:
-    """Return the SHA-256 of a listing's classes, ids, labels, splits and the content of its pictures."""
+    """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content of its pictures."""
     header = [listing.classes, listing.ids, listing.labels.tolist(), listing.splits.tolist()]
+    if listing.groups is not None:
+        header.append(listing.groups.tolist())
     digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
     if isinstance(listing.pictures, ArrayPictures):
         digest.update(np.ascontiguousarray(listing.pictures.array).data)
@@ -169,7 +172,7 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
         ThawlabError: if too many pictures are bad, or the cache cannot be written.
     """
     data = recipe.data
-    listing = open_source(data.source, recipe.system.data_dir)
+    listing = open_data(data, recipe.system)
     splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test)
     dataset = _decoded(listing, splits, preprocessing, recipe.system)
     missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
@@ -208,6 +211,16 @@ def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preproces
     nothing = np.zeros(0, dtype=np.int64)
     dataset = _decoded(listing, Splits(nothing, nothing, chosen), preprocessing, system)
     return replace(dataset, classes=classes, labels=numbers[dataset.labels]), split
+
+
+def decode_all(listing: Listing, preprocessing: Preprocessing, system: System) -> Dataset:
+    """Decode every picture of a listing; all that can be decoded are in the train split of the result.
+
+    Raises:
+        ThawlabError: if too many pictures are bad, or the cache cannot be written.
+    """
+    nothing = np.zeros(0, dtype=np.int64)
+    return _decoded(listing, Splits(np.arange(len(listing)), nothing, nothing), preprocessing, system)
 
 
 def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, system: System) -> Dataset:

@@ -258,4 +258,5 @@ def _open_csv(path: Path) -> Listing:
         labels=np.array([label_of[item.label] for item in placed], dtype=np.int64),
         splits=np.array([item.split for item in placed]),
         pictures=FilePictures(tuple(path.parent / item.path for item in placed)),
+        columns={name: tuple((row.get(name) or "").strip() for _, row in rows) for name in columns},
     )

@@ -6,7 +6,7 @@ import threading
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, final
@@ -114,6 +114,19 @@ class TarPictures(Pictures):
 
 @final
 @dataclass(frozen=True)
+class ChosenPictures(Pictures):
+    """Some of the pictures of a source, in an order of their own."""
+
+    source: Pictures
+    chosen: Indices
+
+    def read(self, index: int) -> bytes | Picture:
+        """Return what the source holds."""
+        return self.source.read(int(self.chosen[index]))
+
+
+@final
+@dataclass(frozen=True)
 class Listing:
     """What a source holds.
 
@@ -125,6 +138,8 @@ class Listing:
         splits: per picture "train", "val" or "test"; all "train" where the source knows no splits.
         pictures: access to the pictures.
         ignored: files that were found and are no pictures of a class, with the reason.
+        columns: what else a manifest says of each picture, by the column's name.
+        groups: a number per picture, equal for pictures that belong together; None where each stands for itself.
     """
 
     name: str
@@ -134,6 +149,8 @@ class Listing:
     splits: npt.NDArray[np.str_]
     pictures: Pictures
     ignored: tuple[tuple[str, str], ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: Indices | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -38,6 +38,36 @@ def class_ranks(labels: Labels, seed: int) -> npt.NDArray[np.int64]:
     return ranks
 
 
+def grouped_ranks(
+    labels: Labels, groups: Indices | None, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the random orders that keep groups together.
+
+    Args:
+        labels: int64 class numbers.
+        groups: int64 per sample; None where each sample stands for itself. A group of several classes counts as one of the
+            class of its first sample.
+        seed: of the random order.
+
+    Returns:
+        Each sample's rank within its class, group after group; the rank of its group among the groups of that class; and
+        whether its class has only one group, which can be learnt from or held out but not both.
+    """
+    if groups is None:
+        ranks = class_ranks(labels, seed)
+        return ranks, ranks, (np.bincount(labels) < 2)[labels]
+    _, first, unit = np.unique(groups, return_index=True, return_inverse=True)
+    unit = unit.reshape(-1)
+    unit_ranks = class_ranks(labels[first], seed)[unit]
+    lonely = (np.bincount(labels[first], minlength=int(labels.max()) + 1) < 2)[labels[first]][unit]
+    ranks = np.empty(len(labels), dtype=np.int64)
+    order = np.lexsort((class_ranks(labels, seed), unit, unit_ranks, labels))
+    counts = np.bincount(labels)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    ranks[order] = np.arange(len(labels)) - starts[labels[order]]
+    return ranks, unit_ranks, lonely
+
+
 def held_out(ranks: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.bool_]:
     """Say which ranks fall into a held-out part: evenly spread, so that every prefix holds out the same fraction.
 
@@ -79,7 +109,8 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
     A source without a test split gives the fraction `test` of its pictures to one, whatever `train_size` is. `train_size`
     counts the labelled pictures that may be learnt from: a source without a val split gives the fraction `val` of them to
     validation. All parts are stratified; with the same seed, the parts of a smaller `train_size` lie inside those of a
-    larger one.
+    larger one. Pictures of one group are never learnt from and held out at once by a split that is made here; the fractions
+    then count groups.
 
     Raises:
         UsageError: if there are fewer than two classes, a class without training pictures, or not enough pictures.
@@ -92,10 +123,11 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
         raise UsageError(f"{listing.name}: has {len(listing)} pictures for {classes} classes; each class needs a few")
     pool = splits == "train"
     in_test, in_val = splits == "test", splits == "val"
-    singles = np.bincount(labels[pool], minlength=classes) < 2
+    groups = listing.groups
     if not in_test.any():
         in_test = pool.copy()
-        in_test[pool] = held_out(class_ranks(labels[pool], derive(seed, "split", "test")), test) & ~singles[labels[pool]]
+        _, ranks, lonely = grouped_ranks(labels[pool], None if groups is None else groups[pool], derive(seed, "split", "test"))
+        in_test[pool] = held_out(ranks, test) & ~lonely
         pool &= ~in_test
     available = int(pool.sum())
     if train_size is not None and train_size > available:
@@ -104,11 +136,11 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
         )
     pool_indices = np.flatnonzero(pool)
     pool_labels = labels[pool_indices]
-    pool_ranks = class_ranks(pool_labels, derive(seed, "split", "val"))
+    pool_groups = None if groups is None else groups[pool_indices]
+    pool_ranks, unit_ranks, lonely = grouped_ranks(pool_labels, pool_groups, derive(seed, "split", "val"))
     held = np.zeros(available, dtype=bool)
     if not in_val.any() and val > 0:
-        lonely = np.bincount(pool_labels, minlength=classes) < 2
-        held = held_out(pool_ranks, val) & ~lonely[pool_labels]
+        held = held_out(unit_ranks, val) & ~lonely
     chosen = nested_subset(pool_labels, learnt_first(pool_labels, pool_ranks, held), train_size or available)
     if held.any():
         in_val = np.zeros(len(labels), dtype=bool)

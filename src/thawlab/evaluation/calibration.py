@@ -60,6 +60,22 @@ def reliability(
     )
 
 
+def adaptive_calibration_error(probabilities: npt.NDArray[np.float64], labels: Labels, bins: int = 15) -> float:
+    """Return the calibration error over bins with equally many samples, in [0, 1] (Nguyen and O'Connor 2015).
+
+    A confident classifier leaves most of the equally wide bins of the usual error almost empty; these bins never are. Samples
+    are sorted by confidence, equal ones by their order; nan without samples.
+    """
+    n = len(labels)
+    if n == 0:
+        return float("nan")
+    confidence = probabilities.max(axis=1)
+    correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    order = np.argsort(confidence, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return float(sum(len(part) * abs(correct[part].mean() - confidence[part].mean()) for part in parts) / n)
+
+
 def expected_calibration_error(probabilities: npt.NDArray[np.float64], labels: Labels, bins: int = 15) -> float:
     """Return the expected calibration error, in [0, 1] (Guo et al. 2017, equation 3); nan without samples."""
     if len(labels) == 0:

@@ -8,9 +8,12 @@ from typing import Any
 from thawlab.recipe import Recipe
 
 Diagnosis = dict[str, str]
+# Classes that differ in size by this factor make plain accuracy misleading.
+_IMBALANCE = 10
 
 
-def _diagnosis(identifier: str, severity: str, evidence: str, advice: str) -> Diagnosis:
+def diagnosis(identifier: str, severity: str, evidence: str, advice: str) -> Diagnosis:
+    """Return a diagnosis: its name, "error", "warning" or "info", the numbers that show it, and one action."""
     return {"id": identifier, "severity": severity, "evidence": evidence, "advice": advice}
 
 
@@ -24,7 +27,7 @@ def before_training(recipe: Recipe, feature_side: int | None) -> list[Diagnosis]
     found = []
     if recipe.data.normalize != "weights" and recipe.model.pretrained:
         found.append(
-            _diagnosis(
+            diagnosis(
                 "wrong-normalisation",
                 "error",
                 f"inputs are normalised as '{recipe.data.normalize}', not as in the weights' pre-training",
@@ -33,7 +36,7 @@ def before_training(recipe: Recipe, feature_side: int | None) -> list[Diagnosis]
         )
     if feature_side is not None and feature_side <= 2:
         found.append(
-            _diagnosis(
+            diagnosis(
                 "input-too-small",
                 "error",
                 f"at {recipe.data.image_size} px the last feature map is {feature_side}×{feature_side} cells",
@@ -42,7 +45,7 @@ def before_training(recipe: Recipe, feature_side: int | None) -> list[Diagnosis]
         )
     if recipe.data.resize == "pad" and recipe.model.pretrained:
         found.append(
-            _diagnosis(
+            diagnosis(
                 "padded-input",
                 "warning",
                 "small pictures are padded, not enlarged: the backbone sees objects smaller than in its pre-training",
@@ -56,10 +59,11 @@ def after_training(results: Mapping[str, Any]) -> list[Diagnosis]:
     """Return what the results of a run show."""
     found = []
     classes = len(results["dataset"]["classes"])
+    found += _imbalanced(results)
     test, gap = results["test"], results["gap"]
     if test["n"] and test["accuracy_ci95"][0] <= 1 / classes:
         found.append(
-            _diagnosis(
+            diagnosis(
                 "chance-level",
                 "error",
                 f"test accuracy {test['accuracy']:.3f} is not above chance (1/{classes})",
@@ -68,7 +72,7 @@ def after_training(results: Mapping[str, Any]) -> list[Diagnosis]:
         )
     elif gap > 0.1:
         found.append(
-            _diagnosis(
+            diagnosis(
                 "overfitting",
                 "warning",
                 f"training accuracy is {gap:.3f} above test accuracy",
@@ -77,7 +81,7 @@ def after_training(results: Mapping[str, Any]) -> list[Diagnosis]:
         )
     if test["n"] and test["ece"] > 0.05 and test["ece_calibrated"] < test["ece"]:
         found.append(
-            _diagnosis(
+            diagnosis(
                 "over-confidence" if test["temperature"] > 1 else "under-confidence",
                 "info",
                 f"expected calibration error {test['ece']:.3f}, "
@@ -86,3 +90,18 @@ def after_training(results: Mapping[str, Any]) -> list[Diagnosis]:
             )
         )
     return found
+
+
+def _imbalanced(results: Mapping[str, Any]) -> list[Diagnosis]:
+    """Find test classes of very different sizes, where the accuracy speaks of the large ones."""
+    counts = [row["n"] for row in results["test"].get("per_class", []) if row["n"]]
+    if len(counts) < 2 or max(counts) < _IMBALANCE * min(counts):
+        return []
+    test = results["test"]
+    evidence = (
+        f"the largest class has {max(counts) / min(counts):.0f} times as many test pictures as the smallest; "
+        f"balanced accuracy is {test['balanced_accuracy']:.3f}, plain accuracy {test['accuracy']:.3f}"
+    )
+    return [
+        diagnosis("class-imbalance", "warning", evidence, "judge by the macro figures, and add pictures of the small classes")
+    ]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
-from thawlab.evaluation.calibration import expected_calibration_error, log_loss
+from thawlab.data.listing import Labels
+from thawlab.evaluation.bootstrap import intervals
+from thawlab.evaluation.calibration import adaptive_calibration_error, expected_calibration_error, log_loss
 from thawlab.evaluation.predictions import Predictions
 
 
@@ -36,11 +39,39 @@ def brief(predictions: Predictions) -> dict[str, Any]:
     return {"n": n, "loss": log_loss(predictions.logits, predictions.labels) if n else 0.0, "accuracy": accuracy}
 
 
+def brier_score(probabilities: npt.NDArray[np.float64], labels: Labels) -> float:
+    """Return the mean squared distance from the probabilities to the truth, in [0, 2] (Brier 1950); nan without samples."""
+    return float(squared_distances(probabilities, labels).mean()) if len(labels) else float("nan")
+
+
+def squared_distances(probabilities: npt.NDArray[np.float64], labels: Labels) -> npt.NDArray[np.float64]:
+    """Return each sample's part of the Brier score."""
+    truth = np.zeros_like(probabilities)
+    truth[np.arange(len(labels)), labels] = 1.0
+    distances: npt.NDArray[np.float64] = ((probabilities - truth) ** 2).sum(axis=1)
+    return distances
+
+
+def ranking_scores(probabilities: npt.NDArray[np.float64], labels: Labels) -> tuple[float | None, float | None]:
+    """Return the one-vs-rest area under the ROC curve and average precision, means over the classes that allow them.
+
+    A class that no sample has, or that all have, allows neither; without any other both are None.
+    """
+    areas, precisions = [], []
+    for number in range(probabilities.shape[1]):
+        truth = labels == number
+        if truth.any() and not truth.all():
+            areas.append(roc_auc_score(truth, probabilities[:, number]))
+            precisions.append(average_precision_score(truth, probabilities[:, number]))
+    return (float(np.mean(areas)), float(np.mean(precisions))) if areas else (None, None)
+
+
 def full(predictions: Predictions, classes: tuple[str, ...], temperature: float, ece_bins: int) -> dict[str, Any]:
     """Return everything that `results.json` says of the test split.
 
     Macro figures are means over the classes that occur in the split; a class without samples has n = 0 and zeros, and so has
-    a split without samples.
+    a split without samples. Figures of probabilities are those of the calibrated ones, but for `loss` and `ece`. `intervals`
+    holds 95 % bootstrap intervals over the pictures.
     """
     numbers = np.arange(len(classes))
     labels, predicted = predictions.labels, predictions.predicted
@@ -53,15 +84,25 @@ def full(predictions: Predictions, classes: tuple[str, ...], temperature: float,
     present = support > 0
     raw, calibrated = predictions.probabilities(), predictions.probabilities(temperature)
     result = brief(predictions)
+    area, average_precision = ranking_scores(calibrated, labels) if n else (None, None)
     return {
         **result,
         "accuracy_ci95": accuracy_interval(int((predicted == labels).sum()), n),
+        "top2": top_k_accuracy(predictions, 2),
+        "top3": top_k_accuracy(predictions, 3),
         "top5": top_k_accuracy(predictions, 5),
+        "balanced_accuracy": float(recall[present].mean()) if n else 0.0,
         "macro_precision": float(precision[present].mean()) if n else 0.0,
         "macro_recall": float(recall[present].mean()) if n else 0.0,
         "macro_f1": float(f1[present].mean()) if n else 0.0,
         "ece": expected_calibration_error(raw, labels, ece_bins) if n else 0.0,
         "ece_calibrated": expected_calibration_error(calibrated, labels, ece_bins) if n else 0.0,
+        "ece_adaptive": adaptive_calibration_error(calibrated, labels, ece_bins) if n else 0.0,
+        "log_loss_calibrated": log_loss(predictions.logits, labels, temperature) if n else 0.0,
+        "brier": brier_score(calibrated, labels) if n else 0.0,
+        "roc_auc": area,
+        "average_precision": average_precision,
+        "intervals": intervals(confusion, _per_sample(calibrated, labels)) if n else {},
         "temperature": temperature,
         "per_class": [
             {
@@ -74,4 +115,13 @@ def full(predictions: Predictions, classes: tuple[str, ...], temperature: float,
             for k, name in enumerate(classes)
         ],
         "confusion": confusion.tolist(),
+    }
+
+
+def _per_sample(probabilities: npt.NDArray[np.float64], labels: Labels) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the figures that are means over samples, sample by sample."""
+    own = probabilities[np.arange(len(labels)), labels]
+    return {
+        "log_loss_calibrated": -np.log(np.maximum(own, np.finfo(np.float64).tiny)),
+        "brier": squared_distances(probabilities, labels),
     }

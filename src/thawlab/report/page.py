@@ -44,27 +44,24 @@ def write_report(folder: RunFolder) -> Path:
         }
         for name, svg in drawn.items():
             write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
-        templates = Environment(
-            loader=FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         samples, mistakes = _pictures(folder, data["classes"], test, results["test"]["temperature"])
-        page = templates.get_template("page.html").render(
-            run=folder.name,
-            results=results,
-            data=data,
-            environment=environment,
-            recipe=recipe,
-            recipe_text=folder.recipe_file.read_text(encoding="utf-8"),
-            # The SVG text comes from matplotlib, which escapes what it draws.
-            figures={name: Markup(for_page(svg)) for name, svg in drawn.items()},
-            samples=samples,
-            mistakes=mistakes,
-            confusions=most_confused(results["test"]["confusion"], data["classes"]),
-            peak_rate=max((row["images_per_second"] or 0 for row in rows), default=0),
+        page = (
+            templates()
+            .get_template("page.html")
+            .render(
+                run=folder.name,
+                results={"abstention": {}, **results},  # runs of earlier versions lack it
+                data=data,
+                environment=environment,
+                recipe=recipe,
+                recipe_text=folder.recipe_file.read_text(encoding="utf-8"),
+                # The SVG text comes from matplotlib, which escapes what it draws.
+                figures={name: Markup(for_page(svg)) for name, svg in drawn.items()},
+                samples=samples,
+                mistakes=mistakes,
+                confusions=most_confused(results["test"]["confusion"], data["classes"]),
+                peak_rate=max((row["images_per_second"] or 0 for row in rows), default=0),
+            )
         )
     except (KeyError, UndefinedError) as error:
         raise ThawlabError(
@@ -72,6 +69,17 @@ def write_report(folder: RunFolder) -> Path:
         ) from None
     write_text(folder.report, page)
     return folder.report
+
+
+def templates() -> Environment:
+    """Return the pages' templates; everything put into them is escaped."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def most_confused(matrix: list[list[int]], classes: list[str], limit: int = 8) -> list[tuple[str, str, int]]:
@@ -92,11 +100,11 @@ def _pictures(
             kept = {name: table[name] for name in table.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
         raise ThawlabError(f"{folder.pictures}: is missing or damaged; train the recipe again to restore it") from None
-    samples = [{"url": _data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)]
+    samples = [{"url": data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)]
     probabilities = test.probabilities(temperature)
     mistakes = [
         {
-            "url": _data_url(picture),
+            "url": data_url(picture),
             "id": str(test.ids[row]),
             "truth": classes[test.labels[row]],
             "predicted": classes[test.predicted[row]],
@@ -107,7 +115,8 @@ def _pictures(
     return samples, mistakes[:_MISTAKES_SHOWN]
 
 
-def _data_url(picture: np.ndarray) -> str:
+def data_url(picture: np.ndarray) -> str:
+    """Return a picture (uint8, height × width × 3) as a data URL: exact where it is small, compressed else."""
     buffer = io.BytesIO()
     image = Image.fromarray(picture)
     image.save(buffer, "PNG") if max(image.size) <= 48 else image.save(buffer, "WEBP", quality=85)

@@ -15,7 +15,9 @@ from thawlab.data.dataset import Dataset
 from thawlab.data.listing import Indices
 from thawlab.data.preprocessing import to_tensor
 from thawlab.errors import ThawlabError
+from thawlab.evaluation.abstention import abstention
 from thawlab.evaluation.calibration import fit_temperature
+from thawlab.evaluation.curve_diagnosis import from_curves
 from thawlab.evaluation.diagnosis import after_training
 from thawlab.evaluation.metrics import accuracy_interval, brief, full
 from thawlab.evaluation.predictions import Logits, Predictions, infer, predictions_of
@@ -101,13 +103,14 @@ def judge(
         "train": {"loss": train["loss"], "accuracy": train["accuracy"]},
         "val": brief(tables["val"]),
         "test": test,
+        "abstention": abstention(tables["val"], tables["test"], temperature),
         "gap": train["accuracy"] - test["accuracy"],
         "diagnoses": [],
         "seconds": timing.summary(sum(phase["seconds"] for phase in state.phases)),
     }
     if averaged is not None:
         results["test_time_augmentation"] = averaged
-    results["diagnoses"] = diagnoses + after_training(results)
+    results["diagnoses"] = diagnoses + from_curves(state.rows, results) + after_training(results)
     write_json(folder.results, results)
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from thawlab.data.augmentation import Pipeline
 from thawlab.data.listing import Indices, Labels
 from thawlab.data.preprocessing import to_tensor
+from thawlab.evaluation.feature_cache import FrozenNetwork, cached_rows, cached_views, fits_on_disk
 from thawlab.recipe import Phase
-from thawlab.training.feature_cache import FrozenNetwork, cached_rows, cached_views, fits_on_disk
 from thawlab.training.freezing import is_frozen, set_modes
 from thawlab.training.prefix import agrees, from_rows, split_backbone
 from thawlab.training.setup import Setup
@@ -42,7 +42,7 @@ class Material:
         module: the classifier, or the part of it above the cache.
         arrange: from a batch of rows to what augmentations take.
         prepare: from a batch of augmented rows to the module's input.
-        cached: whether the frozen part is cached.
+        network: the frozen part whose output the rows are; None where they are pictures.
         note: how the phase is cached, for the log.
     """
 
@@ -57,8 +57,13 @@ class Material:
     module: nn.Module
     arrange: Callable[[torch.Tensor], torch.Tensor]
     prepare: Callable[[torch.Tensor], torch.Tensor]
-    cached: bool
+    network: FrozenNetwork | None
     note: str
+
+    @property
+    def cached(self) -> bool:
+        """Whether the frozen part is cached."""
+        return self.network is not None
 
     @property
     def row_bytes(self) -> int:
@@ -110,7 +115,7 @@ def on_pictures(setup: Setup, phase: Phase, note: str = "") -> Material:
         module=setup.classifier,
         arrange=to_tensor,
         prepare=setup.preprocessing.normalize,
-        cached=False,
+        network=None,
         note=note,
     )
 
@@ -168,7 +173,7 @@ def material_of(setup: Setup, phase: Phase, as_before: bool | None = None) -> Ma
         module=module,
         arrange=arrange,
         prepare=unchanged,
-        cached=True,
+        network=network,
         note=note,
     )
 

@@ -12,7 +12,8 @@ import torch
 from thawlab import progress
 from thawlab.data.dataset import Dataset, fingerprint, load_dataset
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.sources import cache_root, open_source
+from thawlab.data.selection import open_data
+from thawlab.data.sources import cache_root
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_classifier, make_preprocessing
@@ -81,7 +82,7 @@ def input_digests(recipe: Recipe, spec: BackboneSpec) -> dict[str, str]:
     Pictures that are gone have no digest: a finished run can be shown without them.
     """
     try:
-        pictures = {"fingerprint": fingerprint(open_source(recipe.data.source, recipe.system.data_dir), recipe.system.workers)}
+        pictures = {"fingerprint": fingerprint(open_data(recipe.data, recipe.system), recipe.system.workers)}
     except ThawlabError as error:
         progress.say(f"note: the run's pictures cannot be checked: {error}")
         pictures = {}

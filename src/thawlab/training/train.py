@@ -10,18 +10,18 @@ from thawlab.data.dataset import warnings_before_training
 from thawlab.data.listing import Indices
 from thawlab.errors import Interrupted, ThawlabError
 from thawlab.evaluation.diagnosis import before_training
+from thawlab.evaluation.feature_cache import cached_rows
 from thawlab.evaluation.predictions import Logits, infer
 from thawlab.models.classifier import feature_map_side
 from thawlab.recipe import Phase, Recipe
 from thawlab.run import RunFolder, read_json, run_folder, write_json, write_text
 from thawlab.training.environment import choose_device, environment, keep_memory, make_deterministic
-from thawlab.training.feature_cache import FrozenNetwork, cached_rows
 from thawlab.training.freezing import freeze
 from thawlab.training.interruption import Interruption, watch_signals
 from thawlab.training.judge import LogitsOf, Timing, judge
 from thawlab.training.loop import Job, train_phase
 from thawlab.training.lr_finder import LrFinding, find_lr
-from thawlab.training.material import Material, material_of, unchanged
+from thawlab.training.material import Material, material_of
 from thawlab.training.precision import choose_precision
 from thawlab.training.resolve import resolve
 from thawlab.training.setup import Setup, input_digests, prepare, weights_file_digest
@@ -112,6 +112,7 @@ def _train_into(folder: RunFolder, setup: Setup, timing: Timing, interruption: I
         progress.say(message)
     folder.set_status("running")
     job = Job(folder, classifier, recipe.seed, setup.device, recipe.precision == "bfloat16", interruption)
+    material = None
     for index in range(state.phase, len(recipe.phases)):
         phase = recipe.phases[index]
         freeze(classifier, phase.train)
@@ -129,7 +130,10 @@ def _train_into(folder: RunFolder, setup: Setup, timing: Timing, interruption: I
         moving_state = None
         if interruption.requested is not None:
             raise Interrupted("saved at the end of a phase; the same command goes on from here", interruption.requested)
-    judge(folder, setup, state, diagnoses, _final_logits(setup), timing)
+    if material is None:  # training ended in an earlier process
+        freeze(classifier, recipe.phases[-1].train)
+        material = material_of(setup, recipe.phases[-1])
+    judge(folder, setup, state, diagnoses, _final_logits(setup, material), timing)
     folder.set_status("finished")
 
 
@@ -161,19 +165,19 @@ def _with_precision(job: Job, phase: Phase, index: int, material: Material, stat
     return replace(job, bfloat16=state.found_precision[index] == "bfloat16")
 
 
-def _final_logits(setup: Setup) -> LogitsOf:
-    """Return the function that gives the final logits of some samples, from cached features where nothing else changed."""
+def _final_logits(setup: Setup, material: Material) -> LogitsOf:
+    """Return the function that gives the final logits of some samples, from the rows that the last phase was trained on."""
     classifier, dataset = setup.classifier, setup.dataset
 
     def on_pictures(indices: Indices, label: str) -> Logits:
         return infer(classifier, dataset.images, indices, setup.preprocessing.inputs, setup.device, label)
 
-    def on_features(indices: Indices, label: str) -> Logits:  # noqa: ARG001 - takes no time worth showing
-        network = FrozenNetwork(classifier.backbone, setup.spec.identity, setup.preprocessing, setup.device)
-        rows = cached_rows(network, dataset, indices, setup.feature_folder)
-        return infer(classifier.head, rows, indices, unchanged, setup.device)
+    def on_rows(indices: Indices, label: str) -> Logits:
+        assert material.network is not None
+        rows = cached_rows(material.network, dataset, indices, setup.feature_folder)
+        return infer(material.module, rows, indices, material.arrange, setup.device, label)
 
-    return on_features if all(phase.train == "head" for phase in setup.recipe.phases) else on_pictures
+    return on_pictures if material.network is None else on_rows
 
 
 def _check_inputs(folder: RunFolder, now: dict[str, str]) -> None:

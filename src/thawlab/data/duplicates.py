@@ -1,0 +1,212 @@
+"""Duplicates and near-duplicates: the same picture again, perhaps saved anew, shifted, brightened or mirrored.
+
+Candidates are neighbours of a coarse description (a perceptual hash kept as numbers) and, where given, of a network's
+features. A candidate counts only if the two pictures can be laid over each other: after a shift of a few pixels, and perhaps
+a mirror, both the picture and its fine structure must correlate. Two different blue skies share the first, not the second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from thawlab.data.listing import Picture
+
+# Pictures are compared at this size.
+SIDE = 32
+_SHIFT = 3
+_CELLS = 8
+_NEIGHBOURS = 6
+# Cosine similarity of the coarse descriptions, or of the features, that makes a pair worth laying over each other.
+_COARSE_LEAST, _FEATURE_LEAST = 0.9, 0.9
+# Correlation that makes two pictures near-duplicates: of the pixels, and of what a blur takes away from them.
+PIXELS_LEAST, DETAIL_LEAST = 0.9, 0.5
+# A first look at a candidate: grey, at half the size, by cyclic correlation up to so many of its pixels.
+_ROUGH_SIDE, _ROUGH_SHIFT, _ROUGH_LEAST = 16, 2, 0.6
+_QUERIES, _PAIRS = 1024, 512
+
+Thumbnails = npt.NDArray[np.uint8]
+Advance = Callable[[int], None]
+
+
+@final
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures that are the same, or nearly.
+
+    Attributes:
+        first: index of one.
+        second: index of the other, the larger one.
+        identical: whether their files hold the same bytes.
+        similarity: the correlation of their pixels at best, in [-1, 1].
+        detail: the correlation of their fine structure there.
+        mirrored: whether one is mirrored left to right.
+    """
+
+    first: int
+    second: int
+    identical: bool
+    similarity: float
+    detail: float
+    mirrored: bool
+
+
+def same_content(contents: Sequence[bytes]) -> list[list[int]]:
+    """Return the groups of indices whose digests are equal, each group sorted, without the groups of one."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for index, digest in enumerate(contents):
+        groups[digest].append(index)
+    return [members for members in groups.values() if len(members) > 1]
+
+
+def content_digest(content: bytes | Picture) -> bytes:
+    """Return the SHA-256 of a picture's file, or of its pixels where it has none."""
+    return hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
+
+
+def near_duplicates(
+    thumbnails: Thumbnails, features: npt.NDArray[np.float32] | None = None, advance: Advance = lambda _count: None
+) -> list[Pair]:
+    """Return all pairs of near-duplicates among some pictures, the most similar first.
+
+    Args:
+        thumbnails: uint8, n × 32 × 32 × 3.
+        features: float32, n × width, of a network that sees the same pictures; finds candidates that the pixels alone miss.
+        advance: is told of every picture whose neighbours have been looked up.
+    """
+    if len(thumbnails) < 2:
+        return []
+    mirrored = np.ascontiguousarray(thumbnails[:, :, ::-1])
+    coarse = _coarse(thumbnails)
+    candidates: dict[bool, set[tuple[int, int]]] = {False: set(), True: set()}
+    candidates[False] |= _neighbours(coarse, coarse, _COARSE_LEAST, advance)
+    candidates[True] |= _neighbours(_coarse(mirrored), coarse, _COARSE_LEAST, advance)
+    if features is not None:
+        unit = F.normalize(torch.from_numpy(features), dim=1)
+        close = _neighbours(unit, unit, _FEATURE_LEAST, advance)
+        candidates[False] |= close
+        candidates[True] |= close
+    found: dict[tuple[int, int], Pair] = {}
+    for flip, pairs in candidates.items():
+        for pair in _laid_over(thumbnails, mirrored if flip else thumbnails, sorted(pairs), flip):
+            key = (pair.first, pair.second)
+            if key not in found or pair.similarity > found[key].similarity:
+                found[key] = pair
+    return sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
+
+
+def _coarse(thumbnails: Thumbnails) -> torch.Tensor:
+    """Return unit vectors that describe pictures coarsely: blurred to 8 × 8 cells, without mean and contrast."""
+    pictures = torch.from_numpy(thumbnails).permute(0, 3, 1, 2)
+    cells = []
+    for start in range(0, len(pictures), 8192):
+        part = pictures[start : start + 8192].float()
+        blurred = F.avg_pool2d(part, 5, stride=1, padding=2, count_include_pad=False)
+        cells.append(F.adaptive_avg_pool2d(blurred, _CELLS))
+    values = torch.cat(cells)
+    return F.normalize((values - values.mean(dim=(2, 3), keepdim=True)).flatten(1), dim=1)
+
+
+def _neighbours(queries: torch.Tensor, table: torch.Tensor, least: float, advance: Advance) -> set[tuple[int, int]]:
+    """Return the pairs of a query and its nearest rows of the table, but for itself, that are similar enough."""
+    count = min(_NEIGHBOURS + 1, len(table))
+    pairs: set[tuple[int, int]] = set()
+    for start in range(0, len(queries), _QUERIES):
+        block = queries[start : start + _QUERIES]
+        similarity, place = (block @ table.T).topk(count, dim=1)
+        row, column = (similarity >= least).nonzero(as_tuple=True)
+        first, second = row + start, place[row, column]
+        low, high = torch.minimum(first, second), torch.maximum(first, second)
+        different = low < high
+        pairs.update(zip(low[different].tolist(), high[different].tolist(), strict=True))
+        advance(len(block))
+    return pairs
+
+
+def _laid_over(plain: Thumbnails, others: Thumbnails, pairs: list[tuple[int, int]], flip: bool) -> list[Pair]:
+    """Return the candidates that correlate when the second picture is laid over the first."""
+    found = []
+    pairs = _plausible(_rough(plain), _rough(others), pairs)
+    for start in range(0, len(pairs), _PAIRS):
+        part = np.array(pairs[start : start + _PAIRS])
+        one, two = (_pictures(source, part[:, k]) for k, source in ((0, plain), (1, others)))
+        pixels, detail = best_correlation(one, two)
+        for place in ((pixels >= PIXELS_LEAST) & (detail >= DETAIL_LEAST)).nonzero().flatten().tolist():
+            first, second = map(int, part[place])
+            found.append(Pair(first, second, False, float(pixels[place]), float(detail[place]), flip))
+    return found
+
+
+def _rough(thumbnails: Thumbnails) -> torch.Tensor:
+    """Return the spectra of grey pictures of 16 × 16 pixels without mean and contrast."""
+    spectra = []
+    for start in range(0, len(thumbnails), 8192):
+        grey = torch.from_numpy(thumbnails[start : start + 8192]).float().mean(dim=3)
+        small = F.avg_pool2d(grey[:, None], SIDE // _ROUGH_SIDE)[:, 0]
+        small = small - small.mean(dim=(1, 2), keepdim=True)
+        unit = small / small.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1)
+        spectra.append(torch.fft.rfft2(unit))
+    return torch.cat(spectra)
+
+
+def _plausible(one: torch.Tensor, two: torch.Tensor, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the pairs that correlate roughly at some small shift; a cheap look before the exact one."""
+    kept = []
+    near = [*range(_ROUGH_SHIFT + 1), *range(-_ROUGH_SHIFT, 0)]
+    for start in range(0, len(pairs), _PAIRS):
+        part = torch.tensor(pairs[start : start + _PAIRS])
+        fits = torch.fft.irfft2(one[part[:, 0]].conj() * two[part[:, 1]], s=(_ROUGH_SIDE, _ROUGH_SIDE))
+        best = fits[:, near][:, :, near].amax(dim=(1, 2))
+        kept += [pairs[start + place] for place in (best >= _ROUGH_LEAST).nonzero().flatten().tolist()]
+    return kept
+
+
+def _pictures(thumbnails: Thumbnails, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+    return torch.from_numpy(thumbnails[indices]).permute(0, 3, 1, 2).float()
+
+
+def best_correlation(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay pictures over others, shifted by up to 3 pixels each way, and return how well they fit at best.
+
+    Args:
+        one: float, n × 3 × 32 × 32.
+        two: of the same shape.
+
+    Returns:
+        The correlation of the pixels, each channel without its mean, and that of the fine structure at the same place; n each.
+    """
+    fits = _fit_everywhere(one, two)
+    fits_detail = _fit_everywhere(_fine(one), _fine(two))
+    place = (fits + fits_detail).argmax(dim=1, keepdim=True)
+    return fits.gather(1, place).flatten(), fits_detail.gather(1, place).flatten()
+
+
+def _fine(pictures: torch.Tensor) -> torch.Tensor:
+    """Return what a blur takes away."""
+    return pictures - F.avg_pool2d(pictures, 5, stride=1, padding=2, count_include_pad=False)
+
+
+def _fit_everywhere(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    """Return the correlations of the middle of one picture with every window of the other, n × shifts."""
+    inner = SIDE - 2 * _SHIFT
+    shifts = 2 * _SHIFT + 1
+    middle = one[:, :, _SHIFT : _SHIFT + inner, _SHIFT : _SHIFT + inner]
+    middle = middle - middle.mean(dim=(2, 3), keepdim=True)
+    middle = middle / middle.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1, 1)
+    # The middle has no mean, so the window's own mean adds nothing to the product, only to the window's length.
+    means, squares = (F.avg_pool2d(values, inner, stride=1) for values in (two, two * two))
+    length = (inner * inner * (squares - means * means)).sum(dim=1).clamp_min(1e-6).sqrt()
+    products = torch.empty(len(one), shifts, shifts)
+    for down in range(shifts):
+        for right in range(shifts):
+            window = two[:, :, down : down + inner, right : right + inner]
+            products[:, down, right] = torch.einsum("nchw,nchw->n", middle, window)
+    return (products / length.clamp_min(1e-3)).flatten(1)

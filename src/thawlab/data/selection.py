@@ -1,0 +1,117 @@
+"""Which pictures of a source a recipe uses, and which of them belong together."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from thawlab.data.listing import ArrayPictures, ChosenPictures, Indices, Listing
+from thawlab.data.sources import open_source
+from thawlab.errors import UsageError, listed, nearest
+from thawlab.recipe import Data, System
+
+_NO = frozenset({"no", "false", "0", "n"})
+_ID_COLUMNS = ("path", "id", "file", "filename")
+
+
+def open_data(data: Data, system: System) -> Listing:
+    """List the pictures of a recipe: those of its source without the excluded ones, with their groups.
+
+    Raises:
+        UsageError: if the source, the list of excluded pictures or the grouping is wrong.
+        ThawlabError: if a download is needed and fails.
+    """
+    listing = open_source(data.source, system.data_dir)
+    if data.exclude is not None:
+        listing = without(listing, excluded_ids(Path(data.exclude)), data.exclude)
+    return listing if data.group is None else replace(listing, groups=group_numbers(listing, data.group))
+
+
+def excluded_ids(path: Path) -> set[str]:
+    """Read which pictures a CSV takes out: those whose column `keep` says no, or all of them where it has no such column.
+
+    Raises:
+        UsageError: if the file is absent or has no column that names pictures.
+    """
+    try:
+        with path.expanduser().open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = {name.strip().lower(): name for name in reader.fieldnames or []}
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"data.exclude: {path} cannot be read as CSV: {error}") from None
+    name = next((columns[known] for known in _ID_COLUMNS if known in columns), None)
+    if name is None:
+        raise UsageError(f"data.exclude: {path} needs a column 'path'; found {listed(columns) or 'none'}")
+    keep = columns.get("keep")
+    return {(row[name] or "").strip() for row in rows if keep is None or (row[keep] or "").strip().lower() in _NO}
+
+
+def without(listing: Listing, excluded: set[str], origin: str) -> Listing:
+    """Return a listing without some pictures.
+
+    Raises:
+        UsageError: if one of them is not in the listing: a list made for other data takes out the wrong ones, or none.
+    """
+    unknown = sorted(excluded - set(listing.ids))
+    if unknown:
+        raise UsageError(
+            f"data.exclude: {origin} names '{unknown[0]}', which {listing.name} does not hold{nearest(unknown[0], listing.ids)}"
+        )
+    kept = np.array([index for index, identifier in enumerate(listing.ids) if identifier not in excluded], dtype=np.int64)
+    return listing if len(kept) == len(listing) else chosen(listing, kept)
+
+
+def chosen(listing: Listing, indices: Indices) -> Listing:
+    """Return a listing of some pictures of another one."""
+    places = indices.tolist()
+    pictures = listing.pictures
+    return replace(
+        listing,
+        ids=tuple(listing.ids[place] for place in places),
+        labels=listing.labels[indices],
+        splits=listing.splits[indices],
+        pictures=ArrayPictures(pictures.array[indices])
+        if isinstance(pictures, ArrayPictures)
+        else ChosenPictures(pictures, indices),
+        columns={name: tuple(values[place] for place in places) for name, values in listing.columns.items()},
+        groups=None if listing.groups is None else listing.groups[indices],
+    )
+
+
+def group_numbers(listing: Listing, group: str) -> Indices:
+    """Return a number per picture, equal for pictures of one group.
+
+    Args:
+        listing: the pictures.
+        group: the name of a column of the manifest, or a regular expression with one group in parentheses, which is searched
+            for in each picture's id.
+
+    Raises:
+        UsageError: if there is no such column, the pattern is none, or it does not fit every picture.
+    """
+    names = list(listing.columns[group]) if group in listing.columns else _matched(listing, group)
+    _, numbers = np.unique(np.array(names, dtype=np.str_), return_inverse=True)
+    return numbers.reshape(-1).astype(np.int64)
+
+
+def _matched(listing: Listing, group: str) -> list[str]:
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise UsageError(f"data.group = '{group}': no column of {listing.name}, and not a pattern either: {error}") from None
+    if pattern.groups != 1:
+        columns = f" (columns: {listed(listing.columns)})" if listing.columns else ""
+        raise UsageError(
+            f"data.group = '{group}': no column of {listing.name}{columns}; a pattern needs one group in parentheses, "
+            "for example '([^/]+)_[0-9]+[.]jpg'"
+        )
+    found = [pattern.search(identifier) for identifier in listing.ids]
+    missing = next((k for k, match in enumerate(found) if match is None or match[1] is None), None)
+    if missing is not None:
+        raise UsageError(f"data.group = '{group}': does not fit '{listing.ids[missing]}'")
+    return [match[1] for match in found if match is not None]

@@ -1,0 +1,82 @@
+"""Knowing when not to answer: sets of classes with a stated coverage, and accuracy when the least sure are declined."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from thawlab.data.listing import Labels
+from thawlab.evaluation.predictions import Predictions
+
+Probabilities = npt.NDArray[np.float64]
+ALPHA = 0.1
+_DECLINED = (0.01, 0.05, 0.1, 0.2)
+
+
+def conformal_threshold(probabilities: Probabilities, labels: Labels, alpha: float = ALPHA) -> float:
+    """Return the least probability a class needs to be in a prediction set (split conformal; Sadinle et al. 2019).
+
+    Sets of new pictures of the same kind hold the true class with a probability of at least 1 − alpha, on average over
+    calibration splits, whatever the classifier.
+
+    Args:
+        probabilities: n × classes, of held-out pictures that nothing was fitted on.
+        labels: int64, n.
+        alpha: the share of misses that is allowed, in (0, 1).
+
+    Returns:
+        In [0, 1]; 0, which admits every class, where there are too few pictures to promise anything else.
+    """
+    n = len(labels)
+    rank = math.ceil((n + 1) * (1 - alpha) - 1e-9)
+    if rank > n:
+        return 0.0
+    own = np.sort(probabilities[np.arange(n), labels])[::-1]
+    return float(own[rank - 1])
+
+
+def prediction_sets(probabilities: Probabilities, threshold: float) -> npt.NDArray[np.bool_]:
+    """Return which classes are in each picture's set, n × classes; a set may be empty: then nothing fits well."""
+    sets: npt.NDArray[np.bool_] = probabilities >= threshold
+    return sets
+
+
+def coverage_curve(probabilities: Probabilities, labels: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the shares of pictures that are answered, from the surest on, and the accuracy on these.
+
+    Equal confidences are answered together or not at all.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    hits = np.cumsum(probabilities.argmax(axis=1)[order] == labels[order])
+    last = np.append(np.flatnonzero(np.diff(confidence[order])), len(labels) - 1)
+    return (last + 1) / len(labels), hits[last] / (last + 1)
+
+
+def abstention(val: Predictions, test: Predictions, temperature: float) -> dict[str, Any]:
+    """Return what `results.json` says of declining: conformal sets from the val split, and accuracy by share declined."""
+    if len(test.labels) == 0:
+        return {}
+    probabilities = test.probabilities(temperature)
+    shares, accuracies = coverage_curve(probabilities, test.labels)
+    declining = {
+        f"{declined:g}": float(accuracies[max(np.searchsorted(shares, 1 - declined + 1e-12, side="right") - 1, 0)])
+        for declined in _DECLINED
+    }
+    result: dict[str, Any] = {"accuracy_when_declining": declining}
+    if len(val.labels):
+        threshold = conformal_threshold(val.probabilities(temperature), val.labels)
+        sets = prediction_sets(probabilities, threshold)
+        result["conformal"] = {
+            "alpha": ALPHA,
+            "threshold": threshold,
+            "n_calibration": len(val.labels),
+            "coverage": float(sets[np.arange(len(test.labels)), test.labels].mean()),
+            "mean_size": float(sets.sum(axis=1).mean()),
+            "single": float((sets.sum(axis=1) == 1).mean()),
+            "empty": float((sets.sum(axis=1) == 0).mean()),
+        }
+    return result

@@ -1,0 +1,118 @@
+"""Diagnoses that the course of training shows: learning rates, too few epochs, features that do not suffice, collapse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from thawlab.evaluation.diagnosis import Diagnosis, diagnosis
+
+Row = Mapping[str, Any]
+# Training loss that ends so many times above its least value was thrown out of a minimum.
+_THROWN = 1.25
+# A rising end: so many points of accuracy between the last two thirds of a phase.
+_STILL_RISING = 0.01
+# Loss that still falls by this share per epoch, after falling by less than the other share in all: the steps are too small.
+_STEEP, _HARDLY = 0.01, 0.35
+_ENOUGH = 0.9
+
+
+def from_curves(rows: Sequence[Row], results: Mapping[str, Any]) -> list[Diagnosis]:
+    """Return what the epochs of a finished run show, the gravest first.
+
+    Args:
+        rows: of `metrics.jsonl`.
+        results: as `results.json` holds them.
+    """
+    classes = len(results["dataset"]["classes"])
+    found = [_collapsed(results["test"]["confusion"])]
+    phases = results["phases"]
+    for index, phase in enumerate(phases):
+        own = [row for row in rows if row["phase"] == phase["name"]]
+        if own:
+            found.append(_too_high(own, classes, first=index == 0))
+    last = [row for row in rows if phases and row["phase"] == phases[-1]["name"]]
+    if last and phases[-1]["stopped"] == "epochs" and results["train"]["accuracy"] < _ENOUGH:
+        found.append(_too_low(last) or _too_short(last))
+    if last and not any(found):
+        found.append(_underfitted(results, classes))
+    return [entry for entry in found if entry is not None]
+
+
+def _collapsed(confusion: Sequence[Sequence[int]]) -> Diagnosis | None:
+    """Find predictions that leave most classes out."""
+    counts = np.array(confusion)
+    if counts.sum() == 0:
+        return None
+    present, predicted = counts.sum(axis=1) > 0, counts.sum(axis=0)
+    never = int((present & (predicted == 0)).sum())
+    if present.sum() < 2 or never < present.sum() / 2:
+        return None
+    share = predicted.max() / counts.sum()
+    return diagnosis(
+        "class-collapse",
+        "error",
+        f"{never} of {present.sum()} classes are never predicted; one class takes {100 * share:.0f} % of the predictions",
+        "lower the learning rate, and check that the labels belong to the pictures",
+    )
+
+
+def _too_high(rows: Sequence[Row], classes: int, first: bool) -> Diagnosis | None:
+    """Find losses that were thrown upwards, or that are worse than guessing after an epoch."""
+    losses = [row["train_loss"] for row in rows]
+    guessing = math.log(classes)
+    lowest = int(np.argmin(losses))
+    rate = f"lr {rows[0]['lr']:.2g} in phase '{rows[0]['phase']}'"
+    if losses[-1] > _THROWN * losses[lowest] and losses[-1] - losses[lowest] > 0.1 * guessing:
+        evidence = f"training loss rose from {losses[lowest]:.3f} (epoch {lowest + 1}) to {losses[-1]:.3f} with {rate}"
+        return diagnosis("learning-rate-too-high", "error", evidence, "lower the learning rate of this phase to a third")
+    if first and len(rows) > 1 and min(losses[1:]) > 1.02 * guessing:
+        evidence = f"training loss stays above guessing ({min(losses[1:]):.3f}, guessing {guessing:.3f}) with {rate}"
+        return diagnosis("learning-rate-too-high", "error", evidence, "lower the learning rate of this phase to a tenth")
+    return None
+
+
+def _too_low(rows: Sequence[Row]) -> Diagnosis | None:
+    """Find a loss that falls evenly, and hardly, to the end."""
+    losses = np.array([row["train_loss"] for row in rows])
+    if len(losses) < 4 or losses[0] <= 0:
+        return None
+    fall = 1 - losses[-1] / losses[0]
+    tail = losses[-max(3, len(losses) // 3) :]
+    per_epoch = 1 - (tail[-1] / tail[0]) ** (1 / (len(tail) - 1))
+    if not (per_epoch > _STEEP and fall < _HARDLY and (np.diff(losses) < 0).mean() > 0.8):
+        return None
+    evidence = (
+        f"training loss fell from {losses[0]:.3f} to {losses[-1]:.3f} only, and by {100 * per_epoch:.1f} % per epoch at the end, "
+        f"with lr {rows[-1]['lr']:.2g} in phase '{rows[-1]['phase']}'"
+    )
+    return diagnosis("learning-rate-too-low", "warning", evidence, "raise the learning rate of this phase to three times as much")
+
+
+def _too_short(rows: Sequence[Row]) -> Diagnosis | None:
+    """Find validation accuracy that still rises at the end."""
+    accuracies = [row["val_accuracy"] for row in rows]
+    if len(rows) < 6 or any(value is None for value in accuracies):
+        return None
+    third = len(rows) // 3
+    before, end = float(np.mean(accuracies[-2 * third : -third])), float(np.mean(accuracies[-third:]))
+    if end - before <= _STILL_RISING or int(np.argmax(accuracies)) < len(rows) - max(2, third // 2):
+        return None
+    where = f"phase '{rows[-1]['phase']}'"
+    evidence = f"validation accuracy still rose at the end: {before:.3f} in the second third of {where}, {end:.3f} in the last"
+    return diagnosis("stopped-early", "warning", evidence, "train more epochs")
+
+
+def _underfitted(results: Mapping[str, Any], classes: int) -> Diagnosis | None:
+    """Find training pictures that are not learnt, without a gap to the test pictures."""
+    train, gap = results["train"]["accuracy"], results["gap"]
+    chance = 1 / classes
+    if (train - chance) / (1 - chance) > 0.7 or gap > 0.03 or not results["test"]["n"]:
+        return None
+    frozen = all(phase["trainable_parameters"] < results["model"]["parameters"] / 2 for phase in results["phases"])
+    advice = "let the backbone train in a second phase" if frozen else "take a larger network, or train longer"
+    evidence = f"even on the training pictures accuracy is {train:.3f}, {gap:+.3f} above the test pictures"
+    return diagnosis("underfitting", "warning", evidence, advice)

@@ -1,0 +1,103 @@
+"""The page of a data check: what was found, with the pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from thawlab.data.decode import BadPictureError, decode
+from thawlab.data.listing import Listing
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.evaluation.data_check import DataCheck
+from thawlab.report.page import data_url, templates
+from thawlab.run import write_text
+
+_SHOWN = 40
+_SIDE = 96
+
+
+def write_data_page(check: DataCheck, path: Path) -> Path:
+    """Write the page of a data check; a self-contained HTML file.
+
+    Raises:
+        ThawlabError: if the file cannot be written.
+    """
+    found = check.as_json(limit=_SHOWN)
+    place = {identifier: index for index, identifier in enumerate(check.listing.ids)}
+    side = min(_SIDE, int(np.median(check.files.sizes.max(axis=1))) or _SIDE)
+
+    def pictured(entry: dict[str, Any]) -> dict[str, Any]:
+        return {**entry, "url": _url(check.listing, place[entry["id"]], side)}
+
+    def paired(entry: dict[str, Any]) -> dict[str, Any]:
+        return {**entry, "first": pictured(entry["first"]), "second": pictured(entry["second"])}
+
+    shown = {key: [paired(entry) for entry in found[key]["first"]] for key in ("leaks", "conflicts", "near_duplicates")}
+    shown |= {key: [pictured(entry) for entry in found[key]["first"]] for key in ("label_suspects", "outliers")}
+    page = (
+        templates()
+        .get_template("data.html")
+        .render(
+            found=found,
+            shown=shown,
+            findings=findings(found),
+            sizes=[(name, values) for name, values in found["sizes"].items() if values],
+            small=side <= 48,
+        )
+    )
+    write_text(path, page)
+    return path
+
+
+def _url(listing: Listing, index: int, side: int) -> str:
+    """Return a picture as a data URL; one that cannot be read is grey."""
+    look = Preprocessing(size=side, resize="pad", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
+    try:
+        return data_url(decode(listing.pictures.read(index), look))
+    except (BadPictureError, OSError):
+        return data_url(np.asarray(Image.new("RGB", (side, side), "#9aa6b2")))
+
+
+def findings(found: dict[str, Any]) -> list[dict[str, str]]:
+    """Return what stands out in a data check, the gravest first, each with its evidence and one action."""
+    result = []
+
+    def add(severity: str, title: str, evidence: str, advice: str) -> None:
+        result.append({"severity": severity, "title": title, "evidence": evidence, "advice": advice})
+
+    if found["leaks"]["count"]:
+        add(
+            "error",
+            "Leak between splits",
+            f"{found['leaks']['count']} pairs of the same or nearly the same picture lie in different splits",
+            "write a clean list (--write-clean list.csv) and train with data.exclude, or keep related pictures together with "
+            "data.group",
+        )
+    if found["conflicts"]["count"]:
+        add(
+            "error",
+            "Conflicting labels",
+            f"{found['conflicts']['count']} pairs of duplicates have different labels",
+            "correct them",
+        )
+    if found["unreadable"]["count"]:
+        first = found["unreadable"]["first"][0]
+        evidence = f"{found['unreadable']['count']} pictures cannot be read, the first is {first['id']} ({first['reason']})"
+        add("warning", "Unreadable pictures", evidence, "save them anew, or leave them out: training does so by itself")
+    if found["label_suspects"]["count"]:
+        share = found["label_suspects"]["count"] / found["n"]
+        evidence = f"{found['label_suspects']['count']} labels are probably wrong ({100 * share:.1f} % of all)"
+        add("warning", "Suspected labels", evidence, "look at them, the least believable first")
+    copies = found["identical"]["count"]
+    if copies:
+        add("warning", "Identical files", f"{copies} pictures are there more than once", "keep one of each")
+    if found["imbalance"] >= 10:
+        evidence = f"the largest class has {found['imbalance']:.0f} times as many pictures as the smallest"
+        add("warning", "Imbalanced classes", evidence, "judge by macro figures; add pictures of the small classes")
+    if found["wrong_extensions"]["count"]:
+        count = found["wrong_extensions"]["count"]
+        add("info", "Wrong extensions", f"{count} files are not what their names say", "rename them; they are read all the same")
+    return result

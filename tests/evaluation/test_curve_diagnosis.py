@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from thawlab.evaluation.curve_diagnosis import from_curves
+
+
+def _rows(
+    losses: list[float], accuracies: list[float] | None = None, phase: str = "all", lr: float = 1e-3
+) -> list[dict[str, Any]]:
+    values = accuracies or [0.9] * len(losses)
+    return [
+        {"phase": phase, "train_loss": loss, "val_accuracy": accuracy, "lr": lr}
+        for loss, accuracy in zip(losses, values, strict=True)
+    ]
+
+
+def _results(rows: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    confusion = changes.pop("confusion", (np.eye(4, dtype=int) * 25).tolist())
+    stopped = changes.pop("stopped", "epochs")
+    names = list(dict.fromkeys(row["phase"] for row in rows))
+    return {
+        "dataset": {"classes": list("abcd")},
+        "model": {"parameters": 1000},
+        "phases": [{"name": name, "stopped": stopped, "trainable_parameters": changes.get("trained", 1000)} for name in names],
+        "train": {"accuracy": changes.get("train", 0.95)},
+        "test": {"n": 100, "confusion": confusion},
+        "gap": changes.get("gap", 0.05),
+    }
+
+
+def _ids(rows: list[dict[str, Any]], **changes: Any) -> list[str]:
+    return [entry["id"] for entry in from_curves(rows, _results(rows, **changes))]
+
+
+def test_a_sound_course_has_no_diagnosis() -> None:
+    assert _ids(_rows([1.0, 0.6, 0.45, 0.4, 0.38, 0.37])) == []
+
+
+def test_a_loss_that_is_thrown_up_or_never_below_guessing_is_a_rate_too_high() -> None:
+    assert _ids(_rows([1.0, 0.5, 0.9, 1.2])) == ["learning-rate-too-high"]
+    assert _ids(_rows([5.0, 2.0, 1.5, 1.6]), train=0.3) == ["learning-rate-too-high"]
+    assert _ids(_rows([1.0, 0.5, 0.52, 0.55])) == []
+
+
+def test_a_second_phase_may_begin_above_the_first() -> None:
+    rows = _rows([1.0, 0.5], phase="head") + _rows([0.8, 0.3, 0.2, 0.15], phase="all")
+    assert _ids(rows) == []
+
+
+def test_a_loss_that_hardly_falls_is_a_rate_too_low() -> None:
+    assert _ids(_rows([1.38, 1.35, 1.32, 1.29, 1.26, 1.23]), train=0.5) == ["learning-rate-too-low"]
+
+
+def test_accuracy_that_still_rises_asks_for_more_epochs() -> None:
+    rows = _rows([1.3, 0.9, 0.7, 0.6, 0.5, 0.42], [0.4, 0.5, 0.58, 0.64, 0.69, 0.73])
+    assert _ids(rows, train=0.78) == ["stopped-early"]
+    assert _ids(rows, train=0.78, stopped="patience") == []
+
+
+def test_predictions_that_leave_classes_out_have_collapsed() -> None:
+    collapsed = [[25, 0, 0, 0]] * 4
+    assert _ids(_rows([1.0, 0.9, 0.8, 0.75]), confusion=collapsed)[0] == "class-collapse"
+    absent = [[25, 0, 0, 0], [5, 20, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert _ids(_rows([1.0, 0.9, 0.8, 0.75]), confusion=absent) == []
+
+
+@pytest.mark.parametrize(("trained", "word"), [(100, "backbone"), (1000, "larger")])
+def test_training_pictures_that_are_not_learnt_are_underfitted(trained: int, word: str) -> None:
+    rows = _rows([1.2, 1.0, 0.95, 0.94, 0.94, 0.94], [0.5, 0.55, 0.56, 0.56, 0.56, 0.56])
+    found = from_curves(rows, _results(rows, train=0.57, gap=0.01, trained=trained))
+    assert [entry["id"] for entry in found] == ["underfitting"]
+    assert word in found[0]["advice"]
+
+
+def test_without_validation_or_test_pictures_nothing_breaks() -> None:
+    rows = _rows([1.0, 0.8, 0.7, 0.6, 0.5, 0.4])
+    for row in rows:
+        row["val_accuracy"] = None
+    results = _results(rows, train=0.8, confusion=[[0] * 4] * 4)
+    results["test"]["n"] = 0
+    assert from_curves(rows, results) == []

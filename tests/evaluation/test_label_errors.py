@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from thawlab.evaluation.label_errors import held_out_probabilities, score_labels
+
+
+def _clouds(rng: np.random.Generator, n: int, classes: int, width: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    centres = rng.normal(0, 2, (classes, width))
+    labels = rng.integers(0, classes, n)
+    return (centres[labels] + rng.normal(0, 1, (n, width))).astype(np.float32), labels.astype(np.int64)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.03, 0.05])
+def test_planted_label_errors_are_ranked_first(share: float) -> None:
+    rng = np.random.default_rng(0)
+    features, truth = _clouds(rng, 3000, 5)
+    wrong = rng.random(3000) < share
+    labels = np.where(wrong, (truth + rng.integers(1, 5, 3000)) % 5, truth)
+    scores = score_labels(labels, held_out_probabilities(features, labels))
+    assert roc_auc_score(wrong, -scores.quality) >= 0.95
+    assert (scores.suggested[wrong] == truth[wrong]).mean() > 0.9
+    suspected = np.zeros(3000, dtype=bool)
+    suspected[scores.suspects] = True
+    assert suspected[wrong].mean() > 0.8 and suspected[~wrong].mean() < 0.02
+
+
+def test_probabilities_come_from_a_head_that_did_not_see_the_sample() -> None:
+    rng = np.random.default_rng(1)
+    # Labels that nothing tells: a head that had seen the sample would fit it, one that had not is at chance.
+    features, labels = rng.normal(size=(400, 200)).astype(np.float32), rng.integers(0, 2, 400)
+    probabilities = held_out_probabilities(features, labels)
+    assert abs((probabilities.argmax(axis=1) == labels).mean() - 0.5) < 0.1
+    assert np.allclose(probabilities.sum(axis=1), 1)
+
+
+def test_groups_are_held_out_together() -> None:
+    rng = np.random.default_rng(2)
+    # Twenty pictures that are nearly the same per group, and labels drawn per group: only leakage could predict them.
+    groups = np.repeat(np.arange(40), 20)
+    features = (rng.normal(size=(40, 50))[groups] + 0.01 * rng.normal(size=(800, 50))).astype(np.float32)
+    labels = rng.integers(0, 2, 40)[groups]
+    leaking = held_out_probabilities(features, labels)
+    honest = held_out_probabilities(features, labels, groups)
+    assert (leaking.argmax(axis=1) == labels).mean() > 0.95
+    assert (honest.argmax(axis=1) == labels).mean() < 0.75
+
+
+def test_an_absent_class_number_stays_improbable() -> None:
+    rng = np.random.default_rng(3)
+    features, labels = _clouds(rng, 200, 2)
+    labels = np.where(labels == 1, 3, 0)
+    scores = score_labels(labels, held_out_probabilities(features, labels))
+    assert set(scores.suggested.tolist()) <= {0, 3}
+
+
+def test_the_same_labels_have_the_same_scores() -> None:
+    features, labels = _clouds(np.random.default_rng(4), 300, 3)
+    one, two = (score_labels(labels, held_out_probabilities(features, labels)) for _ in range(2))
+    assert np.array_equal(one.quality, two.quality) and np.array_equal(one.suspects, two.suspects)

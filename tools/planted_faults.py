@@ -1,0 +1,162 @@
+"""Plant faults in real pictures and measure how many the data check finds: `python tools/planted_faults.py --help`.
+
+Duplicates: copies of test pictures are added to the training pictures, as they are, saved as JPEG of quality 50, shifted by 2
+pixels, 10 % brighter or darker, and mirrored. Labels: shares of the training labels are replaced by another class at random,
+and the score must rank them first. Prints and writes one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from thawlab.data.decode import decode
+from thawlab.data.listing import ArrayPictures, Listing
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.sources import open_source
+from thawlab.evaluation.data_check import check_data
+from thawlab.evaluation.embedding import embed
+from thawlab.evaluation.label_errors import held_out_probabilities, score_labels
+from thawlab.recipe import Recipe, parse_recipe
+from thawlab.training.environment import environment, keep_memory
+
+PER_KIND = 200
+
+
+def jpeg(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=50)
+    return np.asarray(Image.open(buffer))
+
+
+def shifted(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    down, right = [(2, 0), (-2, 0), (0, 2), (0, -2)][rng.integers(4)]
+    wide = np.pad(picture, ((2, 2), (2, 2), (0, 0)), mode="edge")
+    return wide[2 + down : 34 + down, 2 + right : 34 + right]
+
+
+def brightened(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.clip(picture * rng.choice([0.9, 1.1]), 0, 255).astype(np.uint8)
+
+
+KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "exact": lambda picture, _: picture,
+    "jpeg 50": jpeg,
+    "shift 2 px": shifted,
+    "brightness 10 %": brightened,
+    "mirrored": lambda picture, _: picture[:, ::-1],
+}
+
+
+def recipe_for(source: str, data_dir: str, backbone: str, size: int | None, cache: str | None) -> Recipe:
+    return parse_recipe(
+        {
+            "data": {"source": source, "image_size": size},
+            "model": {"backbone": backbone},
+            "phases": [{"train": "head", "epochs": 1}],
+            "system": {"data_dir": data_dir, "cache_dir": cache},
+        }
+    )
+
+
+def in_memory(listing: Listing) -> tuple[Listing, np.ndarray]:
+    """Return a listing of 32-pixel pictures with its pixels in memory."""
+    as_it_is = Preprocessing(size=32, mean=(0, 0, 0), std=(1, 1, 1))
+    pixels = np.stack([decode(listing.pictures.read(k), as_it_is) for k in range(len(listing))])
+    return replace(listing, pictures=ArrayPictures(pixels)), pixels
+
+
+def duplicates(listing: Listing, pixels: np.ndarray, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Plant copies of test pictures among the training pictures and look for them."""
+    rng = np.random.default_rng(seed)
+    sources = rng.permutation(np.flatnonzero(listing.splits == "test"))[: PER_KIND * len(KINDS)]
+    kinds = np.repeat(list(KINDS), PER_KIND)
+    copies = np.stack([KINDS[kind](pixels[k], rng) for k, kind in zip(sources.tolist(), kinds, strict=True)])
+    planted = replace(
+        listing,
+        ids=(*listing.ids, *(f"planted/{number:04}" for number in range(len(copies)))),
+        labels=np.concatenate([listing.labels, listing.labels[sources]]),
+        splits=np.concatenate([listing.splits, np.repeat("train", len(copies))]),
+        pictures=ArrayPictures(np.concatenate([pixels, copies])),
+    )
+    started = time.monotonic()
+    check = check_data(planted, recipe)
+    seconds = time.monotonic() - started
+    found = {(first, second) for first, second, _ in check.leaks()}
+    hits = np.array([(int(k), len(listing) + number) in found for number, k in enumerate(sources.tolist())])
+    unplanted = [pair for pair in found if pair[1] < len(listing)]
+    return {
+        "planted per kind": PER_KIND,
+        "found": {kind: float(hits[kinds == kind].mean()) for kind in KINDS},
+        "pairs between splits that were not planted": len(unplanted),
+        "as a share of all pairs found": len(unplanted) / max(len(found), 1),
+        "seconds of the check": round(seconds, 1),
+    }
+
+
+def label_errors(listing: Listing, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Replace labels and see whether the score ranks them first."""
+    train = np.flatnonzero(listing.splits == "train")
+    features = embed(listing, recipe).features[train]
+    truth = listing.labels[train]
+    result = {}
+    for share in (0.01, 0.03, 0.05):
+        rng = np.random.default_rng([seed, int(1000 * share)])
+        wrong = rng.random(len(truth)) < share
+        labels = np.where(wrong, (truth + rng.integers(1, len(listing.classes), len(truth))) % len(listing.classes), truth)
+        started = time.monotonic()
+        scores = score_labels(labels, held_out_probabilities(features, labels))
+        suspected = np.zeros(len(labels), dtype=bool)
+        suspected[scores.suspects] = True
+        result[f"{share:.0%}"] = {
+            "planted": int(wrong.sum()),
+            "auroc": float(roc_auc_score(wrong, -scores.quality)),
+            "suspected": int(suspected.sum()),
+            "recall": float(suspected[wrong].mean()),
+            "precision": float(wrong[suspected].mean()),
+            "right class suggested": float((scores.suggested[wrong] == truth[wrong]).mean()),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        print(share, result[f"{share:.0%}"], flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cifar10", required=True, help="CIFAR-10 at hand, as --data-dir takes it")
+    parser.add_argument("--backbone", default="bundled", help="whose features find further duplicates")
+    parser.add_argument("--label-backbone", required=True, help="whose features judge the labels; must not know CIFAR-10's")
+    parser.add_argument("--label-size", type=int, default=96)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache-dir")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    keep_memory()
+    listing = open_source("cifar10", arguments.cifar10)
+    look = recipe_for("cifar10", arguments.cifar10, arguments.backbone, None, arguments.cache_dir)
+    judge = recipe_for("cifar10", arguments.cifar10, arguments.label_backbone, arguments.label_size, arguments.cache_dir)
+    import torch
+
+    machine = environment(look, torch.device("cpu"))
+    result: dict[str, Any] = {
+        "machine": {key: machine[key] for key in ("time", "processor", "threads", "packages")},
+        "labels": {"backbone": Path(arguments.label_backbone).name, "size": arguments.label_size},
+    }
+    result["labels"] |= label_errors(listing, judge, arguments.seed)
+    result["duplicates"] = duplicates(*in_memory(listing), look, arguments.seed)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
