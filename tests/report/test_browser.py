@@ -72,3 +72,40 @@ def test_the_report_opens_from_its_file_quietly_and_its_table_sorts(browser: Any
     assert page.locator("table.sortable th").nth(3).get_attribute("aria-sort") == "descending"
     assert said == []
     page.close()
+
+
+def test_a_cell_of_the_confusion_matrix_opens_the_pictures_behind_it(browser: Any, report: Path) -> None:
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.goto(report.as_uri())
+    cells = page.locator(".matrix [data-cell]")
+    assert cells.count() > 0
+    for index in range(cells.count()):
+        count = int(cells.nth(index).inner_text())
+        cells.nth(index).focus()
+        page.keyboard.press("Enter")
+        assert page.locator("dialog[open] img").count() == count
+        assert page.evaluate(
+            "[...document.querySelectorAll('dialog img')].every(image => image.complete && image.naturalWidth > 0)"
+        )
+        page.keyboard.press("Escape")
+        assert page.locator("dialog[open]").count() == 0
+    links = page.locator("button.link")
+    links.first.click()
+    assert page.locator("dialog[open] h2").inner_text().count("taken for") == 1
+    page.locator("dialog .close").click()
+    assert page.locator("dialog[open]").count() == 0
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation(browser: Any, report: Path, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(report.as_uri())
+    page.locator("button.link").first.click()
+    for _ in ("with the dialog open", "without"):
+        found = axe.run(page).response["violations"]
+        grave = [(entry["id"], entry["nodes"][0]["html"][:200]) for entry in found if entry["impact"] in {"serious", "critical"}]
+        assert grave == []
+        page.keyboard.press("Escape")
+    page.close()

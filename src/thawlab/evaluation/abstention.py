@@ -63,7 +63,7 @@ def abstention(val: Predictions, test: Predictions, temperature: float) -> dict[
     probabilities = test.probabilities(temperature)
     shares, accuracies = coverage_curve(probabilities, test.labels)
     declining = {
-        f"{declined:g}": float(accuracies[max(np.searchsorted(shares, 1 - declined + 1e-12, side="right") - 1, 0)])
+        f"{declined:g}": float(accuracies[max(int(np.searchsorted(shares, 1 - declined + 1e-12, side="right")) - 1, 0)])
         for declined in _DECLINED
     }
     result: dict[str, Any] = {"accuracy_when_declining": declining}

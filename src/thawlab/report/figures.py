@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from thawlab.evaluation.abstention import coverage_curve
 from thawlab.evaluation.calibration import reliability
 from thawlab.evaluation.predictions import Predictions
 from thawlab.report.style import ACCENT_RGB, BLUE, FOREGROUND, GREEN, MUTED, ORANGE, figure, to_svg
@@ -121,6 +122,20 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
         if n <= _MOST_SLANTED:
             for row, column in zip(*np.nonzero(counts), strict=True):
                 axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8 if n <= 12 else 6)
+        return to_svg(drawing)
+
+
+def declining_curve(predictions: Predictions, temperature: float) -> str:
+    """Draw accuracy on the pictures that are answered against their share, the surest first."""
+    with figure(8.2, 2.4, "declining") as drawing:
+        axes = drawing.add_subplot()
+        if len(predictions.labels):
+            shares, accuracies = coverage_curve(predictions.probabilities(temperature), predictions.labels)
+            keep = np.unique(np.linspace(0, len(shares) - 1, 400).astype(int))  # more points cannot be told apart
+            axes.plot(100 * shares[keep], accuracies[keep], color=BLUE)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("% of the pictures answered, the surest first")
+        axes.set_ylabel("accuracy on them")
         return to_svg(drawing)
 
 

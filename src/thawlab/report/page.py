@@ -41,10 +41,11 @@ def write_report(folder: RunFolder) -> Path:
             "curves": figures.learning_curves(rows, results["phases"]),
             "confusion": figures.confusion_matrix(results["test"]["confusion"], data["classes"]),
             "reliability": figures.reliability_diagram(test, results["test"]["temperature"], recipe.evaluation.ece_bins),
+            "declining": figures.declining_curve(test, results["test"]["temperature"]),
         }
         for name, svg in drawn.items():
             write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
-        samples, mistakes = _pictures(folder, data["classes"], test, results["test"]["temperature"])
+        samples, mistakes, cells = _pictures(folder, data["classes"], test, results["test"]["temperature"])
         page = (
             templates()
             .get_template("page.html")
@@ -59,7 +60,9 @@ def write_report(folder: RunFolder) -> Path:
                 figures={name: Markup(for_page(svg)) for name, svg in drawn.items()},
                 samples=samples,
                 mistakes=mistakes,
-                confusions=most_confused(results["test"]["confusion"], data["classes"]),
+                cells=cells,
+                shares=row_shares(results["test"]["confusion"]),
+                confusions=most_confused(results["test"]["confusion"]),
                 peak_rate=max((row["images_per_second"] or 0 for row in rows), default=0),
             )
         )
@@ -82,19 +85,29 @@ def templates() -> Environment:
     )
 
 
-def most_confused(matrix: list[list[int]], classes: list[str], limit: int = 8) -> list[tuple[str, str, int]]:
+def row_shares(matrix: list[list[int]]) -> list[list[float]]:
+    """Return a confusion matrix with each row as shares of its class."""
+    counts = np.array(matrix, dtype=float)
+    shares: list[list[float]] = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).tolist()
+    return shares
+
+
+def most_confused(matrix: list[list[int]], limit: int = 8) -> list[tuple[int, int, int]]:
     """Return the pairs (truth, prediction, count) that are confused most often, the most frequent first."""
     counts = np.array(matrix)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:limit]
     pairs = [np.unravel_index(position, counts.shape) for position in order]
-    return [(classes[row], classes[column], int(counts[row, column])) for row, column in pairs if counts[row, column] > 0]
+    return [(int(row), int(column), int(counts[row, column])) for row, column in pairs if counts[row, column] > 0]
 
 
 def _pictures(
     folder: RunFolder, classes: list[str], test: Predictions, temperature: float
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return sample pictures and mistakes as data URLs with what is to be said of them."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """Return sample pictures, the worst mistakes, and all kept mistakes by cell of the confusion matrix ("truth-prediction").
+
+    Pictures are data URLs with what is to be said of them.
+    """
     try:
         with np.load(folder.pictures, allow_pickle=False) as table:
             kept = {name: table[name] for name in table.files}
@@ -112,13 +125,17 @@ def _pictures(
         }
         for picture, row in zip(kept["mistakes"], kept["mistake_rows"].tolist(), strict=True)
     ]
-    return samples, mistakes[:_MISTAKES_SHOWN]
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for picture, row in zip(kept.get("wrong", ()), kept["wrong_rows"].tolist() if "wrong_rows" in kept else (), strict=True):
+        entry = {"url": data_url(picture, exact=False), "id": str(test.ids[row]), "confidence": float(probabilities[row].max())}
+        cells.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(entry)
+    return samples, mistakes[:_MISTAKES_SHOWN], cells
 
 
-def data_url(picture: np.ndarray) -> str:
-    """Return a picture (uint8, height × width × 3) as a data URL: exact where it is small, compressed else."""
+def data_url(picture: np.ndarray, exact: bool = True) -> str:
+    """Return a picture (uint8, height × width × 3) as a data URL: exact where it is small and wanted so, compressed else."""
     buffer = io.BytesIO()
     image = Image.fromarray(picture)
-    image.save(buffer, "PNG") if max(image.size) <= 48 else image.save(buffer, "WEBP", quality=85)
-    kind = "png" if max(image.size) <= 48 else "webp"
+    kind = "png" if exact and max(image.size) <= 48 else "webp"
+    image.save(buffer, kind.upper(), **({"quality": 85} if kind == "webp" else {}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -31,6 +31,8 @@ from thawlab.training.state import TrainingState
 # Gives the logits of some samples, showing progress under a label.
 LogitsOf = Callable[[Indices, str], Logits]
 _SAMPLES, _MISTAKES, _THUMBNAIL = 40, 24, 96
+# Of all mistakes a small picture is kept, up to so many, so that the report can show what is behind a number.
+_WRONG, _SMALL = 1000, 48
 
 
 @final
@@ -151,18 +153,21 @@ def _save_pictures(folder: RunFolder, dataset: Dataset, test: Predictions, seed:
     samples = train[np.lexsort((dataset.labels[train], rank))[:_SAMPLES]]
     confidence = test.probabilities().max(axis=1) if len(test.labels) else np.zeros(0)
     wrong = np.flatnonzero(test.predicted != test.labels) if len(test.labels) else np.zeros(0, dtype=np.int64)
-    mistakes = wrong[np.argsort(-confidence[wrong], kind="stable")[:_MISTAKES]]
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")[:_WRONG]]
+    mistakes = wrong[:_MISTAKES]
     pictures = {
         "samples": _thumbnails(dataset, samples),
         "sample_labels": dataset.labels[samples],
         "mistakes": _thumbnails(dataset, dataset.splits.test[mistakes]),
         "mistake_rows": mistakes,
+        "wrong": _thumbnails(dataset, dataset.splits.test[wrong], _SMALL),
+        "wrong_rows": wrong,
     }
     write_atomically(folder.pictures, lambda file: np.savez_compressed(file, **pictures))  # type: ignore[arg-type]
 
 
-def _thumbnails(dataset: Dataset, indices: Indices) -> np.ndarray:
-    side = min(_THUMBNAIL, dataset.images.shape[1])
+def _thumbnails(dataset: Dataset, indices: Indices, most: int = _THUMBNAIL) -> np.ndarray:
+    side = min(most, dataset.images.shape[1])
     chosen = [Image.fromarray(np.asarray(dataset.images[index])) for index in indices.tolist()]
     return (
         np.stack([np.asarray(image.resize((side, side))) for image in chosen])
