@@ -62,7 +62,7 @@ def test_on_a_page_the_figure_takes_the_width_it_is_given_within_limits(svg: str
     root = ET.fromstring(for_page(svg))
     assert "width" not in root.attrib
     assert "height" not in root.attrib
-    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-hidden"] == "true"
     assert re.fullmatch(r"min-width:30\dpx;max-width:46\dpx", root.attrib["style"])  # 4 inches are 288 points
     assert root.attrib["viewBox"].startswith("0 0 288")
 

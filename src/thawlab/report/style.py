@@ -89,7 +89,7 @@ def for_page(svg: str) -> str:
 
     def sized(match: re.Match[str]) -> str:
         width = float(match[2])
-        return f'<svg role="img" style="min-width:{width * _LEAST:.0f}px;max-width:{width * _MOST:.0f}px" {match[1]}'
+        return f'<svg aria-hidden="true" style="min-width:{width * _LEAST:.0f}px;max-width:{width * _MOST:.0f}px" {match[1]}'
 
     return re.sub(r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"', sized, svg, count=1, flags=re.DOTALL)
 
