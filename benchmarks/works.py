@@ -146,7 +146,7 @@ def works(folder: Path, keras_python: str) -> list[Work]:
     result.append(Work("predict", 1.5, predict, predicting))
     everything = ours("memory", "full", mobile, 96, dict(ALL), precision="auto")
     options = ("--all-epochs", "1", "--size", "96")
-    result.append(Work("memory", 1, everything, peers(full, "MobileNetV2", "mobilenetv2_100", *options), "memory", lasts=180.0))
+    result.append(Work("memory", 1, everything, peers(full, "MobileNetV2", "mobilenetv2_100", *options), "memory", lasts=90.0))
     return result
 
 
