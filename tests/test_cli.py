@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from thawlab.recipe import Recipe
 from thawlab.run import RunFolder, find_run
 
-VERBS = ["train", "demo", "evaluate", "predict", "report", "models", "datasets", "data show"]
+VERBS = ["train", "demo", "evaluate", "predict", "report", "models", "datasets", "data show", "data check"]
 
 
 def thawlab(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -135,6 +136,34 @@ def test_report_can_be_written_again(trained: tuple[Path, Path]) -> None:
     done = thawlab("report", run.name, "--runs", str(root / "runs"))
     assert done.returncode == 0
     assert (run / "report.html").is_file()
+
+
+def test_data_check_finds_what_is_wrong_and_training_leaves_it_out(photos: Path, tmp_path: Path) -> None:
+    first = sorted(photos.rglob("*.png"))[0]
+    shutil.copy(first, first.with_name("copy.png"))
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    cache = ("--cache-dir", str(tmp_path / "cache"))
+    files = ("--page", str(tmp_path / "check.html"), "--write-clean", str(tmp_path / "list.csv"))
+    done = thawlab("data", "check", str(photos), *files, *cache)
+    assert done.returncode == 0, done.stderr
+    assert "pictures are there more than once; keep one of each" in done.stdout
+    assert (tmp_path / "check.html").is_file()
+    found = json.loads(thawlab("data", "check", str(photos), "--json", *cache).stdout)
+    assert found["identical"]["count"] == 1
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+    settings = ("data.val=0", "phases.0.epochs=1", "phases.1.epochs=1", f"data.exclude={tmp_path / 'list.csv'}")
+    trained = thawlab(
+        "train", str(photos), "--backbone", "bundled", "--size", "16", "--runs", str(tmp_path / "runs"), *cache, *settings
+    )
+    assert trained.returncode == 0, trained.stderr
+    [data] = (tmp_path / "runs").glob("*/data.json")
+    assert sum(json.loads(data.read_text())["n"].values()) == found["n"] - 1
+
+
+def test_data_check_of_nothing_is_wrong_usage() -> None:
+    done = thawlab("data", "check", "photoz")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_data_show_counts_and_writes_a_sheet(photos: Path, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from thawlab.cli_data import data_app
+from thawlab.console import CacheDirOption, DataDirOption, JsonOption, RunsOption, percent, print_json, print_table
 from thawlab.errors import ThawlabError, UsageError
 
 if TYPE_CHECKING:
@@ -25,15 +27,7 @@ app = typer.Typer(
     help="Image classification by transfer learning: from pictures to a trained, judged and explained classifier.\n\n"
     "Start with `thawlab demo`, then `thawlab train PHOTOS/` on a folder with a sub-folder per class.",
 )
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at pictures before training on them.")
 app.add_typer(data_app, name="data")
-
-RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
-DataDirOption = Annotated[
-    str | None, typer.Option("--data-dir", help="A copy of the named data set at hand; downloads go there too.")
-]
-CacheDirOption = Annotated[str | None, typer.Option("--cache-dir", help="Where decoded pictures and features are kept.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -52,46 +46,20 @@ def _program(
 ) -> None: ...
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table; columns that hold numbers are aligned to the right."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    if title:
-        print(title)
-    table = Table()
-    for index, column in enumerate(columns):
-        numeric = all(row[index][:1] in "+-0123456789" for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    # Away from a terminal nobody wraps lines; a narrow guess would cut paths into pieces.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
-
-
 def _conclude(folder: RunFolder, as_json: bool) -> None:
     """Print the accuracy with its interval and the run's folder."""
     from thawlab.run import read_json
 
     results = read_json(folder.results)
     if as_json:
-        _print_json({"run": str(folder.path), **results})
+        print_json({"run": str(folder.path), **results})
         return
     test = results["test"]
     low, high = test["accuracy_ci95"]
     for finding in results["diagnoses"]:
         print(f"{finding['severity']}: {finding['evidence']}; {finding['advice']}")
     print(
-        f"test accuracy {_percent(test['accuracy'])} (95 % interval {_percent(low)} to {_percent(high)}, n = {test['n']:,}), "
+        f"test accuracy {percent(test['accuracy'])} (95 % interval {percent(low)} to {percent(high)}, n = {test['n']:,}), "
         f"train − test {100 * results['gap']:+.2f} points"
     )
     print(f"report: {folder.report}")
@@ -115,10 +83,10 @@ def _show_range_test(recipe: Recipe, as_json: bool) -> None:
 
     found = range_test(recipe)
     if as_json:
-        _print_json(found.as_json())
+        print_json(found.as_json())
         return
     shown = range(0, len(found.rates), 5)
-    _print_table("", ["lr", "smoothed loss"], [[f"{found.rates[k]:.2e}", f"{found.losses[k]:.4f}"] for k in shown])
+    print_table("", ["lr", "smoothed loss"], [[f"{found.rates[k]:.2e}", f"{found.losses[k]:.4f}"] for k in shown])
     print(f"suggestion for phase '{recipe.phases[0].name}': lr = {found.suggestion:.2e}")
 
 
@@ -209,7 +177,7 @@ def demo(
     folders = [_train(recipe, runs) for recipe in demo_recipes(seed)]
     results = [read_json(folder.results) for folder in folders]
     if as_json:
-        _print_json({"runs": [{"run": str(f.path), **r} for f, r in zip(folders, results, strict=True)]})
+        print_json({"runs": [{"run": str(f.path), **r} for f, r in zip(folders, results, strict=True)]})
         return
     rows = []
     for result in results:
@@ -220,14 +188,14 @@ def demo(
             [
                 result["name"],
                 epochs,
-                _percent(best["best_val_accuracy"]),
-                _percent(test["accuracy"]),
-                f"{_percent(low)} – {_percent(high)}",
+                percent(best["best_val_accuracy"]),
+                percent(test["accuracy"]),
+                f"{percent(low)} – {percent(high)}",
                 f"{100 * result['gap']:+.2f}",
                 f"{result['seconds']['total']:.0f} s",
             ]
         )
-    _print_table(
+    print_table(
         f"Handwritten digits, {results[0]['dataset']['n_train']} to train, {results[0]['test']['n']} to test, one seed",
         ["run", "epochs", "val", "test", "95 % interval", "train − test", "time"],
         rows,
@@ -258,12 +226,12 @@ def evaluate(
     changes = {key: value for key, value in {"data_dir": data_dir, "cache_dir": cache_dir}.items() if value is not None}
     measured = judge(folder, split, data, folder.recipe.system.model_copy(update=changes))
     if as_json:
-        _print_json({"run": str(folder.path), **measured})
+        print_json({"run": str(folder.path), **measured})
         return
     low, high = measured["accuracy_ci95"]
     print(
-        f"{measured['source']}, {measured['split']}: accuracy {_percent(measured['accuracy'])} "
-        f"(95 % interval {_percent(low)} to {_percent(high)}, n = {measured['n']:,}), macro F1 {_percent(measured['macro_f1'])}"
+        f"{measured['source']}, {measured['split']}: accuracy {percent(measured['accuracy'])} "
+        f"(95 % interval {percent(low)} to {percent(high)}, n = {measured['n']:,}), macro F1 {percent(measured['macro_f1'])}"
     )
     print(f"run:    {folder.path}")
 
@@ -286,13 +254,13 @@ def predict(
     files = picture_files(pictures)
     results = load_predictor(folder.model).predict_many(files, top_k)
     if as_json:
-        _print_json({"run": str(folder.path), "predictions": [result.as_json() for result in results]})
+        print_json({"run": str(folder.path), "predictions": [result.as_json() for result in results]})
     else:
         rows = []
         for result in results:
             pairs = zip(result.classes, result.probabilities, strict=True)
             rows.append([result.source, result.error or ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs)])
-        _print_table("", ["picture", "classes"], rows)
+        print_table("", ["picture", "classes"], rows)
     failed = sum(result.error is not None for result in results)
     if failed == len(results):
         raise ThawlabError(f"none of the {failed} pictures could be read")
@@ -310,39 +278,9 @@ def report(
 
     path = write_report(find_run(run, runs))
     if as_json:
-        _print_json({"report": str(path)})
+        print_json({"report": str(path)})
     else:
         print(path)
-
-
-@data_app.command("show", epilog="Example: thawlab data show photos/ --sheet sheet.png")
-def data_show(
-    source: Annotated[str, typer.Argument(help="A data set's name or a path.")],
-    sheet: Annotated[Path | None, typer.Option(help="Write a picture with samples of every class to this file.")] = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show classes, splits and counts of some pictures, and a sheet of samples."""
-    from thawlab.data.overview import overview, write_sheet
-    from thawlab.data.sources import open_source
-
-    listing = open_source(source, data_dir)
-    shown = overview(listing)
-    if sheet is not None:
-        write_sheet(listing, sheet)
-        shown["sheet"] = str(sheet)
-    if as_json:
-        _print_json(shown)
-        return
-    rows = [[row["class"], *(f"{row[split]:,}" for split in shown["splits"])] for row in shown["classes"]]
-    total = ["all", *(f"{sum(row[split] for row in shown['classes']):,}" for split in shown["splits"])]
-    _print_table(f"{shown['name']}: {shown['n']:,} pictures, {len(rows)} classes", ["class", *shown["splits"]], [*rows, total])
-    if shown["ignored"]:
-        print(
-            f"{len(shown['ignored'])} files ignored, the first is {shown['ignored'][0]['id']} ({shown['ignored'][0]['reason']})"
-        )
-    if sheet is not None:
-        print(f"sheet: {sheet}")
 
 
 @app.command(epilog="Example: thawlab models 'mobilenet*'")
@@ -359,9 +297,9 @@ def models(
     if pattern is not None and not rows:
         raise UsageError(f"no backbone fits '{pattern}'; try a wildcard, for example '{pattern}*'")
     if as_json:
-        _print_json({"models": rows})
+        print_json({"models": rows})
         return
-    _print_table("", ["backbone", "kind", "what it is"], [[row["name"], row["kind"], row["about"]] for row in rows])
+    print_table("", ["backbone", "kind", "what it is"], [[row["name"], row["kind"], row["about"]] for row in rows])
     if pattern is None:
         print("Every timm network can be named as timm/NAME.TAG; `thawlab models 'convnext*'` lists those that fit.")
 
@@ -373,53 +311,9 @@ def datasets(as_json: JsonOption = False) -> None:
 
     rows = [{"name": name, "about": (registry.get(name).__doc__ or "").strip().splitlines()[0]} for name in registry]
     if as_json:
-        _print_json({"datasets": rows})
+        print_json({"datasets": rows})
         return
-    _print_table("", ["data set", "what it is"], [[row["name"], row["about"]] for row in rows])
-
-
-@data_app.command("check", epilog="Example: thawlab data check photos/ --page check.html --write-clean list.csv")
-def data_check(
-    source: Annotated[str, typer.Argument(help="A data set's name, or a path.")],
-    backbone: Annotated[str, typer.Option(help="Whose features find outliers, wrong labels and further duplicates.")] = "bundled",
-    size: Annotated[int | None, typer.Option(min=4, help="The backbone's input in pixels; its own if omitted.")] = None,
-    group: Annotated[str | None, typer.Option(help="Column or pattern of related pictures, as data.group.")] = None,
-    page: Annotated[Path | None, typer.Option(help="Write a page with the pictures (.html).")] = None,
-    write_clean: Annotated[Path | None, typer.Option(help="Write which pictures to keep (.csv), for data.exclude.")] = None,
-    data_dir: DataDirOption = None,
-    cache_dir: CacheDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Find unreadable files, duplicates, leaks between splits, outliers and wrong labels. Nothing is ever deleted."""
-    from thawlab.data.selection import open_data
-    from thawlab.evaluation.data_check import check_data, clean_list, write_rows
-    from thawlab.recipe import parse_recipe
-    from thawlab.report.data_page import findings, write_data_page
-    from thawlab.run import write_text
-
-    data = {"source": source, "image_size": size, "group": group}
-    system = {"data_dir": data_dir, "cache_dir": cache_dir}
-    phase = {"train": "head", "epochs": 1}
-    recipe = parse_recipe({"data": data, "model": {"backbone": backbone}, "phases": [phase], "system": system}, "data check")
-    check = check_data(open_data(recipe.data, recipe.system), recipe)
-    if page is not None:
-        write_data_page(check, page)
-    if write_clean is not None:
-        write_text(write_clean, write_rows(clean_list(check)))
-    found = check.as_json()
-    if as_json:
-        _print_json(found)
-        return
-    splits = ", ".join(f"{split} {n:,}" for split, n in found["splits"].items())
-    print(f"{found['name']}: {found['n']:,} pictures in {len(found['classes'])} classes ({splits})")
-    keys = ["unreadable", "wrong_extensions", "small", "long", "identical", "near_duplicates", "leaks", "conflicts"]
-    rows = [[key.replace("_", " "), f"{found[key]['count']:,}"] for key in [*keys, "label_suspects"]]
-    _print_table("", ["what", "how many"], rows)
-    for finding in findings(found):
-        print(f"{finding['severity']}: {finding['evidence']}; {finding['advice']}")
-    for what, path in (("page", page), ("list", write_clean)):
-        if path is not None:
-            print(f"{what}: {path}")
+    print_table("", ["data set", "what it is"], [[row["name"], row["about"]] for row in rows])
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from thawlab.data.duplicates import best_correlation, content_digest, near_duplicates, same_content
+from thawlab.data.duplicates import best_correlation, content_digest, near_duplicates, nearest, same_content
 from thawlab.data.sources import open_source
 
 COUNT = 60
@@ -44,6 +44,11 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def _in(features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    unit = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
+    return nearest(unit, unit)
+
+
 @pytest.fixture
 def photographs(cifar10: Path) -> np.ndarray:
     """Real pictures of 32 × 32."""
@@ -71,13 +76,13 @@ def test_features_find_the_shifted_ones_too(photographs: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(len(photographs), 64)).astype(np.float32)
     features = np.concatenate([features, features[:COUNT]])
-    found = {(pair.first, pair.second) for pair in near_duplicates(everything, features)}
+    found = {(pair.first, pair.second) for pair in near_duplicates(everything, _in(features))}
     assert sum((k, len(photographs) + k) in found for k in range(COUNT)) >= 0.95 * COUNT
 
 
 def test_features_alone_make_no_pair_of_different_pictures(photographs: np.ndarray) -> None:
     same = np.ones((200, 8), dtype=np.float32)
-    assert len(near_duplicates(photographs[:200], same)) <= 2
+    assert len(near_duplicates(photographs[:200], _in(same))) <= 2
 
 
 def test_even_pictures_are_not_each_others_copies() -> None:

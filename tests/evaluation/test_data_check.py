@@ -11,6 +11,7 @@ from PIL import Image
 
 from thawlab.data.files import open_path
 from thawlab.data.shapes import draw_shapes
+from thawlab.errors import UsageError
 from thawlab.evaluation.data_check import DataCheck, check_data, clean_list, write_rows
 from thawlab.recipe import Recipe, parse_recipe
 from thawlab.report.data_page import findings, write_data_page
@@ -110,6 +111,16 @@ def test_a_clean_folder_has_nothing_to_object_to(tmp_path: Path) -> None:
     check = check_data(open_path(tmp_path), recipe_for(tmp_path))
     found = check.as_json()
     assert [found[key]["count"] for key in ("unreadable", "identical", "near_duplicates", "leaks", "conflicts")] == [0] * 5
+
+
+def test_a_backbone_without_weights_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png", np.zeros((8, 8, 3), np.uint8))
+    save(tmp_path / "b" / "1.png", np.ones((8, 8, 3), np.uint8))
+    recipe = parse_recipe(
+        {"data": {"source": str(tmp_path)}, "model": {"backbone": "cnn5"}, "phases": [{"train": "head", "epochs": 1}]}
+    )
+    with pytest.raises(UsageError, match="cnn5: has no pretrained weights"):
+        check_data(open_path(tmp_path), recipe)
 
 
 def test_hostile_names_are_inert(tmp_path: Path) -> None:

@@ -31,10 +31,12 @@ _COARSE_LEAST, _FEATURE_LEAST = 0.9, 0.9
 PIXELS_LEAST, DETAIL_LEAST = 0.9, 0.5
 # A first look at a candidate: grey, at half the size, by cyclic correlation up to so many of its pixels.
 _ROUGH_SIDE, _ROUGH_SHIFT, _ROUGH_LEAST = 16, 2, 0.6
-_QUERIES, _PAIRS = 1024, 512
+_QUERIES, _PAIRS, _ROUGH_PAIRS = 1024, 512, 8192
 
 Thumbnails = npt.NDArray[np.uint8]
 Advance = Callable[[int], None]
+# Cosine similarities and row numbers of the nearest rows of each, the most similar first; n × k each.
+Neighbours = tuple[torch.Tensor, torch.Tensor]
 
 
 @final
@@ -73,25 +75,25 @@ def content_digest(content: bytes | Picture) -> bytes:
 
 
 def near_duplicates(
-    thumbnails: Thumbnails, features: npt.NDArray[np.float32] | None = None, advance: Advance = lambda _count: None
+    thumbnails: Thumbnails, in_features: Neighbours | None = None, advance: Advance = lambda _count: None
 ) -> list[Pair]:
     """Return all pairs of near-duplicates among some pictures, the most similar first.
 
     Args:
         thumbnails: uint8, n × 32 × 32 × 3.
-        features: float32, n × width, of a network that sees the same pictures; finds candidates that the pixels alone miss.
-        advance: is told of every picture whose neighbours have been looked up.
+        in_features: the neighbours of each picture in the feature space of a network; finds candidates that the pixels alone
+            miss.
+        advance: is told of every picture whose neighbours have been looked up; twice of each.
     """
     if len(thumbnails) < 2:
         return []
     mirrored = np.ascontiguousarray(thumbnails[:, :, ::-1])
     coarse = _coarse(thumbnails)
     candidates: dict[bool, set[tuple[int, int]]] = {False: set(), True: set()}
-    candidates[False] |= _neighbours(coarse, coarse, _COARSE_LEAST, advance)
-    candidates[True] |= _neighbours(_coarse(mirrored), coarse, _COARSE_LEAST, advance)
-    if features is not None:
-        unit = F.normalize(torch.from_numpy(features), dim=1)
-        close = _neighbours(unit, unit, _FEATURE_LEAST, advance)
+    candidates[False] |= _close_pairs(nearest(coarse, coarse, advance), _COARSE_LEAST)
+    candidates[True] |= _close_pairs(nearest(_coarse(mirrored), coarse, advance), _COARSE_LEAST)
+    if in_features is not None:
+        close = _close_pairs(in_features, _FEATURE_LEAST)
         candidates[False] |= close
         candidates[True] |= close
     found: dict[tuple[int, int], Pair] = {}
@@ -115,20 +117,35 @@ def _coarse(thumbnails: Thumbnails) -> torch.Tensor:
     return F.normalize((values - values.mean(dim=(2, 3), keepdim=True)).flatten(1), dim=1)
 
 
-def _neighbours(queries: torch.Tensor, table: torch.Tensor, least: float, advance: Advance) -> set[tuple[int, int]]:
-    """Return the pairs of a query and its nearest rows of the table, but for itself, that are similar enough."""
+def nearest(queries: torch.Tensor, table: torch.Tensor, advance: Advance = lambda _count: None) -> Neighbours:
+    """Return the rows of a table that are most similar to each query by cosine, the most similar first.
+
+    Args:
+        queries: float, n × width, unit vectors.
+        table: float, m × width, unit vectors; where it is the queries, each finds itself too.
+        advance: is told of every query that is done.
+
+    Returns:
+        Similarities and row numbers, n × at most 7 each.
+    """
     count = min(_NEIGHBOURS + 1, len(table))
-    pairs: set[tuple[int, int]] = set()
+    similarities, places = [], []
     for start in range(0, len(queries), _QUERIES):
-        block = queries[start : start + _QUERIES]
-        similarity, place = (block @ table.T).topk(count, dim=1)
-        row, column = (similarity >= least).nonzero(as_tuple=True)
-        first, second = row + start, place[row, column]
-        low, high = torch.minimum(first, second), torch.maximum(first, second)
-        different = low < high
-        pairs.update(zip(low[different].tolist(), high[different].tolist(), strict=True))
-        advance(len(block))
-    return pairs
+        similarity, place = (queries[start : start + _QUERIES] @ table.T).topk(count, dim=1)
+        similarities.append(similarity)
+        places.append(place)
+        advance(len(place))
+    return torch.cat(similarities), torch.cat(places)
+
+
+def _close_pairs(neighbours: Neighbours, least: float) -> set[tuple[int, int]]:
+    """Return the pairs of a picture and another one among its neighbours that are similar enough."""
+    similarity, place = neighbours
+    first, column = (similarity >= least).nonzero(as_tuple=True)
+    second = place[first, column]
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    different = low < high
+    return set(zip(low[different].tolist(), high[different].tolist(), strict=True))
 
 
 def _laid_over(plain: Thumbnails, others: Thumbnails, pairs: list[tuple[int, int]], flip: bool) -> list[Pair]:
@@ -161,8 +178,8 @@ def _plausible(one: torch.Tensor, two: torch.Tensor, pairs: list[tuple[int, int]
     """Return the pairs that correlate roughly at some small shift; a cheap look before the exact one."""
     kept = []
     near = [*range(_ROUGH_SHIFT + 1), *range(-_ROUGH_SHIFT, 0)]
-    for start in range(0, len(pairs), _PAIRS):
-        part = torch.tensor(pairs[start : start + _PAIRS])
+    for start in range(0, len(pairs), _ROUGH_PAIRS):
+        part = torch.tensor(pairs[start : start + _ROUGH_PAIRS])
         fits = torch.fft.irfft2(one[part[:, 0]].conj() * two[part[:, 1]], s=(_ROUGH_SIDE, _ROUGH_SIDE))
         best = fits[:, near][:, :, near].amax(dim=(1, 2))
         kept += [pairs[start + place] for place in (best >= _ROUGH_LEAST).nonzero().flatten().tolist()]

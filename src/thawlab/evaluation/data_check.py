@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from thawlab import progress
-from thawlab.data.duplicates import Pair, near_duplicates, same_content
+from thawlab.data.duplicates import Neighbours, Pair, near_duplicates, nearest, same_content
 from thawlab.data.inspection import Files, inspect_files, wrong_extensions
 from thawlab.data.listing import SPLITS, Indices, Listing
 from thawlab.evaluation.embedding import Embedding, embed
@@ -20,7 +20,7 @@ from thawlab.recipe import Recipe
 
 # A side of fewer pixels than this holds little; a picture longer than this many times its width loses most when cropped.
 _SMALL, _LONG = 16, 3.0
-_OUTLIERS, _NEAREST, _BLOCK = 50, 5, 1024
+_OUTLIERS, _NEAREST = 50, 5
 
 
 @final
@@ -145,8 +145,10 @@ def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
     space = embed(listing, recipe)
     readable = space.valid[~np.isin(space.valid, list(files.reasons))]
     features = space.features[readable]
-    with progress.task("comparing", 4 * len(readable)) as advance:
-        pairs = near_duplicates(files.thumbnails[readable], features, advance)
+    with progress.task("comparing", 3 * len(readable)) as advance:
+        unit = F.normalize(torch.from_numpy(features), dim=1)
+        neighbours = nearest(unit, unit, advance)
+        pairs = near_duplicates(files.thumbnails[readable], neighbours, advance)
     same = same_content([files.digests[k] for k in readable.tolist()])
     identical = tuple(tuple(int(readable[k]) for k in group) for group in same)
     together = {index: number for number, group in enumerate(identical) for index in group}
@@ -160,7 +162,7 @@ def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
         files=files,
         identical=identical,
         near=tuple(near),
-        outliers=_outliers(features, readable),
+        outliers=_outliers(neighbours, readable),
         labels=_label_scores(space, readable, listing),
         labelled=readable,
         backbone=space.backbone,
@@ -177,13 +179,12 @@ def _label_scores(space: Embedding, readable: Indices, listing: Listing) -> Labe
     return score_labels(labels, held_out_probabilities(space.features[readable], labels, groups))
 
 
-def _outliers(features: np.ndarray, readable: Indices) -> tuple[tuple[int, float], ...]:
+def _outliers(neighbours: Neighbours, readable: Indices) -> tuple[tuple[int, float], ...]:
     """Return the pictures whose nearest neighbours in feature space are farthest (Sun et al. 2022)."""
-    if len(features) <= _NEAREST:
+    similarity, _ = neighbours
+    if similarity.shape[1] <= _NEAREST:
         return ()
-    unit = F.normalize(torch.from_numpy(features), dim=1)
-    blocks = [unit[start : start + _BLOCK] for start in range(0, len(unit), _BLOCK)]
-    distance = torch.cat([1 - (block @ unit.T).topk(_NEAREST + 1, dim=1).values[:, -1] for block in blocks])
+    distance = 1 - similarity[:, _NEAREST]
     far = distance.argsort(descending=True, stable=True)[:_OUTLIERS]
     return tuple((int(readable[k]), round(float(distance[k]), 4)) for k in far.tolist())
 

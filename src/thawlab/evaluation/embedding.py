@@ -13,6 +13,7 @@ import torch
 from thawlab.data.dataset import Dataset, decode_all
 from thawlab.data.listing import Indices, Listing
 from thawlab.data.sources import cache_root
+from thawlab.errors import UsageError
 from thawlab.evaluation.feature_cache import FrozenNetwork, cached_rows
 from thawlab.models.catalog import resolve_backbone
 from thawlab.models.classifier import build_backbone, load_weights, make_preprocessing
@@ -49,6 +50,8 @@ def embed(listing: Listing, recipe: Recipe) -> Embedding:
         ThawlabError: if its weights cannot be had, or the pictures cannot be read.
     """
     spec = resolve_backbone(recipe.model.backbone)
+    if not spec.has_weights:
+        raise UsageError(f"--backbone {spec.name}: has no pretrained weights; take bundled, or a backbone of timm's")
     size = recipe.data.image_size or int(spec.config["input_size"][-1])
     preprocessing = make_preprocessing(recipe, spec, size)
     backbone = build_backbone(spec, size)

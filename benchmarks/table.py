@@ -1,0 +1,49 @@
+"""Print the results of `run.py` as a Markdown table: `python benchmarks/table.py benchmarks/results/FILE.json …`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+WORDS = {
+    "head": "head phase, frozen MobileNetV2-1.0, 96 px, 5,000 + 1,000 pictures, 20 epochs, whole command",
+    "head-again": "the same with another dropout, cache at hand, whole command",
+    "head-again-training": "the same, training alone",
+    "stage": "last-stage fine-tuning, 10 epochs, whole command",
+    "all-mobilenetv2_100-96": "one epoch of all layers, MobileNetV2-1.0, 96 px, 5,000 pictures",
+    "all-resnet50-32": "one epoch of all layers, ResNet50, 32 px, 5,000 pictures",
+    "all-resnet50-96": "one epoch of all layers, ResNet50, 96 px, 2,500 pictures",
+    "all-tf_efficientnetv2_b0-96": "one epoch of all layers, EfficientNetV2-B0, 96 px, 2,500 pictures",
+    "resnet20-epoch": "one epoch of ResNet-20 from scratch, 50,000 pictures, flip and crop",
+    "input-first": "reading 10,000 JPEGs of 500 × 375 px to 224 px, first epoch",
+    "input-later": "the same, later epochs",
+    "predict": "`predict` on that folder, MobileNetV2-1.0, 224 px, whole command",
+    "memory": "peak memory, all layers of MobileNetV2-1.0, 96 px, 50,000 pictures",
+}
+
+
+def row(work: dict[str, Any]) -> str:
+    """Return a work's line: the fastest peer, thawlab, the median of the ratios with their range, and the aim."""
+    medians = work.get("median_seconds") or work["median_mib"]
+    unit = "s" if "median_seconds" in work else "MiB"
+    peer = min((name for name in medians if name != "thawlab"), key=medians.__getitem__)
+    ratios = sorted(work["ratios"])
+    spread = f"{ratios[0]:.3g} to {ratios[-1]:.3g}, n = {len(ratios)}"
+    mark = "" if work["ratio"] >= work["target"] else " ✗"
+    return (
+        f"| {WORDS.get(work['work'], work['work'])} | {medians[peer]:.3g} {unit} ({peer}) | {medians['thawlab']:.3g} {unit} "
+        f"| **{work['ratio']:.3g}×** ({spread}) | {work['target']:g}×{mark} |"
+    )
+
+
+def main() -> None:
+    print("| work | fastest peer | thawlab | ratio (range) | aim |\n| --- | --- | --- | --- | --- |")
+    works = [work for name in sys.argv[1:] for work in json.loads(Path(name).read_text(encoding="utf-8"))["works"]]
+    for work in sorted(works, key=lambda work: list(WORDS).index(work["work"])):
+        print(row(work))
+
+
+if __name__ == "__main__":
+    main()
