@@ -151,7 +151,7 @@ def test_data_check_finds_what_is_wrong_and_training_leaves_it_out(photos: Path,
     found = json.loads(thawlab("data", "check", str(photos), "--json", *cache).stdout)
     assert found["identical"]["count"] == 1
     assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
-    settings = ("data.val=0", "phases.0.epochs=1", "phases.1.epochs=1", f"data.exclude={tmp_path / 'list.csv'}")
+    settings = ("phases.0.epochs=1", "phases.1.epochs=1", f"data.exclude={tmp_path / 'list.csv'}")
     trained = thawlab(
         "train", str(photos), "--backbone", "bundled", "--size", "16", "--runs", str(tmp_path / "runs"), *cache, *settings
     )
