@@ -22,6 +22,7 @@ Precision = Literal["float32", "bfloat16"]
 _STEPS = 3
 # bfloat16 must save at least this share of a step, so that noise does not decide between equals.
 _WORTH = 0.1
+_LEAST = 8
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -60,7 +61,8 @@ def _least_seconds(job: Job, phase: Phase, material: Material) -> float:
     kept = snapshot(job.classifier)
     moving = Moving(make_optimizer(job.classifier, phase), None)
     start, end = batch_spans(len(material.train), phase.batch_size)[0]
-    samples = material.train[start:end]
+    # A part of a batch tells the ratio as well, and float32 takes no more memory for it than training will.
+    samples = material.train[start : min(end, start + max(_LEAST, (end - start) // 2))]
     seconds = []
     set_modes(job.classifier, phase.batch_norm or "train")
     with torch.random.fork_rng(devices=[]):
