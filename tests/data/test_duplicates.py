@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from thawlab.data.duplicates import best_correlation, content_digest, near_duplicates, nearest, same_content
+from thawlab.data.duplicates import best_correlation, near_duplicates, nearest, same_content
+from thawlab.data.listing import content_digest
 from thawlab.data.sources import open_source
 
 COUNT = 60

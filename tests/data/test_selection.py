@@ -43,7 +43,7 @@ def test_a_list_with_keep_takes_out_what_it_does_not_keep(tmp_path: Path) -> Non
 
 
 def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"data\.exclude: .*gone\.csv cannot be read"):
+    with pytest.raises(UsageError, match=r"data\.exclude: .*gone\.csv: cannot be read"):
         excluded_ids(tmp_path / "gone.csv")
     with pytest.raises(UsageError, match=r"needs a column 'path'; found colour"):
         excluded_ids(write(tmp_path / "list.csv", "colour\nred\n"))

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from thawlab.data.files import open_path
+from thawlab.data.selection import open_data
 from thawlab.data.shapes import draw_shapes
 from thawlab.errors import UsageError
 from thawlab.evaluation.data_check import DataCheck, check_data, clean_list, write_rows
@@ -133,3 +134,12 @@ def test_hostile_names_are_inert(tmp_path: Path) -> None:
     page = write_data_page(check, tmp_path / "check.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)&lt;" in page
     assert "שלום" in page
+
+
+def test_labels_of_a_single_group_are_not_judged(tmp_path: Path) -> None:
+    pictures, labels = draw_shapes(40, 40, 0)
+    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        save(tmp_path / "p" / f"class{label}" / f"a_{number}.png", picture)
+    recipe = recipe_for(tmp_path / "p", group=r"(a)_\d+[.]png")
+    check = check_data(open_data(recipe.data, recipe.system), recipe)
+    assert check.labels is None and check.as_json()["labels_judged"] is False

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from thawlab.evaluation.label_errors import held_out_probabilities, score_labels
+from thawlab.evaluation.label_errors import fewest_parts, held_out_probabilities, score_labels
 
 
 def _clouds(rng: np.random.Generator, n: int, classes: int, width: int = 16) -> tuple[np.ndarray, np.ndarray]:
@@ -60,3 +60,16 @@ def test_the_same_labels_have_the_same_scores() -> None:
     features, labels = _clouds(np.random.default_rng(4), 300, 3)
     one, two = (score_labels(labels, held_out_probabilities(features, labels)) for _ in range(2))
     assert np.array_equal(one.quality, two.quality) and np.array_equal(one.suspects, two.suspects)
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "fewest"),
+    [
+        ([0, 0, 0, 1, 1], None, 2),
+        ([0, 0, 0, 1, 1], [0, 0, 1, 2, 2], 1),
+        ([0, 0, 0, 2, 2], [0, 1, 2, 3, 4], 2),
+        ([0, 0, 1, 1], [0, 0, 0, 0], 1),
+    ],
+)
+def test_a_class_falls_into_as_many_parts_as_it_has_groups(labels: list[int], groups: list[int] | None, fewest: int) -> None:
+    assert fewest_parts(np.array(labels), None if groups is None else np.array(groups)) == fewest

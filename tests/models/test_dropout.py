@@ -54,3 +54,8 @@ def test_the_same_generator_state_drops_the_same_and_eval_mode_drops_nothing() -
 def test_a_rate_of_zero_keeps_everything() -> None:
     values = torch.randn(16, 16)
     assert torch.equal(Dropout(0.0).train()(values), values)
+
+
+def test_the_highest_rates_drop_nearly_everything_and_stay_finite() -> None:
+    dropped = Dropout(0.999999).train()(torch.ones(64, 64))
+    assert torch.isfinite(dropped).all() and (dropped == 0).float().mean() > 0.99

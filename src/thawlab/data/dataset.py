@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -15,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from thawlab import progress
-from thawlab.data.decode import BadPictureError, decode
-from thawlab.data.listing import ArrayPictures, Indices, Labels, Listing
+from thawlab.data.decode import BadPictureError, decode, why_unreadable
+from thawlab.data.listing import ArrayPictures, Indices, Labels, Listing, content_digest
+from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
 from thawlab.data.selection import open_data
@@ -27,9 +25,9 @@ from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.recipe import Recipe, System
 from thawlab.run import write_text
 
-_CHUNK = 256
-# Decoded rows become valid in portions, so that an interruption loses little of a long decoding.
-_PORTION = 16 * _CHUNK
+# Decoded rows become valid in portions, so that an interruption loses little of a long decoding; a multiple of the chunks
+# that the threads work in.
+_PORTION = 4096
 # Above this share of bad pictures something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
 
@@ -101,16 +99,12 @@ def fingerprint(listing: Listing, workers: int | None = None) -> str:
 
     def hash_one(index: int) -> bytes:
         try:
-            content = listing.pictures.read(index)
+            return content_digest(listing.pictures.read(index))
         except OSError:
             return b"unreadable"
-        return hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, progress.task("reading", len(listing)) as advance:
-        for start in range(0, len(listing), _CHUNK):
-            chunk = range(start, min(start + _CHUNK, len(listing)))
-            digest.update(b"".join(pool.map(hash_one, chunk)))
-            advance(len(chunk))
+    for _, digests in in_threads(hash_one, np.arange(len(listing)), workers, "reading"):
+        digest.update(b"".join(digests))
     return digest.hexdigest()
 
 
@@ -131,10 +125,8 @@ def _decode_rows(
     def decode_one(index: int) -> npt.NDArray[np.uint8] | str:
         try:
             return decode(listing.pictures.read(index), preprocessing)
-        except BadPictureError as error:
-            return str(error)
-        except OSError as error:
-            return f"cannot be read: {error.strerror or error}"
+        except (BadPictureError, OSError) as error:
+            return why_unreadable(error)
 
     with store.filling():
         bad: dict[int, str] = {}
@@ -142,19 +134,16 @@ def _decode_rows(
             bad = {int(key): reason for key, reason in json.loads(bad_file.read_text(encoding="utf-8")).items()}
         missing = store.missing(indices)
         missing = missing[~np.isin(missing, list(bad))] if bad else missing
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool, progress.task("decoding", len(missing)) as advance:
-            for start in range(0, len(missing), _CHUNK):
-                chunk = missing[start : start + _CHUNK]
-                rows = list(pool.map(decode_one, chunk.tolist()))
-                good = [k for k, row in enumerate(rows) if not isinstance(row, str)]
-                bad.update({int(chunk[k]): row for k, row in enumerate(rows) if isinstance(row, str)})
-                if good:
-                    store.write(chunk[good], np.stack([rows[k] for k in good]))
-                advance(len(chunk))
-                done = min(start + _CHUNK, len(missing))
-                if done % _PORTION == 0 or done == len(missing):
-                    write_text(bad_file, json.dumps(bad, ensure_ascii=False))
-                    store.commit(_without(missing[:done], list(bad)))
+        done = 0
+        for chunk, rows in in_threads(decode_one, missing, workers, "decoding"):
+            good = [k for k, row in enumerate(rows) if not isinstance(row, str)]
+            bad.update({int(chunk[k]): row for k, row in enumerate(rows) if isinstance(row, str)})
+            if good:
+                store.write(chunk[good], np.stack([rows[k] for k in good]))
+            done += len(chunk)
+            if done % _PORTION == 0 or done == len(missing):
+                write_text(bad_file, json.dumps(bad, ensure_ascii=False))
+                store.commit(_without(missing[:done], list(bad)))
     return store.array(), {index: bad[index] for index in indices.tolist() if index in bad}
 
 

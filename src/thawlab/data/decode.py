@@ -24,6 +24,11 @@ class BadPictureError(Exception):
     """A picture that cannot be used; the message is the reason."""
 
 
+def why_unreadable(error: BadPictureError | OSError) -> str:
+    """Return the reason that a picture could not be read or decoded, for people."""
+    return str(error) if isinstance(error, BadPictureError) else f"cannot be read: {error.strerror or error}"
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB: 16-bit values are scaled, transparency is laid on white, grey is repeated."""
     if image.mode == "RGB" and "transparency" not in image.info:

@@ -7,7 +7,6 @@ a mirror, both the picture and its fine structure must correlate. Two different 
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-
-from thawlab.data.listing import Picture
 
 # Pictures are compared at this size.
 SIDE = 32
@@ -47,7 +44,6 @@ class Pair:
     Attributes:
         first: index of one.
         second: index of the other, the larger one.
-        identical: whether their files hold the same bytes.
         similarity: the correlation of their pixels at best, in [-1, 1].
         detail: the correlation of their fine structure there.
         mirrored: whether one is mirrored left to right.
@@ -55,7 +51,6 @@ class Pair:
 
     first: int
     second: int
-    identical: bool
     similarity: float
     detail: float
     mirrored: bool
@@ -67,11 +62,6 @@ def same_content(contents: Sequence[bytes]) -> list[list[int]]:
     for index, digest in enumerate(contents):
         groups[digest].append(index)
     return [members for members in groups.values() if len(members) > 1]
-
-
-def content_digest(content: bytes | Picture) -> bytes:
-    """Return the SHA-256 of a picture's file, or of its pixels where it has none."""
-    return hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
 
 
 def near_duplicates(
@@ -158,7 +148,7 @@ def _laid_over(plain: Thumbnails, others: Thumbnails, pairs: list[tuple[int, int
         pixels, detail = best_correlation(one, two)
         for place in ((pixels >= PIXELS_LEAST) & (detail >= DETAIL_LEAST)).nonzero().flatten().tolist():
             first, second = map(int, part[place])
-            found.append(Pair(first, second, False, float(pixels[place]), float(detail[place]), flip))
+            found.append(Pair(first, second, float(pixels[place]), float(detail[place]), flip))
     return found
 
 

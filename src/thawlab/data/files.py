@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import lzma
 import os
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from thawlab.data.csv_table import pick_column, read_table
 from thawlab.data.layout import (
     SPLIT_NAMES,
     Placed,
@@ -216,21 +216,10 @@ def _open_tar(path: Path) -> Listing:
     return _from_placed(name, str(path), pictures, ignored, read)
 
 
-def _pick_column(columns: Sequence[str], role: str) -> str | None:
-    lowered = {column.strip().lower(): column for column in columns}
-    return next((lowered[name] for name in _COLUMNS[role] if name in lowered), None)
-
-
 def _open_csv(path: Path) -> Listing:
     """List a CSV with the columns path, label and, optionally, split; paths are relative to the CSV's folder."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read as CSV: {error}") from None
-    path_column, label_column, split_column = (_pick_column(columns, role) for role in ("path", "label", "split"))
+    columns, rows = read_table(path)
+    path_column, label_column, split_column = (pick_column(columns, _COLUMNS[role]) for role in ("path", "label", "split"))
     if path_column is None or label_column is None:
         raise UsageError(f"{path}: needs the columns 'path' and 'label'; found {listed(columns) or 'none'}")
     placed, seen = [], set()

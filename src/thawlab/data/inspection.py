@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import final
@@ -14,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thawlab import progress
-from thawlab.data.decode import BadPictureError, decode
-from thawlab.data.duplicates import SIDE, content_digest
-from thawlab.data.listing import Listing
+from thawlab.data.decode import BadPictureError, decode, why_unreadable
+from thawlab.data.duplicates import SIDE
+from thawlab.data.listing import Listing, content_digest
+from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
 
-_CHUNK = 512
 _FORMATS = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
     "MPO": {".jpg", ".jpeg", ".jpe", ".jfif"},
@@ -70,16 +67,11 @@ def inspect_files(listing: Listing, workers: int | None = None) -> Files:
             else:
                 sizes[index] = content.shape[1], content.shape[0]
             thumbnails[index] = decode(content, _LOOK)
-        except BadPictureError as error:
-            reasons[index] = str(error)
-        except OSError as error:
-            reasons[index] = f"cannot be read: {error.strerror or error}"
+        except (BadPictureError, OSError) as error:
+            reasons[index] = why_unreadable(error)
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, progress.task("looking", count) as advance:
-        for start in range(0, count, _CHUNK):
-            chunk = range(start, min(start + _CHUNK, count))
-            list(pool.map(look, chunk))
-            advance(len(chunk))
+    for _ in in_threads(look, np.arange(count), workers, "looking"):
+        pass
     return Files(tuple(digests), tuple(formats), sizes, thumbnails, dict(sorted(reasons.items())))
 
 

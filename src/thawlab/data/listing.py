@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import zipfile
 import zlib
@@ -19,6 +20,11 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Labels = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int64]
 Picture = npt.NDArray[np.uint8]
+
+
+def content_digest(content: bytes | Picture) -> bytes:
+    """Return the SHA-256 of a picture's file, or of its pixels where it has none."""
+    return hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
 
 
 class Pictures(ABC):

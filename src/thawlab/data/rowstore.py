@@ -25,6 +25,7 @@ from thawlab.errors import ThawlabError
 _GIVEN_BACK = 128 * 2**20
 
 
+@final
 class _Mapped(np.memmap[Any, Any]):
     """A memory map that does not fill the memory: what was taken is given back from time to time.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from thawlab.data.csv_table import pick_column, read_table
 from thawlab.data.listing import ArrayPictures, ChosenPictures, Indices, Listing
 from thawlab.data.sources import open_source
 from thawlab.errors import UsageError, listed, nearest
@@ -37,18 +37,11 @@ def excluded_ids(path: Path) -> set[str]:
     Raises:
         UsageError: if the file is absent or has no column that names pictures.
     """
-    try:
-        with path.expanduser().open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = {name.strip().lower(): name for name in reader.fieldnames or []}
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"data.exclude: {path} cannot be read as CSV: {error}") from None
-    name = next((columns[known] for known in _ID_COLUMNS if known in columns), None)
+    columns, rows = read_table(path, "data.exclude")
+    name, keep = pick_column(columns, _ID_COLUMNS), pick_column(columns, ["keep"])
     if name is None:
         raise UsageError(f"data.exclude: {path} needs a column 'path'; found {listed(columns) or 'none'}")
-    keep = columns.get("keep")
-    return {(row[name] or "").strip() for row in rows if keep is None or (row[keep] or "").strip().lower() in _NO}
+    return {row[name].strip() for _, row in rows if keep is None or row[keep].strip().lower() in _NO}
 
 
 def without(listing: Listing, excluded: set[str], origin: str) -> Listing:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 
 from thawlab import progress
-from thawlab.data.decode import BadPictureError, decode, to_rgb
+from thawlab.data.decode import BadPictureError, decode, to_rgb, why_unreadable
 from thawlab.data.layout import has_picture_extension, is_litter, looks_like_picture
 from thawlab.data.listing import Picture
 from thawlab.errors import ThawlabError, UsageError, nearest
@@ -149,10 +149,8 @@ class Predictor:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
                 return f"must be uint8 pixels, height × width × 3, not {image.dtype}, {' × '.join(map(str, image.shape))}"
             return decode(image, preprocessing)
-        except BadPictureError as error:
-            return str(error)
-        except OSError as error:
-            return f"cannot be read: {error.strerror or error}"
+        except (BadPictureError, OSError) as error:
+            return why_unreadable(error)
 
 
 def load_predictor(folder: Path) -> Predictor:

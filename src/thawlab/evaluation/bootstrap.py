@@ -49,11 +49,12 @@ def _of_confusion(
     present = support > 0
     recall, precision = right / np.maximum(support, 1), right / np.maximum(named, 1)
     f1 = 2 * right / np.maximum(support + named, 1)
+    mean_recall = _mean_where(recall, present)
     return {
         "accuracy": hits.sum(axis=1) / n,
-        "balanced_accuracy": _mean_where(recall, present),
+        "balanced_accuracy": mean_recall,
         "macro_precision": _mean_where(precision, present),
-        "macro_recall": _mean_where(recall, present),
+        "macro_recall": mean_recall,
         "macro_f1": _mean_where(f1, present),
     }
 

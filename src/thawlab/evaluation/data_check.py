@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -15,7 +17,7 @@ from thawlab.data.duplicates import Neighbours, Pair, near_duplicates, nearest, 
 from thawlab.data.inspection import Files, inspect_files, wrong_extensions
 from thawlab.data.listing import SPLITS, Indices, Listing
 from thawlab.evaluation.embedding import Embedding, embed
-from thawlab.evaluation.label_errors import LabelScores, held_out_probabilities, score_labels
+from thawlab.evaluation.label_errors import LabelScores, fewest_parts, held_out_probabilities, score_labels
 from thawlab.recipe import Recipe
 
 # A side of fewer pixels than this holds little; a picture longer than this many times its width loses most when cropped.
@@ -100,6 +102,7 @@ class DataCheck:
             "leaks": _listed([self._pair(*pair) for pair in self.leaks()], limit),
             "conflicts": _listed([self._pair(*pair) for pair in self.conflicts()], limit),
             "outliers": _listed([{**self._picture(k), "distance": distance} for k, distance in self.outliers], limit),
+            "labels_judged": self.labels is not None,
             "label_suspects": _listed([self._suspect(k) for k in suspects], limit),
         }
 
@@ -156,7 +159,7 @@ def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
     for pair in pairs:
         first, second = int(readable[pair.first]), int(readable[pair.second])
         if together.get(first, -1) != together.get(second, -2):
-            near.append(Pair(first, second, False, pair.similarity, pair.detail, pair.mirrored))
+            near.append(replace(pair, first=first, second=second))
     return DataCheck(
         listing=listing,
         files=files,
@@ -171,10 +174,10 @@ def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
 
 def _label_scores(space: Embedding, readable: Indices, listing: Listing) -> LabelScores | None:
     labels = listing.labels[readable]
-    counts = np.bincount(labels)
-    if len(counts) < 2 or counts[np.unique(labels)].min() < 2 or len(np.unique(labels)) < 2:
-        return None
     groups = None if listing.groups is None else listing.groups[readable]
+    if len(np.unique(labels)) < 2 or fewest_parts(labels, groups) < 2:
+        progress.say(f"the labels are not judged: every class would need two {'pictures' if groups is None else 'groups'}")
+        return None
     progress.say("looking at the labels")
     return score_labels(labels, held_out_probabilities(space.features[readable], labels, groups))
 
@@ -221,9 +224,6 @@ def _row(listing: Listing, index: int, reason: str | None) -> dict[str, str]:
 
 def write_rows(rows: Sequence[dict[str, str]]) -> str:
     """Return rows as CSV text."""
-    import csv
-    import io
-
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -38,16 +38,15 @@ def held_out_probabilities(
 
     Args:
         features: float32, n × width.
-        labels: int64, n; every class has at least two samples.
+        labels: int64, n; every class has at least two samples, in at least two groups.
         groups: samples of one group are always held out together.
         seed: of the folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    folds = int(min(_FOLDS, np.bincount(labels)[np.unique(labels)].min()))
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    splitter = kind(n_splits=max(folds, 2), shuffle=True, random_state=seed)
+    splitter = kind(n_splits=min(_FOLDS, fewest_parts(labels, groups)), shuffle=True, random_state=seed)
     classes = int(labels.max()) + 1
     probabilities = np.full((len(labels), classes), 1e-6)
     for fit, held in splitter.split(features, labels, groups):
@@ -57,6 +56,12 @@ def held_out_probabilities(
         probabilities[np.ix_(held, head.classes_)] = head.predict_proba((features[held] - mean) / spread)
     normalised: npt.NDArray[np.float64] = probabilities / probabilities.sum(axis=1, keepdims=True)
     return normalised
+
+
+def fewest_parts(labels: Labels, groups: Indices | None) -> int:
+    """Return into how many parts that can be held out the class with the fewest of them falls: samples, or groups."""
+    parts = labels[:, None] if groups is None else np.unique(np.stack([labels, groups], axis=1), axis=0)
+    return int(np.unique(parts[:, 0], return_counts=True)[1].min())
 
 
 def score_labels(labels: Labels, probabilities: npt.NDArray[np.float64]) -> LabelScores:

@@ -127,7 +127,7 @@ def infer(
         for start, batch in prefetched(starts, gather):
             count = min(INFERENCE_BATCH, len(indices) - start)
             inputs = prepare(batch.to(device))
-            network = network or folded(module, inputs.shape[1:])
+            network = folded(module, inputs.shape[1:]) if network is None else network
             outputs.append(network(inputs)[:count].float().cpu().numpy())
             if label:
                 advance(count)

@@ -24,7 +24,7 @@ class Dropout(nn.Dropout):
         """Return the values, some of them zero and the others scaled, in training; the values themselves in eval mode."""
         if not self.training or input.device.type != "cpu":
             return F.dropout(input, self.p, self.training, self.inplace)
-        dropped = round(self.p * _LEVELS)
+        dropped = min(round(self.p * _LEVELS), _LEVELS - 1)
         words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         kept = words.view(torch.int16)[: input.numel()].view(input.shape) >= _LOWEST + dropped
         return input * (kept.to(input.dtype) * (_LEVELS / (_LEVELS - dropped)))

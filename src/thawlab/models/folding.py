@@ -6,6 +6,7 @@ In eval mode BatchNorm is a fixed scale and shift per channel, which the convolu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -46,6 +47,7 @@ def folded(network: nn.Module, input_shape: Sequence[int]) -> nn.Module:
 def _pairs(module: fx.GraphModule) -> list[tuple[str, str]]:
     """Return the names of each convolution and the BatchNorm that alone takes its output."""
     parts = dict(module.named_modules())
+    calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
     pairs = []
     for node in module.graph.nodes:
         before = node.args[0] if node.op == "call_module" and node.args else None
@@ -53,8 +55,7 @@ def _pairs(module: fx.GraphModule) -> list[tuple[str, str]]:
             continue
         convolution, norm = parts[str(before.target)], parts[str(node.target)]
         # A layer that is called in several places, or a kind of norm that does more than BatchNorm, is left alone.
-        calls = [other.target for other in module.graph.nodes if other.op == "call_module"]
-        once = calls.count(before.target) == calls.count(node.target) == 1
+        once = calls[before.target] == calls[node.target] == 1
         if _is_convolution(convolution) and _is_batch_norm(norm) and once:
             pairs.append((str(before.target), str(node.target)))
     return pairs

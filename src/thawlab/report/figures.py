@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from thawlab.evaluation.abstention import coverage_curve
 from thawlab.evaluation.calibration import reliability
@@ -100,10 +101,16 @@ def _mark_phases(panel: Any, phases: Sequence[Mapping[str, Any]], mark_best: boo
     panel.set_title(panel.get_title(loc="left"), pad=16)
 
 
+def row_shares(matrix: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    """Return a confusion matrix with each row as shares of its class; zeros for a class without pictures."""
+    counts = np.array(matrix, dtype=np.float64)
+    shares: npt.NDArray[np.float64] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
+
+
 def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     """Draw the confusion matrix, each row as fractions of its class; numbers are written where they can be read."""
-    counts = np.array(matrix, dtype=float)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    counts, share = np.array(matrix), row_shares(matrix)
     n = len(classes)
     cells = np.empty((n, n, 4))
     cells[..., :3], cells[..., 3] = ACCENT_RGB, share**0.6  # a root, so that rare confusions can be seen

@@ -61,7 +61,7 @@ def write_report(folder: RunFolder) -> Path:
                 samples=samples,
                 mistakes=mistakes,
                 cells=cells,
-                shares=row_shares(results["test"]["confusion"]),
+                shares=figures.row_shares(results["test"]["confusion"]).tolist(),
                 confusions=most_confused(results["test"]["confusion"]),
                 peak_rate=max((row["images_per_second"] or 0 for row in rows), default=0),
             )
@@ -83,13 +83,6 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def row_shares(matrix: list[list[int]]) -> list[list[float]]:
-    """Return a confusion matrix with each row as shares of its class."""
-    counts = np.array(matrix, dtype=float)
-    shares: list[list[float]] = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).tolist()
-    return shares
 
 
 def most_confused(matrix: list[list[int]], limit: int = 8) -> list[tuple[int, int, int]]:

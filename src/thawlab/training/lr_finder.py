@@ -12,11 +12,11 @@ from thawlab.data.batches import batch_spans, epoch_order
 from thawlab.errors import ThawlabError
 from thawlab.randomness import derive
 from thawlab.recipe import Phase
-from thawlab.training.freezing import set_modes
 from thawlab.training.loop import Job, take_step
 from thawlab.training.material import Material
-from thawlab.training.optimizers import make_optimizer, set_lr
-from thawlab.training.state import Moving, TrainingState, snapshot
+from thawlab.training.optimizers import set_lr
+from thawlab.training.state import Moving, TrainingState
+from thawlab.training.trial import on_trial
 
 _LOWEST, _HIGHEST = 1e-6, 10.0
 _SMOOTHING = 0.9
@@ -58,12 +58,9 @@ def find_lr(job: Job, phase: Phase, material: Material, steps: int = 100) -> LrF
     Raises:
         ThawlabError: if the loss is not a number at the lowest rates already.
     """
-    kept = snapshot(job.classifier)
-    moving = Moving(make_optimizer(job.classifier, phase.model_copy(update={"lr": _LOWEST})), None)
     rates, losses = [], []
     mean, lowest = 0.0, float("inf")
-    set_modes(job.classifier, phase.batch_norm or "train")
-    with torch.random.fork_rng(devices=[]):
+    with on_trial(job, phase.model_copy(update={"lr": _LOWEST})) as moving:
         for step in range(steps):
             rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (steps - 1))
             try:
@@ -77,8 +74,6 @@ def find_lr(job: Job, phase: Phase, material: Material, steps: int = 100) -> LrF
             lowest = min(lowest, smoothed)
             rates.append(rate)
             losses.append(smoothed)
-    job.classifier.load_state_dict(kept)
-    moving.optimizer.zero_grad(set_to_none=True)
     if len(rates) < steps // 10:
         raise ThawlabError(
             f"phase '{phase.name}': no learning rate can be found; the loss is not a number at {_LOWEST:g} already"

@@ -11,11 +11,10 @@ import torch
 from thawlab.data.batches import batch_spans
 from thawlab.randomness import derive
 from thawlab.recipe import Phase
-from thawlab.training.freezing import set_modes
 from thawlab.training.loop import Job, take_step
 from thawlab.training.material import Material
-from thawlab.training.optimizers import make_optimizer
-from thawlab.training.state import Moving, TrainingState, snapshot
+from thawlab.training.state import TrainingState
+from thawlab.training.trial import on_trial
 
 Precision = Literal["float32", "bfloat16"]
 # Steps taken in each arithmetic, one of them to warm up; the least time counts, since others can only add to it.
@@ -58,14 +57,11 @@ def choose_precision(job: Job, phase: Phase, material: Material) -> tuple[Precis
 
 def _least_seconds(job: Job, phase: Phase, material: Material) -> float:
     """Return the least time of a step; weights, statistics and the random state are restored."""
-    kept = snapshot(job.classifier)
-    moving = Moving(make_optimizer(job.classifier, phase), None)
     start, end = batch_spans(len(material.train), phase.batch_size)[0]
     # A part of a batch tells the ratio as well, and float32 takes no more memory for it than training will.
     samples = material.train[start : min(end, start + max(_LEAST, (end - start) // 2))]
     seconds = []
-    set_modes(job.classifier, phase.batch_norm or "train")
-    with torch.random.fork_rng(devices=[]):
+    with on_trial(job, phase) as moving:
         for step in range(_STEPS):
             seed = derive(job.seed, "precision", step)
             rows = material.take(samples, torch.Generator().manual_seed(seed))
@@ -74,6 +70,4 @@ def _least_seconds(job: Job, phase: Phase, material: Material) -> float:
             started = time.perf_counter()
             take_step(job, phase, material, state, moving, rows, targets, torch.Generator().manual_seed(seed))
             seconds.append(time.perf_counter() - started)
-    job.classifier.load_state_dict(kept)
-    moving.optimizer.zero_grad(set_to_none=True)
     return min(seconds[1:])

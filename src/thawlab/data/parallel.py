@@ -1,0 +1,30 @@
+"""Work on many pictures in threads, with progress: decoding and hashing leave Python's lock, so threads share the cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from thawlab import progress
+from thawlab.data.listing import Indices
+
+T = TypeVar("T")
+_CHUNK = 256
+
+
+def in_threads(work: Callable[[int], T], indices: Indices, workers: int | None, label: str) -> Iterator[tuple[Indices, list[T]]]:
+    """Yield the results of some pictures, a chunk at a time and in order.
+
+    Args:
+        work: what to do with the picture of an index.
+        indices: of the pictures.
+        workers: how many threads; as many as there are cores if omitted. Changes no result.
+        label: what is being done, for the progress.
+    """
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, progress.task(label, len(indices)) as advance:
+        for start in range(0, len(indices), _CHUNK):
+            chunk = indices[start : start + _CHUNK]
+            yield chunk, list(pool.map(work, chunk.tolist()))
+            advance(len(chunk))
