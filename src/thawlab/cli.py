@@ -241,6 +241,9 @@ def predict(
     run: Annotated[str, typer.Argument(help="A run, by its folder's name or path.")],
     pictures: Annotated[list[str], typer.Argument(help="Files, and folders of pictures.")],
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to show per picture.")] = 3,
+    explain: Annotated[
+        Path | None, typer.Option(help="Write each picture beside what speaks for its class (Grad-CAM) into this folder.")
+    ] = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -252,15 +255,22 @@ def predict(
     keep_memory()
     folder = find_run(run, runs)
     files = picture_files(pictures)
-    results = load_predictor(folder.model).predict_many(files, top_k)
+    predictor = load_predictor(folder.model)
+    results = predictor.predict_many(files, top_k)
+    if explain is not None:
+        readable = [file for file, result in zip(files, results, strict=True) if result.error is None]
+        predictor.write_explanations(readable, explain)
     if as_json:
         print_json({"run": str(folder.path), "predictions": [result.as_json() for result in results]})
     else:
         rows = []
         for result in results:
             pairs = zip(result.classes, result.probabilities, strict=True)
-            rows.append([result.source, result.error or ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs)])
-        print_table("", ["picture", "classes"], rows)
+            shown = result.error or ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs)
+            rows.append(
+                [result.source, shown, "not like anything in training" if result.novel else "unsure" if result.unsure else ""]
+            )
+        print_table("", ["picture", "classes", ""], rows)
     failed = sum(result.error is not None for result in results)
     if failed == len(results):
         raise ThawlabError(f"none of the {failed} pictures could be read")

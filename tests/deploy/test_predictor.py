@@ -171,10 +171,45 @@ def test_nothing_to_predict_gives_nothing(predictor: Predictor) -> None:
     assert predictor.predict_many([]) == []
 
 
+def test_a_picture_unlike_those_of_training_is_said_to_be(trained: RunFolder, predictor: Predictor, files: list[Path]) -> None:
+    checker = (np.indices((40, 40)).sum(axis=0) // 5 % 2 * 255).astype(np.uint8)
+    results = predictor.predict_many([*files, np.stack([checker, checker, 255 - checker], axis=2)])
+    assert results[-1].novel
+    limit, known = predictor._model.card.novelty_limit, predictor._model.known
+    assert known is not None and len(known.features) == read_json(trained.results)["dataset"]["n_train"]
+    recorded = read_json(trained.results)["novelty"]
+    assert recorded["limit"] == limit == known.limit and set(recorded["foreign"]) == {"shapes", "digits"}
+    share = np.mean([result.novel for result in results[:-1]])
+    assert share == pytest.approx(recorded["test_beyond_limit"])
+
+
+def test_unsure_means_that_more_than_one_class_is_in_the_set(predictor: Predictor, files: list[Path]) -> None:
+    threshold = predictor._model.card.set_threshold
+    assert threshold is not None
+    for result in predictor.predict_many(files, top_k=3):
+        assert result.unsure == (sum(p >= threshold for p in result.probabilities) > 1)
+
+
+def test_explanations_are_written_beside_each_other_and_never_over_one(
+    predictor: Predictor, files: list[Path], tmp_path: Path
+) -> None:
+    written = predictor.write_explanations([files[0], files[0]], tmp_path / "maps")
+    assert [path.name for path in written] == [f"{files[0].stem}.png", f"{files[0].stem}-2.png"]
+    with Image.open(written[0]) as image:
+        assert image.size == (32, 16)
+        left = np.asarray(image)[:, :16]
+    with Image.open(files[0]) as original:
+        assert np.array_equal(left, predictor._model.card.preprocessing.fit(original.convert("RGB")))
+    with pytest.raises(ThawlabError, match=r"gone\.png: cannot be read"):
+        predictor.explain(tmp_path / "gone.png")
+
+
 def test_predictions_as_json() -> None:
     assert Prediction("a.png", ("x", "y"), (0.75, 0.25)).as_json() == {
         "source": "a.png",
         "predictions": [{"class": "x", "probability": 0.75}, {"class": "y", "probability": 0.25}],
+        "unsure": None,
+        "novel": None,
     }
     assert Prediction("b.png", error="empty file").as_json() == {"source": "b.png", "error": "empty file"}
 

@@ -4,13 +4,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from thawlab.errors import ThawlabError
 from thawlab.models.catalog import resolve_backbone
 from thawlab.models.classifier import Classifier, build_classifier, make_preprocessing
-from thawlab.models.saved import load_model, save_model
+from thawlab.models.saved import Judgement, Known, load_model, save_model
 from thawlab.recipe import Recipe
 
 CLASSES = ("cat", "Käse 🧀", '"<b>"')
@@ -22,7 +23,8 @@ def _save(folder: Path, recipe: Recipe, size: int = 16) -> Classifier:
     classifier = build_classifier(recipe, spec, size, len(CLASSES))
     with torch.no_grad():
         classifier.train()(torch.rand(16, 3, size, size))
-    save_model(folder, classifier, spec, CLASSES, make_preprocessing(recipe, spec, size), recipe.model, 1.75)
+    judgement = Judgement(1.75, 0.25, Known(np.eye(4, 7, dtype=np.float16), 0.5))
+    save_model(folder, classifier, spec, CLASSES, make_preprocessing(recipe, spec, size), recipe.model, judgement)
     return classifier.eval()
 
 
@@ -54,6 +56,9 @@ def test_the_card_says_everything_that_prediction_needs(tmp_path: Path, recipe: 
         (0.25,),
         1.75,
     )
+    assert (card.set_threshold, card.novelty_limit) == (0.25, 0.5)
+    known = load_model(tmp_path).known
+    assert known is not None and known.limit == 0.5 and np.array_equal(known.features, np.eye(4, 7, dtype=np.float16))
     assert card.preprocessing == make_preprocessing(chosen, resolve_backbone("resnet20"), 16)
     assert json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))["schema"] == 1
 
@@ -62,9 +67,9 @@ def test_the_same_values_give_the_same_bytes(tmp_path: Path, recipe: Callable[..
     for name in ("a", "b"):
         torch.manual_seed(0)
         _save(tmp_path / name, recipe("model.backbone=speednet"))
-    for file in ("model.safetensors", "model.json"):
+    for file in ("known.safetensors", "model.safetensors", "model.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    assert sorted(entry.name for entry in (tmp_path / "a").iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(entry.name for entry in (tmp_path / "a").iterdir()) == ["known.safetensors", "model.json", "model.safetensors"]
 
 
 def test_loading_leaves_the_global_random_state_as_it_was(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:

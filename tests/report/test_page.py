@@ -28,7 +28,7 @@ NASTY = [
 ]
 TAGS = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "div", "h1", "h2", "p", "span", "b", "bdi"}
 TAGS |= {"br", "table", "thead", "tbody", "tr", "th", "td", "button", "ul", "li", "figure", "figcaption", "img", "details"}
-TAGS |= {"summary", "pre", "script", "template", "dialog"}
+TAGS |= {"summary", "pre", "code", "script", "template", "dialog"}
 
 
 class Page(HTMLParser):

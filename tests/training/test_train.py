@@ -55,11 +55,18 @@ def test_the_run_folder_holds_what_the_design_promises(recipe: Make, tmp_path: P
     folder = train(recipe(), tmp_path)
     assert folder.path.name == f"small-{resolve(recipe())[0].digest[:12]}"
     wanted = ["recipe.toml", "environment.json", "data.json", "state.json", "log.txt", "metrics.jsonl", "checkpoints/last.pt"]
-    wanted += ["model/model.safetensors", "model/model.json", "predictions/val.npz", "predictions/test.npz", "results.json"]
+    wanted += [
+        "model/model.safetensors",
+        "model/model.json",
+        "model/known.safetensors",
+        "predictions/val.npz",
+        "predictions/test.npz",
+        "results.json",
+    ]
     assert [name for name in wanted if not (folder.path / name).is_file()] == []
     results = read_json(folder.results)
     keys = ["schema", "name", "digest", "seed", "dataset", "model", "phases"]
-    assert list(results) == [*keys, "train", "val", "test", "abstention", "gap", "diagnoses", "seconds"]
+    assert list(results) == [*keys, "train", "val", "test", "abstention", "novelty", "gap", "diagnoses", "seconds"]
     assert results["dataset"]["n_train"] + results["dataset"]["n_val"] + results["dataset"]["n_test"] == 300
     assert [phase["name"] for phase in results["phases"]] == ["head", "all"]
     assert results["gap"] == pytest.approx(results["train"]["accuracy"] - results["test"]["accuracy"])
@@ -141,8 +148,8 @@ def test_fixed_random_views_are_stated_kept_and_differ_from_each_other(recipe: M
     folder = train(recipe(phases=phases), tmp_path / "a")
     assert "in 3 fixed random views of each picture" in (folder.path / "log.txt").read_text()
     marks = [path for path in (cache_root() / "features").rglob("rows.bin")]
-    assert len(marks) == 4  # plain, and three views
-    assert len({path.read_bytes() for path in marks}) == 4
+    assert len(marks) == 5  # plain, three views, and the foreign digits
+    assert len({path.read_bytes() for path in marks}) == 5
     assert_same_run(folder, train(recipe(phases=phases), tmp_path / "b"))
 
 

@@ -30,6 +30,8 @@ from thawlab.run import write_text
 _PORTION = 4096
 # Above this share of bad pictures something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
+# So many pictures of each foreign kind tell how well strangers are known.
+_FOREIGN = 250
 
 
 @final
@@ -200,6 +202,17 @@ def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preproces
     nothing = np.zeros(0, dtype=np.int64)
     dataset = _decoded(listing, Splits(nothing, nothing, chosen), preprocessing, system)
     return replace(dataset, classes=classes, labels=numbers[dataset.labels]), split
+
+
+def foreign_datasets(preprocessing: Preprocessing, system: System) -> list[Dataset]:
+    """Return pictures that no classifier of photographs has to do with, drawn shapes and handwritten digits, as test splits."""
+    datasets = []
+    for source in (f"shapes:{_FOREIGN}x64", "digits"):
+        listing = open_source(source, system.data_dir)
+        chosen = np.arange(0, len(listing), max(len(listing) // _FOREIGN, 1))[:_FOREIGN]
+        nothing = np.zeros(0, dtype=np.int64)
+        datasets.append(_decoded(listing, Splits(nothing, nothing, chosen), preprocessing, system))
+    return datasets
 
 
 def decode_all(listing: Listing, preprocessing: Preprocessing, system: System) -> Dataset:

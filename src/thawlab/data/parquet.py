@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 from thawlab.data.layout import SPLIT_NAMES
-from thawlab.data.listing import BytesPictures, Listing
+from thawlab.data.listing import Listing, Pictures
 from thawlab.errors import UsageError, first_line, listed
 
 _LABEL_COLUMNS = ("label", "class", "category", "target", "class_name", "fine_label", "labels")
+
+
+@final
+@dataclass(frozen=True)
+class ColumnPictures(Pictures):
+    """Encoded pictures in a column of Arrow's, which stays their only copy in memory."""
+
+    column: Any
+
+    def read(self, index: int) -> bytes:
+        """Return the encoded picture."""
+        content: bytes | None = self.column[index].as_py()
+        return content or b""
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -30,6 +44,7 @@ def _split_of_file(file: Path) -> str:
 def open_parquet(path: Path) -> Listing:
     """List Parquet files with a column of encoded pictures and one of class labels."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     files = [path] if path.is_file() else parquet_files(path)
@@ -44,15 +59,16 @@ def open_parquet(path: Path) -> Listing:
         raise UsageError(f"{path}: holds no pictures; its Parquet files have no rows")
     schema = tables[0].schema
     picture_column, label_column = _parquet_columns(schema, files[0])
-    contents: list[bytes] = []
+    chunks: list[Any] = []
     names: list[str] = []
     labels: list[Any] = []
     for file, table in zip(files, tables, strict=True):
         if picture_column not in table.column_names or label_column not in table.column_names:
             raise UsageError(f"{file}: lacks the columns '{picture_column}' and '{label_column}' that {files[0].name} has")
-        column = table.column(picture_column).combine_chunks()
-        contents.extend(value or b"" for value in column.field("bytes").to_pylist())
-        inner = column.field("path").to_pylist() if "path" in {f.name for f in column.type} else [None] * len(column)
+        column = table.column(picture_column)
+        chunks.extend(pc.struct_field(column, "bytes").cast(pa.large_binary()).chunks)
+        has_names = "path" in {f.name for f in column.type}
+        inner = pc.struct_field(column, "path").to_pylist() if has_names else [None] * len(column)
         names.extend(f"{_split_of_file(file)}/{name or index}" for index, name in enumerate(inner))
         labels.extend(table.column(label_column).to_pylist())
     classes, numbers = _parquet_classes(schema, label_column, labels, path)
@@ -62,7 +78,7 @@ def open_parquet(path: Path) -> Listing:
         ids=_unique(names),
         labels=np.array(numbers, dtype=np.int64),
         splits=np.array(splits),
-        pictures=BytesPictures(contents),
+        pictures=ColumnPictures(pa.chunked_array(chunks, pa.large_binary())),
     )
 
 

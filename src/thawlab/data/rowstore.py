@@ -21,8 +21,8 @@ import numpy.typing as npt
 from thawlab.data.listing import Indices
 from thawlab.errors import ThawlabError
 
-# After so many bytes were taken from a map, its pages are given back.
-_GIVEN_BACK = 128 * 2**20
+# After so many bytes were taken from a map, its pages are given back; the system maps several times as many around them.
+_GIVEN_BACK = 8 * 2**20
 
 
 @final

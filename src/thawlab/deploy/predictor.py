@@ -18,7 +18,11 @@ from thawlab.data.decode import BadPictureError, decode, to_rgb, why_unreadable
 from thawlab.data.layout import has_picture_extension, is_litter, looks_like_picture
 from thawlab.data.listing import Picture
 from thawlab.errors import ThawlabError, UsageError, nearest
-from thawlab.evaluation.predictions import INFERENCE_BATCH, infer
+from thawlab.evaluation.abstention import prediction_sets
+from thawlab.evaluation.gradcam import explain, overlay
+from thawlab.evaluation.novelty import distances
+from thawlab.evaluation.predictions import INFERENCE_BATCH, calibrated, infer
+from thawlab.models.classifier import WithFeatures
 from thawlab.models.folding import folded
 from thawlab.models.saved import SavedModel, load_model
 
@@ -35,12 +39,16 @@ class Prediction:
         source: the file, or a number for a picture that was given as pixels.
         classes: the most probable classes, the best first.
         probabilities: of these classes, calibrated, in [0, 1].
+        unsure: whether more than one class is in the 90 % prediction set; None where nothing was held out to tell.
+        novel: whether the picture is unlike anything in training: farther from it than 99 % of held-out pictures; None likewise.
         error: why the picture could not be read; the other fields are then empty.
     """
 
     source: str
     classes: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
+    unsure: bool | None = None
+    novel: bool | None = None
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -48,7 +56,7 @@ class Prediction:
         if self.error is not None:
             return {"source": self.source, "error": self.error}
         pairs = [{"class": name, "probability": p} for name, p in zip(self.classes, self.probabilities, strict=True)]
-        return {"source": self.source, "predictions": pairs}
+        return {"source": self.source, "predictions": pairs, "unsure": self.unsure, "novel": self.novel}
 
 
 @final
@@ -63,7 +71,8 @@ class Predictor:
         self._model = model
         self._device = torch.device("cpu")
         side = model.card.preprocessing.size
-        self._network = folded(model.classifier.eval(), (3, side, side))
+        module = model.classifier if model.known is None else WithFeatures(model.classifier)
+        self._network = folded(module.eval(), (3, side, side))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -79,14 +88,12 @@ class Predictor:
         Returns:
             float32, n × classes, uncalibrated.
         """
+        return self._outputs(pictures)[:, : len(self.classes)]
+
+    def _outputs(self, pictures: np.ndarray) -> np.ndarray:
+        """Return logits, followed by the features where what is known was saved."""
         indices = np.arange(len(pictures))
-        return infer(
-            self._network,
-            pictures,
-            indices,
-            self._model.card.preprocessing.inputs,
-            self._device,
-        )
+        return infer(self._network, pictures, indices, self._model.card.preprocessing.inputs, self._device)
 
     def predict(self, image: str | Path | Image.Image | Picture, top_k: int = 5) -> Prediction:
         """Predict one picture: a file, a Pillow image, or uint8 pixels (height × width × 3).
@@ -115,6 +122,45 @@ class Predictor:
                 advance(len(portion))
         return results
 
+    def explain(self, image: str | Path | Image.Image | Picture) -> Picture:
+        """Return a picture at working size beside what in it speaks for the predicted class (Grad-CAM).
+
+        Returns:
+            uint8, size × 2 · size × 3.
+
+        Raises:
+            ThawlabError: if the picture cannot be read, or the network has no feature map to show.
+        """
+        fitted = self._fit(image)
+        if isinstance(fitted, str):
+            raise ThawlabError(f"{image}: {fitted}")
+        inputs = self._model.card.preprocessing.inputs(torch.from_numpy(fitted[None]))
+        try:
+            [shown] = explain(self._model.classifier, inputs, self.logits(fitted[None]).argmax(axis=1))
+        except ValueError as error:
+            raise ThawlabError(f"nothing can be shown: {error}") from None
+        return np.concatenate([fitted, overlay(fitted, shown)], axis=1)
+
+    def write_explanations(self, files: Sequence[Path], folder: Path) -> list[Path]:
+        """Write what `explain` shows of some files as PNG into a folder; existing files are never overwritten.
+
+        Raises:
+            ThawlabError: if a file cannot be read or written.
+        """
+        written = []
+        with progress.task("explaining", len(files)) as advance:
+            for file in files:
+                picture = Image.fromarray(self.explain(file))
+                path = _unused(folder / f"{file.stem}.png")
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    picture.save(path)
+                except OSError as error:
+                    raise ThawlabError(f"{path}: cannot be written: {error.strerror or error}") from None
+                written.append(path)
+                advance(1)
+        return written
+
     def _portion(
         self,
         images: Sequence[str | Path | Image.Image | Picture],
@@ -129,13 +175,19 @@ class Predictor:
             k: Prediction(names[k], error=reason) for k, reason in enumerate(decoded) if isinstance(reason, str)
         }
         if good:
-            logits = self.logits(np.stack([decoded[k] for k in good]))
-            scaled = logits.astype(np.float64) / self._model.card.temperature
-            scaled -= scaled.max(axis=1, keepdims=True)
-            probabilities = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
-            for k, row in zip(good, probabilities, strict=True):
+            card, known = self._model.card, self._model.known
+            outputs = self._outputs(np.stack([decoded[k] for k in good]))
+            probabilities = calibrated(outputs[:, : len(self.classes)], card.temperature)
+            unsure: list[bool | None] = [None] * len(good)
+            novel: list[bool | None] = [None] * len(good)
+            if card.set_threshold is not None:
+                unsure = (prediction_sets(probabilities, card.set_threshold).sum(axis=1) > 1).tolist()
+            if known is not None:
+                novel = (distances(outputs[:, len(self.classes) :], known.features) > known.limit).tolist()
+            for place, (k, row) in enumerate(zip(good, probabilities, strict=True)):
                 best = np.argsort(-row, kind="stable")[:top_k]
-                table[k] = Prediction(names[k], tuple(self.classes[b] for b in best), tuple(float(row[b]) for b in best))
+                chosen = tuple(self.classes[b] for b in best), tuple(float(row[b]) for b in best)
+                table[k] = Prediction(names[k], *chosen, unsure=unsure[place], novel=novel[place])
         return [table[k] for k in range(len(images))]
 
     def _fit(self, image: str | Path | Image.Image | Picture) -> Picture | str:
@@ -151,6 +203,16 @@ class Predictor:
             return decode(image, preprocessing)
         except (BadPictureError, OSError) as error:
             return why_unreadable(error)
+
+
+def _unused(path: Path) -> Path:
+    """Return a path that does not exist yet, numbered where needed."""
+    number = 1
+    chosen = path
+    while chosen.exists():
+        number += 1
+        chosen = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return chosen
 
 
 def load_predictor(folder: Path) -> Predictor:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
 
 from thawlab.randomness import derive
 
@@ -61,6 +60,8 @@ def _of_confusion(
 
 def _by_class(counts: npt.NDArray[np.int64], key: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.int64]:
     """Sum the columns of equal key: resamples × cells to resamples × classes."""
+    from scipy.sparse import csr_array
+
     cells = np.arange(counts.shape[1])
     onto = csr_array((np.ones(len(cells), dtype=np.int64), (cells, key)), shape=(len(cells), classes))
     summed: npt.NDArray[np.int64] = counts @ onto

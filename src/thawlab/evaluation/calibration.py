@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from thawlab.data.listing import Labels
 
@@ -14,6 +12,8 @@ _RANGE = (0.05, 20.0)
 
 def log_loss(logits: npt.NDArray[np.floating], labels: Labels, temperature: float = 1.0) -> float:
     """Return the mean negative log-likelihood of the labels in nats; nan without samples."""
+    from scipy.special import log_softmax
+
     if len(labels) == 0:
         return float("nan")
     scores = log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
@@ -29,6 +29,8 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: Labels) -> float:
         logits: n × classes, of held-out samples.
         labels: int64, n.
     """
+    from scipy.optimize import minimize_scalar
+
     if len(labels) == 0:
         return 1.0
     found = minimize_scalar(

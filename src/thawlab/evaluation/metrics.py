@@ -1,4 +1,8 @@
-"""Metrics as functions of a table of predictions, through scikit-learn."""
+"""Metrics as functions of a table of predictions, through scikit-learn.
+
+SciPy and scikit-learn are imported where they are used, here and beside: they take a second and 120 MiB, which training
+needs itself.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from thawlab.data.listing import Labels
 from thawlab.evaluation.bootstrap import intervals
@@ -17,6 +19,8 @@ from thawlab.evaluation.predictions import Predictions
 
 def accuracy_interval(correct: int, n: int) -> list[float]:
     """Return the 95 % Wilson interval of an accuracy (Wilson 1927), as [low, high]; [0, 1] without samples."""
+    from scipy.stats import binomtest
+
     if n == 0:
         return [0.0, 1.0]
     interval = binomtest(correct, n).proportion_ci(0.95, method="wilson")
@@ -57,6 +61,8 @@ def ranking_scores(probabilities: npt.NDArray[np.float64], labels: Labels) -> tu
 
     A class that no sample has, or that all have, allows neither; without any other both are None.
     """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     areas, precisions = [], []
     for number in range(probabilities.shape[1]):
         truth = labels == number
@@ -73,6 +79,8 @@ def full(predictions: Predictions, classes: tuple[str, ...], temperature: float,
     a split without samples. Figures of probabilities are those of the calibrated ones, but for `loss` and `ece`. `intervals`
     holds 95 % bootstrap intervals over the pictures.
     """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     numbers = np.arange(len(classes))
     labels, predicted = predictions.labels, predictions.predicted
     n = len(labels)

@@ -54,16 +54,21 @@ class Predictions:
 
     def probabilities(self, temperature: float = 1.0) -> npt.NDArray[np.float64]:
         """Return softmax(logits / temperature), float64, n × classes."""
-        from scipy.special import softmax
-
-        result: npt.NDArray[np.float64] = softmax(self.logits.astype(np.float64) / temperature, axis=1)
-        return result
+        return calibrated(self.logits, temperature)
 
     def save(self, path: Path) -> None:
         """Write the table as a compressed npz file, atomically."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, ids=self.ids, labels=self.labels, logits=self.logits)
         write_atomically(path, lambda file: file.write(buffer.getvalue()))
+
+
+def calibrated(logits: Logits, temperature: float) -> npt.NDArray[np.float64]:
+    """Return softmax(logits / temperature), float64, n × classes."""
+    from scipy.special import softmax
+
+    result: npt.NDArray[np.float64] = softmax(logits.astype(np.float64) / temperature, axis=1)
+    return result
 
 
 def load_predictions(path: Path) -> Predictions:

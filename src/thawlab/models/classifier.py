@@ -47,6 +47,20 @@ class Classifier(nn.Module):
         return logits
 
 
+@final
+class WithFeatures(nn.Module):
+    """A classifier, or the part of one above a cache, that gives n × (classes + `num_features`): logits, then features."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits and pooled features side by side."""
+        features = self.classifier.backbone(x)  # type: ignore[operator]
+        return torch.cat([self.classifier.head(features), features], dim=1)  # type: ignore[operator]
+
+
 def make_head(features: int, hidden: Sequence[int], dropout: Sequence[float], classes: int) -> nn.Sequential:
     """Build a head: hidden layers with ReLU, each followed by its dropout; then a linear layer.
 

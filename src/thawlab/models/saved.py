@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -33,6 +37,8 @@ class ModelCard(BaseModel):
         classes: class names, in the order of the logits.
         preprocessing: from a picture to the input.
         temperature: to divide the logits by for calibrated probabilities.
+        set_threshold: the least calibrated probability of a class in a prediction set; None where nothing was held out.
+        novelty_limit: pictures farther than this from `known.safetensors` are unlike those of training; None likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +53,32 @@ class ModelCard(BaseModel):
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     temperature: float
+    set_threshold: float | None = None
+    novelty_limit: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Known:
+    """What a classifier knows: features of training pictures, and how far from them pictures of the same kind lie.
+
+    Attributes:
+        features: float16, n × width, of unit length.
+        limit: the distance within which 99 % of held-out pictures lie.
+    """
+
+    features: npt.NDArray[np.float16]
+    limit: float
+
+
+@final
+@dataclass(frozen=True)
+class Judgement:
+    """What held-out pictures say of a classifier: temperature, threshold of prediction sets, and what it knows."""
+
+    temperature: float
+    set_threshold: float | None
+    known: Known | None
 
 
 @final
@@ -56,6 +88,7 @@ class SavedModel:
 
     classifier: Classifier
     card: ModelCard
+    known: Known | None = None
 
 
 def save_model(
@@ -65,9 +98,12 @@ def save_model(
     classes: tuple[str, ...],
     preprocessing: Preprocessing,
     model: Model,
-    temperature: float,
+    judgement: Judgement,
 ) -> None:
-    """Write `model.safetensors` and `model.json`; the bytes depend on the values alone."""
+    """Write `model.safetensors`, `model.json` and, where pictures were held out, `known.safetensors`.
+
+    The bytes depend on the values alone.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     content = save(state)
     card = ModelCard(
@@ -80,8 +116,13 @@ def save_model(
         dropout=model.dropout,
         classes=classes,
         preprocessing=preprocessing,
-        temperature=temperature,
+        temperature=judgement.temperature,
+        set_threshold=judgement.set_threshold,
+        novelty_limit=judgement.known and judgement.known.limit,
     )
+    if judgement.known is not None:
+        features = save_arrays({"features": judgement.known.features})
+        write_atomically(folder / "known.safetensors", lambda file: file.write(features))
     write_atomically(folder / "model.safetensors", lambda file: file.write(content))
     write_text(
         folder / "model.json",
@@ -117,4 +158,15 @@ def load_model(folder: Path) -> SavedModel:
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ThawlabError(f"{weights}: does not fit model.json: {first_line(error)}") from None
     classifier.to(memory_format=torch.channels_last)
-    return SavedModel(classifier.eval(), card)
+    return SavedModel(classifier.eval(), card, _load_known(folder / "known.safetensors", card))
+
+
+def _load_known(file: Path, card: ModelCard) -> Known | None:
+    if card.novelty_limit is None:
+        return None
+    try:
+        return Known(load_arrays(file)["features"], card.novelty_limit)
+    except FileNotFoundError:
+        raise ThawlabError(f"{file}: is missing; train the recipe again to restore it") from None
+    except (SafetensorError, KeyError, OSError) as error:
+        raise ThawlabError(f"{file}: cannot be read: {first_line(error)}") from None

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from thawlab.errors import ThawlabError
+from thawlab.evaluation.gradcam import overlay
 from thawlab.evaluation.predictions import Predictions, load_predictions
 from thawlab.report import figures
 from thawlab.report.style import for_file, for_page
@@ -51,7 +52,7 @@ def write_report(folder: RunFolder) -> Path:
             .get_template("page.html")
             .render(
                 run=folder.name,
-                results={"abstention": {}, **results},  # runs of earlier versions lack it
+                results={"abstention": {}, "novelty": {}, **results},  # runs of earlier versions lack them
                 data=data,
                 environment=environment,
                 recipe=recipe,
@@ -108,15 +109,17 @@ def _pictures(
         raise ThawlabError(f"{folder.pictures}: is missing or damaged; train the recipe again to restore it") from None
     samples = [{"url": data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)]
     probabilities = test.probabilities(temperature)
+    maps = kept.get("mistake_maps", np.zeros((0, 1, 1), dtype=np.uint8))
     mistakes = [
         {
             "url": data_url(picture),
+            "seen": data_url(overlay(picture, maps[place] / np.float32(255))) if place < len(maps) else None,
             "id": str(test.ids[row]),
             "truth": classes[test.labels[row]],
             "predicted": classes[test.predicted[row]],
             "confidence": float(probabilities[row].max()),
         }
-        for picture, row in zip(kept["mistakes"], kept["mistake_rows"].tolist(), strict=True)
+        for place, (picture, row) in enumerate(zip(kept["mistakes"], kept["mistake_rows"].tolist(), strict=True))
     ]
     cells: dict[str, list[dict[str, Any]]] = {}
     for picture, row in zip(kept.get("wrong", ()), kept["wrong_rows"].tolist() if "wrong_rows" in kept else (), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -11,25 +11,26 @@ import numpy as np
 import torch
 from PIL import Image
 
-from thawlab.data.dataset import Dataset
-from thawlab.data.listing import Indices
+from thawlab.data.dataset import Dataset, foreign_datasets
+from thawlab.data.listing import Indices, Labels
 from thawlab.data.preprocessing import to_tensor
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.abstention import abstention
 from thawlab.evaluation.calibration import fit_temperature
 from thawlab.evaluation.curve_diagnosis import from_curves
 from thawlab.evaluation.diagnosis import after_training
+from thawlab.evaluation.gradcam import explain
 from thawlab.evaluation.metrics import accuracy_interval, brief, full
-from thawlab.evaluation.predictions import Logits, Predictions, infer, predictions_of
+from thawlab.evaluation.novelty import Scores, distances, fit_known, measured, sample_of
+from thawlab.evaluation.predictions import Predictions, calibrated, infer, predictions_of
 from thawlab.evaluation.views import View, view_sets
-from thawlab.models.saved import save_model
+from thawlab.models.saved import Judgement, Known, save_model
 from thawlab.randomness import derive
 from thawlab.run import RunFolder, write_atomically, write_json
+from thawlab.training.outputs import Outputs, OutputsOf
 from thawlab.training.setup import Setup
 from thawlab.training.state import TrainingState
 
-# Gives the logits of some samples, showing progress under a label.
-LogitsOf = Callable[[Indices, str], Logits]
 _SAMPLES, _MISTAKES, _THUMBNAIL = 40, 24, 96
 # Of all mistakes a small picture is kept, up to so many, so that the report can show what is behind a number.
 _WRONG, _SMALL = 1000, 48
@@ -67,23 +68,25 @@ def judge(
     setup: Setup,
     state: TrainingState,
     diagnoses: list[dict[str, str]],
-    logits_of: LogitsOf,
+    outputs_of: OutputsOf,
     timing: Timing,
 ) -> None:
     """Evaluate a trained classifier and write the model, predictions and results into its folder."""
     recipe, spec, dataset, classifier = setup.recipe, setup.spec, setup.dataset, setup.classifier
     with timing.measure("evaluate"):
-        tables = {
-            split: predictions_of(dataset, dataset.indices(split), _logits(logits_of, dataset, split))
-            for split in ("train", "val", "test")
-        }
+        outputs = {split: outputs_of(dataset, dataset.indices(split), f"evaluating {split}", True) for split in ("val", "test")}
+        outputs["train"] = _of_training(outputs_of, dataset, recipe.seed)
+        tables = {split: predictions_of(dataset, dataset.indices(split), part.logits) for split, part in outputs.items()}
         if not all(np.isfinite(table.logits).all() and np.isfinite(brief(table)["loss"]) for table in tables.values()):
             raise ThawlabError("the trained classifier's outputs are no numbers; lower the lr of its phases")
         temperature = fit_temperature(tables["val"].logits, tables["val"].labels) if recipe.evaluation.calibrate else 1.0
-        save_model(folder.model, classifier, spec, dataset.classes, setup.preprocessing, recipe.model, temperature)
+        known, novelty = _novelty(setup, outputs, outputs_of, temperature)
+        declining = abstention(tables["val"], tables["test"], temperature)
+        judgement = Judgement(temperature, declining.get("conformal", {}).get("threshold"), known)
+        save_model(folder.model, classifier, spec, dataset.classes, setup.preprocessing, recipe.model, judgement)
         for split in ("val", "test"):
             tables[split].save(folder.predictions(split))
-        _save_pictures(folder, dataset, tables["test"], recipe.seed)
+        _save_pictures(folder, setup, tables["test"])
         averaged = _averaged(setup) if recipe.evaluation.tta and len(dataset.splits.test) else None
         train, test = (
             brief(tables["train"]),
@@ -105,7 +108,8 @@ def judge(
         "train": {"loss": train["loss"], "accuracy": train["accuracy"]},
         "val": brief(tables["val"]),
         "test": test,
-        "abstention": abstention(tables["val"], tables["test"], temperature),
+        "abstention": declining,
+        "novelty": novelty,
         "gap": train["accuracy"] - test["accuracy"],
         "diagnoses": [],
         "seconds": timing.summary(sum(phase["seconds"] for phase in state.phases)),
@@ -116,11 +120,39 @@ def judge(
     write_json(folder.results, results)
 
 
-def _logits(logits_of: LogitsOf, dataset: Dataset, split: str) -> Logits:
-    indices = dataset.indices(split)
-    if len(indices) == 0:
-        return np.zeros((0, len(dataset.classes)), dtype=np.float32)
-    return logits_of(indices, f"evaluating {split}")
+def _of_training(outputs_of: OutputsOf, dataset: Dataset, seed: int) -> Outputs:
+    """Return the logits of all training pictures, with the features of a sample: those of all would fill the memory."""
+    train = dataset.splits.train
+    sample = sample_of(dataset.labels[train], seed)
+    rest = np.setdiff1d(np.arange(len(train)), sample)
+    some, others = (
+        outputs_of(dataset, train[part], "evaluating train", with_features)
+        for part, with_features in ((sample, True), (rest, False))
+    )
+    logits = np.empty((len(train), len(dataset.classes)), dtype=np.float32)
+    logits[sample], logits[rest] = some.logits, others.logits
+    return Outputs(logits, some.features)
+
+
+def _novelty(
+    setup: Setup, outputs: dict[str, Outputs], outputs_of: OutputsOf, temperature: float
+) -> tuple[Known | None, dict[str, Any]]:
+    """Return what is known, for predictions, and how well it tells foreign pictures; nothing where nothing was held out."""
+    dataset = setup.dataset
+    if not (len(outputs["val"].logits) and len(outputs["test"].logits)):
+        return None, {}
+    known = fit_known(outputs["train"].features, outputs["val"].features)
+
+    def scores(part: Outputs) -> tuple[Scores, Scores]:
+        return distances(part.features, known.features), calibrated(part.logits, temperature).max(axis=1)
+
+    strange = {
+        other.name: outputs_of(other, other.splits.test, "foreign pictures", True)
+        for other in foreign_datasets(setup.preprocessing, setup.recipe.system)
+        if other.name != dataset.name
+    }
+    foreign = {name: scores(part) for name, part in strange.items()}
+    return known, measured(known, scores(outputs["val"]), scores(outputs["test"]), foreign)
 
 
 def _averaged(setup: Setup) -> dict[str, Any]:
@@ -140,9 +172,10 @@ def _averaged(setup: Setup) -> dict[str, Any]:
     return {"views": setup.recipe.evaluation.tta, **brief(table), "accuracy_ci95": accuracy_interval(correct, len(indices))}
 
 
-def _save_pictures(folder: RunFolder, dataset: Dataset, test: Predictions, seed: int) -> None:
+def _save_pictures(folder: RunFolder, setup: Setup, test: Predictions) -> None:
     """Keep the few pictures that the report shows: samples of the training data, and the most confident mistakes."""
-    rng = np.random.default_rng(derive(seed, "report"))
+    dataset = setup.dataset
+    rng = np.random.default_rng(derive(setup.recipe.seed, "report"))
     train = dataset.splits.train
     order = rng.permutation(len(train))
     # One picture of each class in turn, until there are enough.
@@ -160,10 +193,23 @@ def _save_pictures(folder: RunFolder, dataset: Dataset, test: Predictions, seed:
         "sample_labels": dataset.labels[samples],
         "mistakes": _thumbnails(dataset, dataset.splits.test[mistakes]),
         "mistake_rows": mistakes,
+        "mistake_maps": _explained(folder, setup, dataset.splits.test[mistakes], test.predicted[mistakes]),
         "wrong": _thumbnails(dataset, dataset.splits.test[wrong], _SMALL),
         "wrong_rows": wrong,
     }
     write_atomically(folder.pictures, lambda file: np.savez_compressed(file, **pictures))  # type: ignore[arg-type]
+
+
+def _explained(folder: RunFolder, setup: Setup, indices: Indices, classes: Labels) -> np.ndarray:
+    """Return what speaks for a class in some pictures, uint8; none where the network has no feature map."""
+    inputs = setup.preprocessing.inputs(torch.from_numpy(np.take(setup.dataset.images, indices, axis=0)).to(setup.device))
+    try:
+        maps = explain(setup.classifier, inputs, classes)
+    except ValueError as error:
+        folder.log(f"mistakes are not explained: {error}")
+        return np.zeros((0, 1, 1), dtype=np.uint8)
+    side = min(_THUMBNAIL, setup.preprocessing.size)
+    return np.stack([np.asarray(Image.fromarray(np.uint8(255 * m)).resize((side, side))) for m in maps]) if len(maps) else maps
 
 
 def _thumbnails(dataset: Dataset, indices: Indices, most: int = _THUMBNAIL) -> np.ndarray:

@@ -7,21 +7,19 @@ from pathlib import Path
 
 from thawlab import progress
 from thawlab.data.dataset import warnings_before_training
-from thawlab.data.listing import Indices
 from thawlab.errors import Interrupted, ThawlabError
 from thawlab.evaluation.diagnosis import before_training
-from thawlab.evaluation.feature_cache import cached_rows
-from thawlab.evaluation.predictions import Logits, infer
 from thawlab.models.classifier import feature_map_side
 from thawlab.recipe import Phase, Recipe
 from thawlab.run import RunFolder, read_json, run_folder, write_json, write_text
-from thawlab.training.environment import choose_device, environment, keep_memory, make_deterministic
+from thawlab.training.environment import choose_device, environment, keep_memory, make_deterministic, release_memory
 from thawlab.training.freezing import freeze
 from thawlab.training.interruption import Interruption, watch_signals
-from thawlab.training.judge import LogitsOf, Timing, judge
+from thawlab.training.judge import Timing, judge
 from thawlab.training.loop import Job, train_phase
 from thawlab.training.lr_finder import LrFinding, find_lr
 from thawlab.training.material import Material, material_of
+from thawlab.training.outputs import final_outputs
 from thawlab.training.precision import choose_precision
 from thawlab.training.resolve import resolve
 from thawlab.training.setup import Setup, input_digests, prepare, weights_file_digest
@@ -61,6 +59,7 @@ def train(recipe: Recipe, runs: Path) -> RunFolder:
                 pass  # whoever trains this run already is named before the data are read
         with timing.measure("data"):
             setup = prepare(recipe, spec, device)
+            release_memory()
         with folder.locked():
             try:
                 _train_into(folder, setup, timing, interruption)
@@ -133,7 +132,7 @@ def _train_into(folder: RunFolder, setup: Setup, timing: Timing, interruption: I
     if material is None:  # training ended in an earlier process
         freeze(classifier, recipe.phases[-1].train)
         material = material_of(setup, recipe.phases[-1])
-    judge(folder, setup, state, diagnoses, _final_logits(setup, material), timing)
+    judge(folder, setup, state, diagnoses, final_outputs(setup, material), timing)
     folder.set_status("finished")
 
 
@@ -158,26 +157,12 @@ def _with_precision(job: Job, phase: Phase, index: int, material: Material, stat
         return job
     if index not in state.found_precision:
         state.found_precision[index], why = choose_precision(job, phase, material)
+        release_memory()
         message = f"{phase.name}: precision = {state.found_precision[index]}, since {why}"
         job.folder.log(message)
         progress.say(message)
         save_checkpoint(job.folder.checkpoint, state, job.classifier, None)
     return replace(job, bfloat16=state.found_precision[index] == "bfloat16")
-
-
-def _final_logits(setup: Setup, material: Material) -> LogitsOf:
-    """Return the function that gives the final logits of some samples, from the rows that the last phase was trained on."""
-    classifier, dataset = setup.classifier, setup.dataset
-
-    def on_pictures(indices: Indices, label: str) -> Logits:
-        return infer(classifier, dataset.images, indices, setup.preprocessing.inputs, setup.device, label)
-
-    def on_rows(indices: Indices, label: str) -> Logits:
-        assert material.network is not None
-        rows = cached_rows(material.network, dataset, indices, setup.feature_folder)
-        return infer(material.module, rows, indices, material.arrange, setup.device, label)
-
-    return on_pictures if material.network is None else on_rows
 
 
 def _check_inputs(folder: RunFolder, now: dict[str, str]) -> None:

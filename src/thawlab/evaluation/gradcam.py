@@ -1,0 +1,149 @@
+"""Grad-CAM: which parts of a picture speak for a class (Selvaraju et al. 2017), for convolutional networks and transformers.
+
+The map is the last feature map that still has places, its channels weighted by the mean gradient of the class's logit and
+summed; what is negative speaks against the class and is left out. The well-kept package for this imports OpenCV, which needs
+system libraries that servers lack; a test compares with it where it is installed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from thawlab.evaluation.predictions import eval_mode
+from thawlab.models.classifier import Classifier
+
+_AT_ONCE = 16
+
+# From what a layer gives to n × channels × height × width; None where it has no places.
+ToMap = Callable[[torch.Tensor], torch.Tensor | None]
+
+
+def explain(classifier: Classifier, inputs: torch.Tensor, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return what in some pictures speaks for a class.
+
+    Args:
+        classifier: any; its weights and gradients are left as they are.
+        inputs: normalised, n × 3 × size × size.
+        classes: the class of each picture to be explained.
+
+    Returns:
+        float32, n × size × size, in [0, 1], the strongest place of each picture at 1; zeros where nothing speaks for the class.
+
+    Raises:
+        ValueError: if the network has no feature map.
+    """
+    if len(inputs) == 0:
+        return np.zeros((0, *inputs.shape[2:]), dtype=np.float32)
+    with eval_mode(classifier), torch.enable_grad():
+        layer, to_map = last_map(classifier.backbone, inputs[:1])
+        parts = [
+            _maps(classifier, layer, to_map, inputs[start : start + _AT_ONCE], classes[start : start + _AT_ONCE])
+            for start in range(0, len(inputs), _AT_ONCE)
+        ]
+    return np.concatenate(parts)
+
+
+def overlay(picture: npt.NDArray[np.uint8], shown: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Lay a map over its picture: grey where nothing speaks for the class, from red to yellow where something does.
+
+    Args:
+        picture: uint8, height × width × 3.
+        shown: in [0, 1], height × width.
+    """
+    grey = picture.astype(np.float32).mean(axis=2, keepdims=True).repeat(3, axis=2)
+    strength = shown[..., None]
+    colour = np.concatenate([np.full_like(strength, 255), 255 * strength**1.5, 40 * strength], axis=2)
+    alpha = 0.75 * strength**0.75
+    laid: npt.NDArray[np.uint8] = np.clip((1 - alpha) * grey + alpha * colour, 0, 255).astype(np.uint8)
+    return laid
+
+
+def _maps(
+    classifier: Classifier, layer: nn.Module, to_map: ToMap, inputs: torch.Tensor, classes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    with _kept(layer) as kept:
+        # Inputs that need gradients let them flow through networks whose layers are frozen.
+        logits = classifier(inputs.detach().clone().requires_grad_())
+    chosen = logits[torch.arange(len(inputs)), torch.from_numpy(classes).to(logits.device)]
+    [gradient] = torch.autograd.grad(chosen.sum(), kept[-1])
+    values, slopes = to_map(kept[-1].detach()), to_map(gradient)
+    assert values is not None and slopes is not None
+    weights = slopes.float().mean(dim=(2, 3), keepdim=True)
+    raw = F.relu((weights * values.float()).sum(dim=1, keepdim=True))
+    full = F.interpolate(raw, size=inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    scaled: npt.NDArray[np.float32] = (full / full.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)).cpu().numpy()
+    return scaled
+
+
+@contextmanager
+def _kept(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Keep what a layer gives while the block runs; what it gives may be changed in place afterwards, so a copy goes on."""
+    kept: list[torch.Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        kept.append(output)
+        return output.clone()
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        yield kept
+    finally:
+        handle.remove()
+
+
+def last_map(backbone: nn.Module, probe: torch.Tensor) -> tuple[nn.Module, ToMap]:
+    """Return the last layer of a backbone whose output has places, and how that output becomes a feature map.
+
+    Of a transformer's tokens those before the last attention are taken: behind it only the class token may reach the logits.
+
+    Raises:
+        ValueError: if there is no such layer.
+    """
+    blocks = getattr(backbone, "blocks", None)
+    if hasattr(backbone, "num_prefix_tokens") and isinstance(blocks, nn.Sequential) and hasattr(blocks[-1], "norm1"):
+        return blocks[-1].norm1, _tokens_to_map(int(backbone.num_prefix_tokens))  # type: ignore[arg-type, return-value]
+    to_map = _nhwc if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else _nchw
+    found: list[nn.Module] = []
+
+    def note(module: nn.Module, _inputs: Any, output: Any) -> None:
+        given = to_map(output) if isinstance(output, torch.Tensor) else None
+        if given is not None and given.shape[2] * given.shape[3] > 1:
+            found.append(module)
+
+    # Blocks end after their last layer, so that what is found last holds the residual sum as well.
+    handles = [module.register_forward_hook(note) for module in backbone.modules()]
+    try:
+        with torch.no_grad():
+            backbone(probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not found:
+        raise ValueError("the network has no feature map of more than one cell")
+    return found[-1], to_map
+
+
+def _nchw(output: torch.Tensor) -> torch.Tensor | None:
+    return output if output.ndim == 4 else None
+
+
+def _nhwc(output: torch.Tensor) -> torch.Tensor | None:
+    return output.permute(0, 3, 1, 2) if output.ndim == 4 else None
+
+
+def _tokens_to_map(prefix: int) -> ToMap:
+    def to_map(tokens: torch.Tensor) -> torch.Tensor:
+        places = tokens[:, prefix:]
+        side = math.isqrt(places.shape[1])
+        return places.reshape(len(places), side, -1, places.shape[2]).permute(0, 3, 1, 2)
+
+    return to_map
