@@ -13,9 +13,19 @@ import pytest
 from PIL import Image
 
 from thawlab.data import dataset as loading
-from thawlab.data.dataset import Dataset, fingerprint, load_dataset, load_foreign, warnings_before_training
+from thawlab.data.dataset import (
+    Dataset,
+    content_digests,
+    fingerprint,
+    leaks_between,
+    load_dataset,
+    load_foreign,
+    warnings_before_training,
+)
+from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import cache_root, open_source
+from thawlab.data.splits import Splits
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.recipe import Recipe, System, parse_recipe
 
@@ -36,6 +46,10 @@ def recipe_for(source: Path | str, system: dict[str, Any] | None = None, **data:
 
 def load(source: Path | str, look: Preprocessing = LOOK, **data: Any) -> Dataset:
     return load_dataset(recipe_for(source, **data), look)
+
+
+def identity(listing: Listing) -> str:
+    return fingerprint(listing, content_digests(listing))
 
 
 def used(dataset: Dataset) -> np.ndarray:
@@ -130,10 +144,10 @@ def test_pictures_at_working_size_in_memory_are_used_as_they_are(monkeypatch: py
 
 def test_the_fingerprint_sees_one_pixel_of_an_array() -> None:
     listing = open_source("shapes:40x16")
-    before = fingerprint(listing)
-    assert fingerprint(open_source("shapes:40x16")) == before
+    before = identity(listing)
+    assert identity(open_source("shapes:40x16")) == before
     listing.pictures.read(39)[15, 15, 2] ^= 1
-    assert fingerprint(listing) != before
+    assert identity(listing) != before
 
 
 def test_the_fingerprint_sees_one_pixel_of_a_file(photos: Path) -> None:
@@ -155,7 +169,7 @@ def test_the_fingerprint_sees_labels_splits_names_and_classes(what: str, photos:
         "ids": ("x", *listing.ids[1:]),
         "classes": ("azure", "red"),
     }
-    assert fingerprint(replace(listing, **{what: changed[what]})) != fingerprint(listing)
+    assert identity(replace(listing, **{what: changed[what]})) != identity(listing)
 
 
 def test_the_fingerprint_does_not_depend_on_size_seed_or_train_size(photos: Path) -> None:
@@ -361,3 +375,22 @@ def test_real_fruits_are_decoded(fruits360: Path) -> None:
     for index in np.random.default_rng(0).choice(len(listing), 40, replace=False).tolist():
         picture = loading.decode(listing.pictures.read(index), LOOK)
         assert picture.shape == (16, 16, 3) and picture.std() > 5
+
+
+def test_pictures_of_the_same_content_in_two_splits_are_leaks() -> None:
+    splits = Splits(np.array([0, 1, 2]), np.array([3, 4]), np.array([5, 6, 7]))
+    digests = [b"a", b"b", b"b", b"c", b"a", b"b", b"d", b"a"]
+    assert leaks_between(splits, digests) == ((0, 4), (1, 5), (0, 7))
+    assert leaks_between(splits, [bytes([k]) for k in range(8)]) == ()
+
+
+def test_a_copied_test_picture_is_listed_in_the_summary(tmp_path: Path, encoded: Encoded) -> None:
+    for split, count in (("train", 6), ("test", 4)):
+        for label in ("x", "y"):
+            (tmp_path / "p" / split / label).mkdir(parents=True)
+            for number in range(count):
+                content = encoded((number * 20, 200 * (split == "test"), 200 * (label == "x")))
+                (tmp_path / "p" / split / label / f"{number}.png").write_bytes(content)
+    shutil.copy(tmp_path / "p/test/x/2.png", tmp_path / "p/train/y/copy.png")
+    dataset = load(tmp_path / "p", val=0.0)
+    assert dataset.summary()["leaks"] == {"count": 1, "pairs": [["train/y/copy.png", "test/x/2.png"]]}

@@ -9,12 +9,16 @@ from thawlab.evaluation.curve_diagnosis import from_curves
 
 
 def _rows(
-    losses: list[float], accuracies: list[float] | None = None, phase: str = "all", lr: float = 1e-3
+    losses: list[float],
+    accuracies: list[float] | None = None,
+    phase: str = "all",
+    lr: float = 1e-3,
+    val_losses: list[float] | None = None,
 ) -> list[dict[str, Any]]:
     values = accuracies or [0.9] * len(losses)
     return [
-        {"phase": phase, "train_loss": loss, "val_accuracy": accuracy, "lr": lr}
-        for loss, accuracy in zip(losses, values, strict=True)
+        {"phase": phase, "train_loss": loss, "val_accuracy": accuracy, "lr": lr, "val_loss": val_loss}
+        for loss, accuracy, val_loss in zip(losses, values, val_losses or [None] * len(losses), strict=True)
     ]
 
 
@@ -83,3 +87,25 @@ def test_without_validation_or_test_pictures_nothing_breaks() -> None:
     results = _results(rows, train=0.8, confusion=[[0] * 4] * 4)
     results["test"]["n"] = 0
     assert from_curves(rows, results) == []
+
+
+def test_a_gap_that_grew_while_validation_fell_is_overfitting() -> None:
+    losses, rising, even = [1.0, 0.6, 0.3, 0.1, 0.05], [0.9, 0.7, 0.72, 0.9, 1.1], [0.9, 0.7, 0.7, 0.72, 0.73]
+    assert _ids(_rows(losses, val_losses=rising), train=0.99, gap=0.2) == ["overfitting"]
+    assert _ids(_rows(losses, val_losses=rising), train=0.99, gap=0.05) == []
+    assert _ids(_rows(losses, val_losses=even), train=0.99, gap=0.2) == []
+
+
+def test_a_loss_that_stays_next_to_guessing_is_a_rate_too_low_and_no_collapse() -> None:
+    collapsed = [[25, 0, 0, 0]] * 4
+    assert _ids(_rows([1.386, 1.384, 1.381, 1.379, 1.377]), train=0.25, confusion=collapsed) == ["learning-rate-too-low"]
+    assert _ids(_rows([1.386, 1.387, 1.385, 1.386, 1.386]), train=0.25, confusion=collapsed) == ["learning-rate-too-low"]
+    assert _ids(_rows([1.33, 1.35, 1.33, 1.36, 1.34]), train=0.25, confusion=collapsed) == ["class-collapse"]
+
+
+def test_a_loss_that_goes_back_to_guessing_is_a_rate_too_high() -> None:
+    assert _ids(_rows([1.22, 1.36, 1.39, 1.38, 1.385]), train=0.4) == ["learning-rate-too-high"]
+
+
+def test_a_burst_in_the_first_epoch_is_a_rate_too_high() -> None:
+    assert _ids(_rows([9.0, 1.2, 0.9, 0.8, 0.75])) == ["learning-rate-too-high"]

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from thawlab.evaluation.diagnosis import after_training, before_training
+from thawlab.evaluation.diagnosis import _ORDER, after_training, before_training, diagnosis, ordered
 from thawlab.recipe import Recipe
 
 
 def _results(**changes: Any) -> dict[str, Any]:
     test = {"n": 100, "accuracy": 0.8, "accuracy_ci95": [0.7, 0.9], "ece": 0.02, "ece_calibrated": 0.01, "temperature": 1.2}
     gap = changes.pop("gap", 0.05)
-    return {"dataset": {"classes": ["a", "b"]}, "test": {**test, **changes}, "gap": gap}
+    return {"dataset": {"classes": ["a", "b"]}, "val": {"n": 0}, "test": {**test, **changes}, "gap": gap}
 
 
 def _ids(found: list[dict[str, str]]) -> list[str]:
-    return [diagnosis["id"] for diagnosis in found]
+    return [entry["id"] for entry in found]
 
 
 def test_a_sound_recipe_and_sound_results_have_no_diagnosis(recipe: Callable[..., Recipe]) -> None:
@@ -70,8 +70,58 @@ def test_every_diagnosis_has_its_evidence_in_numbers_and_one_action(recipe: Call
         *after_training(_results(gap=0.3)),
     ]
     assert len(found) == 6
-    for diagnosis in found:
-        assert set(diagnosis) == {"id", "severity", "evidence", "advice"}
-        assert diagnosis["severity"] in {"error", "warning", "info"}
-        assert diagnosis["evidence"]
-        assert diagnosis["advice"]
+    for entry in found:
+        assert set(entry) == {"id", "severity", "evidence", "advice"}
+        assert entry["severity"] in {"error", "warning", "info"}
+        assert entry["evidence"]
+        assert entry["advice"]
+
+
+def test_pictures_that_are_learnt_and_tested_on_are_found(recipe: Callable[..., Recipe]) -> None:
+    [found] = before_training(recipe(), 7, leaks=3)
+    assert found["id"] == "leakage" and found["evidence"].startswith("3 pictures") and found["severity"] == "error"
+
+
+@pytest.mark.parametrize(("counts", "expected"), [([500, 50], ["class-imbalance"]), ([500, 51], []), ([500, 0], []), ([5], [])])
+def test_training_classes_of_very_different_sizes_are_found(
+    recipe: Callable[..., Recipe], counts: list[int], expected: list[str]
+) -> None:
+    assert _ids(before_training(recipe(), 7, train_counts=counts)) == expected
+
+
+def test_batch_norm_far_from_the_data_is_found_unless_the_scaling_explains_it(recipe: Callable[..., Recipe]) -> None:
+    assert _ids(before_training(recipe(), 7, batch_norm=2.0)) == ["batch-norm-mismatch"]
+    assert before_training(recipe(), 7, batch_norm=0.9) == []
+    assert "batch-norm-mismatch" not in _ids(before_training(recipe("data.normalize=unit"), 7, batch_norm=5.0))
+
+
+@pytest.mark.parametrize(
+    ("sure", "wrong", "expected"), [(200, 30, ["label-noise"]), (200, 12, []), (200, 0, []), (20, 3, []), (0, 0, [])]
+)
+def test_labels_that_contradict_the_surest_answers_are_found(sure: int, wrong: int, expected: list[str]) -> None:
+    results = _results() | {
+        "label_suspects": {"n": 1000, "count": 100, "sure": sure, "contradicted_when_sure": wrong, "first": []}
+    }
+    assert _ids(after_training(results)) == expected
+
+
+@pytest.mark.parametrize(("n", "expected"), [(20, ["validation-too-small"]), (500, []), (0, [])])
+def test_a_validation_split_that_tells_nothing_apart_is_found(n: int, expected: list[str]) -> None:
+    assert _ids(after_training(_results() | {"val": {"n": n, "accuracy": 0.8, "loss": 0.5}})) == expected
+
+
+def test_causes_come_before_consequences_and_every_name_has_its_place() -> None:
+    names = ["overfitting", "leakage", "over-confidence", "label-noise"]
+    assert _ids(ordered([diagnosis(name, "info", "", "") for name in names])) == [
+        "leakage",
+        "label-noise",
+        "overfitting",
+        "over-confidence",
+    ]
+    import re
+    from pathlib import Path
+
+    import thawlab.evaluation as package
+
+    sources = "".join(path.read_text() for path in Path(str(package.__file__)).parent.glob("*diagnosis.py"))
+    assert set(re.findall(r'diagnosis\(\s*"([a-z-]+)"', sources)) <= set(_ORDER)

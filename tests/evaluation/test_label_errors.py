@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from thawlab.evaluation.label_errors import fewest_parts, held_out_probabilities, score_labels
+from thawlab.evaluation.label_errors import fewest_parts, held_out_probabilities, label_suspects, score_labels
+from thawlab.evaluation.predictions import Predictions
 
 
 def _clouds(rng: np.random.Generator, n: int, classes: int, width: int = 16) -> tuple[np.ndarray, np.ndarray]:
@@ -73,3 +74,26 @@ def test_the_same_labels_have_the_same_scores() -> None:
 )
 def test_a_class_falls_into_as_many_parts_as_it_has_groups(labels: list[int], groups: list[int] | None, fewest: int) -> None:
     assert fewest_parts(np.array(labels), None if groups is None else np.array(groups)) == fewest
+
+
+def test_suspects_among_held_out_pictures_are_those_that_were_changed() -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 4, 400)
+    logits = (6 * np.eye(4)[truth] + rng.normal(0, 0.5, (400, 4))).astype(np.float32)
+    labels = truth.copy()
+    labels[:20] = (truth[:20] + 1) % 4
+    ids = np.array([f"p{k}" for k in range(400)])
+    val, test = (Predictions(ids[part], labels[part], logits[part]) for part in (slice(0, 100), slice(100, None)))
+    found = label_suspects(val, test, ("a", "b", "c", "d"), 1.0)
+    assert found["n"] == 400 and found["count"] == 20 and found["sure"] == 80
+    assert 0 <= found["contradicted_when_sure"] < 16
+    assert {entry["id"] for entry in found["first"]} == {f"p{k}" for k in range(20)}
+    for entry in found["first"]:
+        place = int(entry["id"][1:])
+        assert entry["suggested"] == "abcd"[truth[place]] and entry["class"] == "abcd"[labels[place]]
+
+
+def test_few_held_out_pictures_say_nothing() -> None:
+    few = Predictions(np.array(["a"]), np.array([0]), np.zeros((1, 2), dtype=np.float32))
+    none = Predictions(np.zeros(0, dtype=np.str_), np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.float32))
+    assert label_suspects(none, few, ("x", "y"), 1.0)["count"] == 0

@@ -50,6 +50,7 @@ class Dataset:
         geometry: the key of the preprocessing that made `images`.
         quarantined: (id, reason) of pictures that could not be decoded; they are in no split.
         ignored: (path, reason) of files that are no pictures of a class.
+        leaks: (training picture, picture of val or test) of the very same content.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Dataset:
     geometry: str
     quarantined: tuple[tuple[str, str], ...] = ()
     ignored: tuple[tuple[str, str], ...] = ()
+    leaks: tuple[tuple[int, int], ...] = ()
 
     def indices(self, split: str) -> Indices:
         """Return the indices of a split."""
@@ -85,12 +87,30 @@ class Dataset:
                 "count": len(self.quarantined),
                 "files": [{"id": i, "reason": r} for i, r in self.quarantined],
             },
+            "leaks": {"count": len(self.leaks), "pairs": [[self.ids[k] for k in pair] for pair in self.leaks[:1000]]},
             "ignored": {"count": len(self.ignored), "files": [{"id": i, "reason": r} for i, r in self.ignored[:1000]]},
         }
 
 
-def fingerprint(listing: Listing, workers: int | None = None) -> str:
-    """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content of its pictures."""
+def content_digests(listing: Listing, workers: int | None = None) -> list[bytes]:
+    """Return the SHA-256 of each picture's content, in the listing's order; of unreadable ones a word instead."""
+
+    def hash_one(index: int) -> bytes:
+        try:
+            return content_digest(listing.pictures.read(index))
+        except OSError:
+            return b"unreadable"
+
+    return [d for _, part in in_threads(hash_one, np.arange(len(listing)), workers, "reading") for d in part]
+
+
+def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
+    """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content of its pictures.
+
+    Args:
+        listing: the pictures.
+        digests: of their content.
+    """
     header = [listing.classes, listing.ids, listing.labels.tolist(), listing.splits.tolist()]
     if listing.groups is not None:
         header.append(listing.groups.tolist())
@@ -99,15 +119,15 @@ def fingerprint(listing: Listing, workers: int | None = None) -> str:
         digest.update(np.ascontiguousarray(listing.pictures.array).data)
         return digest.hexdigest()
 
-    def hash_one(index: int) -> bytes:
-        try:
-            return content_digest(listing.pictures.read(index))
-        except OSError:
-            return b"unreadable"
-
-    for _, digests in in_threads(hash_one, np.arange(len(listing)), workers, "reading"):
-        digest.update(b"".join(digests))
+    digest.update(b"".join(digests))
     return digest.hexdigest()
+
+
+def leaks_between(splits: Splits, digests: Sequence[bytes]) -> tuple[tuple[int, int], ...]:
+    """Return the pictures of val and test whose very same content is learnt from as well: (training picture, other)."""
+    learnt = {digests[index]: index for index in splits.train.tolist()[::-1]}
+    judged = np.concatenate([splits.val, splits.test]).tolist()
+    return tuple((learnt[digests[index]], index) for index in judged if digests[index] in learnt)
 
 
 def _decode_rows(
@@ -227,7 +247,8 @@ def decode_all(listing: Listing, preprocessing: Preprocessing, system: System) -
 
 def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, system: System) -> Dataset:
     """Decode what the splits need, and take out what cannot be decoded."""
-    identity = fingerprint(listing, system.workers)
+    digests = content_digests(listing, system.workers)
+    identity = fingerprint(listing, digests)
     needed = np.sort(np.concatenate([splits.train, splits.val, splits.test]))
     cache = Path(system.cache_dir) if system.cache_dir else cache_root()
     key = hashlib.sha256(f"{identity}/{preprocessing.geometry}/Pillow {PIL.__version__}".encode()).hexdigest()[:32]
@@ -238,17 +259,19 @@ def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, sys
         raise ThawlabError(
             f"{listing.name}: {len(bad)} of {len(needed)} pictures cannot be decoded, the first is {first[0]} ({first[1]})"
         )
+    kept = Splits(*(_without(part, list(bad)) for part in (splits.train, splits.val, splits.test)))
     return Dataset(
         name=listing.name,
         classes=listing.classes,
         ids=listing.ids,
         labels=listing.labels,
         images=images,
-        splits=Splits(*(_without(part, list(bad)) for part in (splits.train, splits.val, splits.test))),
+        splits=kept,
         fingerprint=identity,
         geometry=preprocessing.geometry,
         quarantined=quarantined,
         ignored=listing.ignored,
+        leaks=leaks_between(kept, digests),
     )
 
 

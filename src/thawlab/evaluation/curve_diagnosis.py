@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from thawlab.evaluation.diagnosis import Diagnosis, diagnosis
+from thawlab.evaluation.diagnosis import AGAINST_OVERFITTING, LARGE_GAP, Diagnosis, diagnosis
 
 Row = Mapping[str, Any]
 # Training loss that ends so many times above its least value was thrown out of a minimum.
@@ -18,6 +18,12 @@ _STILL_RISING = 0.01
 # Loss that still falls by this share per epoch, after falling by less than the other share in all: the steps are too small.
 _STEEP, _HARDLY = 0.01, 0.35
 _ENOUGH = 0.9
+# A first epoch that costs so many times what guessing costs was a burst.
+_BURST = 2.0
+# Loss above this share of what guessing costs is hardly better.
+_NEXT_TO = 0.9
+# Validation loss that ends so many times above its least value has risen.
+_RISEN = 1.15
 
 
 def from_curves(rows: Sequence[Row], results: Mapping[str, Any]) -> list[Diagnosis]:
@@ -28,17 +34,20 @@ def from_curves(rows: Sequence[Row], results: Mapping[str, Any]) -> list[Diagnos
         results: as `results.json` holds them.
     """
     classes = len(results["dataset"]["classes"])
-    found = [_collapsed(results["test"]["confusion"])]
+    found: list[Diagnosis | None] = []
     phases = results["phases"]
     for index, phase in enumerate(phases):
         own = [row for row in rows if row["phase"] == phase["name"]]
         if own:
             found.append(_too_high(own, classes, first=index == 0))
     last = [row for row in rows if phases and row["phase"] == phases[-1]["name"]]
-    if last and phases[-1]["stopped"] == "epochs" and results["train"]["accuracy"] < _ENOUGH:
+    hardly = _hardly_moved(last, classes) if last else None
+    found += [hardly] if hardly else [_collapsed(results["test"]["confusion"])]
+    if last and not hardly and phases[-1]["stopped"] == "epochs" and results["train"]["accuracy"] < _ENOUGH:
         found.append(_too_low(last) or _too_short(last))
     if last and not any(found):
         found.append(_underfitted(results, classes))
+    found.append(_overfitted(last, results))
     return [entry for entry in found if entry is not None]
 
 
@@ -66,13 +75,54 @@ def _too_high(rows: Sequence[Row], classes: int, first: bool) -> Diagnosis | Non
     guessing = math.log(classes)
     lowest = int(np.argmin(losses))
     rate = f"lr {rows[0]['lr']:.2g} in phase '{rows[0]['phase']}'"
-    if losses[-1] > _THROWN * losses[lowest] and losses[-1] - losses[lowest] > 0.1 * guessing:
+    thrown = losses[-1] > _THROWN * losses[lowest] and losses[-1] - losses[lowest] > 0.1 * guessing
+    died = losses[-1] > 0.97 * guessing and losses[lowest] < 0.93 * guessing
+    if thrown or died:
         evidence = f"training loss rose from {losses[lowest]:.3f} (epoch {lowest + 1}) to {losses[-1]:.3f} with {rate}"
         return diagnosis("learning-rate-too-high", "error", evidence, "lower the learning rate of this phase to a third")
+    if first and losses[0] > _BURST * guessing:
+        evidence = f"training loss of the first epoch is {losses[0]:.3f}, where guessing costs {guessing:.3f}, with {rate}"
+        return diagnosis("learning-rate-too-high", "error", evidence, "lower the learning rate of this phase to a tenth")
     if first and len(rows) > 1 and min(losses[1:]) > 1.02 * guessing:
         evidence = f"training loss stays above guessing ({min(losses[1:]):.3f}, guessing {guessing:.3f}) with {rate}"
         return diagnosis("learning-rate-too-high", "error", evidence, "lower the learning rate of this phase to a tenth")
     return None
+
+
+def _hardly_moved(rows: Sequence[Row], classes: int) -> Diagnosis | None:
+    """Find a loss that falls evenly, or not at all, and is still next to guessing at the end."""
+    losses = np.array([row["train_loss"] for row in rows])
+    if len(losses) < 4 or losses[-1] < _NEXT_TO * math.log(classes) or losses[0] > 1.5 * math.log(classes):
+        return None
+    still = losses.max() - losses.min() < 0.01 * math.log(classes)
+    if not still and (np.diff(losses) < 0).mean() < 0.8:
+        return None
+    evidence = (
+        f"training loss fell from {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} epochs, next to guessing "
+        f"({math.log(classes):.3f}), with lr {rows[-1]['lr']:.2g} in phase '{rows[-1]['phase']}'"
+    )
+    return diagnosis(
+        "learning-rate-too-low",
+        "warning",
+        evidence,
+        "raise the learning rate of this phase to ten times as much; check the labels if nothing changes",
+    )
+
+
+def _overfitted(rows: Sequence[Row], results: Mapping[str, Any]) -> Diagnosis | None:
+    """Find a gap to the training pictures that grew while the validation loss rose."""
+    losses = [row["val_loss"] for row in rows]
+    if len(losses) < 4 or any(value is None for value in losses) or results["gap"] <= LARGE_GAP:
+        return None
+    lowest = int(np.argmin(losses))
+    end = float(np.mean(losses[-2:]))
+    if end < _RISEN * losses[lowest] or rows[-1]["train_loss"] >= rows[lowest]["train_loss"]:
+        return None
+    evidence = (
+        f"validation loss rose from {losses[lowest]:.3f} (epoch {lowest + 1} of phase '{rows[-1]['phase']}') to {end:.3f} while "
+        f"training loss fell; training accuracy is {results['gap']:.3f} above test accuracy"
+    )
+    return diagnosis("overfitting", "warning", evidence, AGAINST_OVERFITTING)
 
 
 def _too_low(rows: Sequence[Row]) -> Diagnosis | None:

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thawlab.evaluation.metrics import accuracy_interval
 from thawlab.recipe import Recipe
 
 Diagnosis = dict[str, str]
 # Classes that differ in size by this factor make plain accuracy misleading.
 _IMBALANCE = 10
+# Stored and measured means of a BatchNorm layer differ by so many deviations only where something is wrong.
+_FAR = 1.5
+# Among its surest answers a classifier contradicts so many labels only where these are wrong; fewer answers tell nothing.
+_NOISE, _ENOUGH_SURE = 0.05, 40
+# The share of the way from chance to perfection from which on a classifier counts as one that has learnt.
+_LEARNT = 0.4
+# So far above the test accuracy the training accuracy speaks of memory.
+LARGE_GAP = 0.1
+AGAINST_OVERFITTING = "add augmentation or dropout, or use more pictures"
+# Half the width of an interval of validation accuracy beyond which choices are chance.
+_WIDE = 0.08
+# Causes come before their consequences.
+_ORDER = (
+    "wrong-normalisation",
+    "input-too-small",
+    "leakage",
+    "batch-norm-mismatch",
+    "padded-input",
+    "learning-rate-too-high",
+    "class-collapse",
+    "chance-level",
+    "class-imbalance",
+    "label-noise",
+    "learning-rate-too-low",
+    "stopped-early",
+    "validation-too-small",
+    "overfitting",
+    "underfitting",
+    "over-confidence",
+    "under-confidence",
+)
 
 
 def diagnosis(identifier: str, severity: str, evidence: str, advice: str) -> Diagnosis:
@@ -17,14 +50,38 @@ def diagnosis(identifier: str, severity: str, evidence: str, advice: str) -> Dia
     return {"id": identifier, "severity": severity, "evidence": evidence, "advice": advice}
 
 
-def before_training(recipe: Recipe, feature_side: int | None) -> list[Diagnosis]:
-    """Return what is wrong with a recipe and can be known before training.
+def ordered(found: Sequence[Diagnosis]) -> list[Diagnosis]:
+    """Return diagnoses with causes before what follows from them: who mends the first may be rid of the rest."""
+    return sorted(found, key=lambda entry: _ORDER.index(entry["id"]))
+
+
+def before_training(
+    recipe: Recipe,
+    feature_side: int | None,
+    leaks: int = 0,
+    train_counts: Sequence[int] = (),
+    batch_norm: float | None = None,
+) -> list[Diagnosis]:
+    """Return what is wrong with a recipe or its data and can be known before training.
 
     Args:
         recipe: resolved.
         feature_side: side of the backbone's last feature map in cells, if known.
+        leaks: how many pictures of val and test are learnt from as well.
+        train_counts: training pictures per class.
+        batch_norm: distance of the data from what the backbone's BatchNorm layers stored, in deviations, if known.
     """
-    found = []
+    found = [*_leaking(leaks), *_imbalanced_classes(train_counts)]
+    if batch_norm is not None and batch_norm > _FAR and recipe.data.normalize == "weights":
+        found.append(
+            diagnosis(
+                "batch-norm-mismatch",
+                "warning",
+                f"the data's means lie {batch_norm:.1f} standard deviations from those that a BatchNorm layer of the backbone "
+                "has stored",
+                'check that the weights and their config.json belong together; a phase with batch_norm = "train" adapts them',
+            )
+        )
     if recipe.data.normalize != "weights" and recipe.model.pretrained:
         found.append(
             diagnosis(
@@ -55,11 +112,33 @@ def before_training(recipe: Recipe, feature_side: int | None) -> list[Diagnosis]
     return found
 
 
+def _leaking(leaks: int) -> list[Diagnosis]:
+    if not leaks:
+        return []
+    evidence = f"{leaks} pictures of the val or test split are learnt from as well, file for file; data.json names them"
+    advice = "look at `thawlab data check`, write a clean list (--write-clean list.csv) and train with data.exclude"
+    return [diagnosis("leakage", "error", evidence, advice)]
+
+
+def _imbalanced_classes(counts: Sequence[int]) -> list[Diagnosis]:
+    """Find classes of very different sizes, where the accuracy speaks of the large ones."""
+    present = [count for count in counts if count]
+    if len(present) < 2 or max(present) < _IMBALANCE * min(present):
+        return []
+    evidence = (
+        f"the largest class has {max(present) / min(present):.0f} times as many training pictures as the smallest "
+        f"({max(present):,} and {min(present):,})"
+    )
+    return [
+        diagnosis("class-imbalance", "warning", evidence, "judge by the macro figures, and add pictures of the small classes")
+    ]
+
+
 def after_training(results: Mapping[str, Any]) -> list[Diagnosis]:
     """Return what the results of a run show."""
     found = []
     classes = len(results["dataset"]["classes"])
-    found += _imbalanced(results)
+    found += _noisy_labels(results) + _small_validation(results)
     test, gap = results["test"], results["gap"]
     if test["n"] and test["accuracy_ci95"][0] <= 1 / classes:
         found.append(
@@ -70,15 +149,9 @@ def after_training(results: Mapping[str, Any]) -> list[Diagnosis]:
                 "check the labels, then lower the learning rate",
             )
         )
-    elif gap > 0.1:
-        found.append(
-            diagnosis(
-                "overfitting",
-                "warning",
-                f"training accuracy is {gap:.3f} above test accuracy",
-                "add augmentation or dropout, or use more pictures",
-            )
-        )
+    elif gap > LARGE_GAP and not results.get("val", {}).get("n"):  # with a val split the curves tell more
+        evidence = f"training accuracy is {gap:.3f} above test accuracy"
+        found.append(diagnosis("overfitting", "warning", evidence, AGAINST_OVERFITTING))
     if test["n"] and test["ece"] > 0.05 and test["ece_calibrated"] < test["ece"]:
         found.append(
             diagnosis(
@@ -92,16 +165,34 @@ def after_training(results: Mapping[str, Any]) -> list[Diagnosis]:
     return found
 
 
-def _imbalanced(results: Mapping[str, Any]) -> list[Diagnosis]:
-    """Find test classes of very different sizes, where the accuracy speaks of the large ones."""
-    counts = [row["n"] for row in results["test"].get("per_class", []) if row["n"]]
-    if len(counts) < 2 or max(counts) < _IMBALANCE * min(counts):
+def _noisy_labels(results: Mapping[str, Any]) -> list[Diagnosis]:
+    """Find held-out labels that a classifier which never saw them contradicts with confidence."""
+    suspects = results.get("label_suspects", {})
+    sure, wrong = suspects.get("sure", 0), suspects.get("contradicted_when_sure", 0)
+    if sure < _ENOUGH_SURE or accuracy_interval(wrong, sure)[0] <= _NOISE:
         return []
-    test = results["test"]
+    # Who has hardly learnt anything is wrong where he is surest, too.
+    chance = 1 / len(results["dataset"]["classes"])
+    if (results["test"]["accuracy"] - chance) / (1 - chance) < _LEARNT:
+        return []
     evidence = (
-        f"the largest class has {max(counts) / min(counts):.0f} times as many test pictures as the smallest; "
-        f"balanced accuracy is {test['balanced_accuracy']:.3f}, plain accuracy {test['accuracy']:.3f}"
+        f"of the {sure} held-out pictures on which the classifier is surest, {wrong} bear another label "
+        f"({100 * wrong / sure:.0f} %), where next to none should"
     )
-    return [
-        diagnosis("class-imbalance", "warning", evidence, "judge by the macro figures, and add pictures of the small classes")
-    ]
+    advice = "look at the suspected labels below, and at `thawlab data check` for those of training"
+    return [diagnosis("label-noise", "warning", evidence, advice)]
+
+
+def _small_validation(results: Mapping[str, Any]) -> list[Diagnosis]:
+    """Find a validation split on which the chosen epochs and phases cannot be told apart."""
+    val = results.get("val", {})
+    if not val.get("n"):
+        return []
+    half = 1.96 * math.sqrt(max(val["accuracy"] * (1 - val["accuracy"]), 0.01) / val["n"])
+    if half <= _WIDE:
+        return []
+    evidence = (
+        f"epochs and phases are chosen by an accuracy on {val['n']} validation pictures, which tells no differences below "
+        f"{100 * half:.0f} points"
+    )
+    return [diagnosis("validation-too-small", "warning", evidence, "give data.val a larger share, or repeat with several seeds")]

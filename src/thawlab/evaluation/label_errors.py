@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from thawlab.data.listing import Indices, Labels
+from thawlab.evaluation.predictions import Predictions
 
 _FOLDS = 5
+# Of fewer held-out pictures nothing is said; of more suspects than the other number the rest is counted only.
+_FEWEST_JUDGED, _SHOWN = 20, 200
+# The surest fifth.
+_SUREST = 5
 # Features are brought to unit variance; this much regularisation then suits a few hundred to some thousand of them.
 _INVERSE_REGULARISATION = 0.01
 
@@ -56,6 +62,34 @@ def held_out_probabilities(
         probabilities[np.ix_(held, head.classes_)] = head.predict_proba((features[held] - mean) / spread)
     normalised: npt.NDArray[np.float64] = probabilities / probabilities.sum(axis=1, keepdims=True)
     return normalised
+
+
+def label_suspects(val: Predictions, test: Predictions, classes: Sequence[str], temperature: float) -> dict[str, Any]:
+    """Return what `results.json` says of suspected labels among the held-out pictures, the least believable first.
+
+    The classifier did not learn from val and test pictures, so that its probabilities of them speak about their labels.
+    """
+    labels = np.concatenate([val.labels, test.labels])
+    n = len(labels)
+    if n < _FEWEST_JUDGED or len(np.unique(labels)) < 2:
+        return {"n": n, "count": 0, "sure": 0, "contradicted_when_sure": 0, "first": []}
+    probabilities = np.concatenate([table.probabilities(temperature) for table in (val, test) if len(table.labels)])
+    scores = score_labels(labels, probabilities)
+    ids = np.concatenate([table.ids for table in (val, test)])
+    first = [
+        {
+            "id": str(ids[k]),
+            "class": classes[labels[k]],
+            "suggested": classes[scores.suggested[k]],
+            "probability": float(probabilities[k, scores.suggested[k]]),
+        }
+        for k in scores.suspects[:_SHOWN].tolist()
+    ]
+    # Where a classifier is surest it is hardly ever wrong, however hard the rest may be; noise in the labels spares nothing.
+    surest = np.argsort(-probabilities.max(axis=1), kind="stable")[: n // _SUREST]
+    contradicted = int((probabilities[surest].argmax(axis=1) != labels[surest]).sum())
+    counted = {"n": n, "count": len(scores.suspects), "sure": len(surest), "contradicted_when_sure": contradicted}
+    return {**counted, "first": first}
 
 
 def fewest_parts(labels: Labels, groups: Indices | None) -> int:

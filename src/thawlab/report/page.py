@@ -46,14 +46,19 @@ def write_report(folder: RunFolder) -> Path:
         }
         for name, svg in drawn.items():
             write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
-        samples, mistakes, cells = _pictures(folder, data["classes"], test, results["test"]["temperature"])
+        samples, mistakes, cells, suspects, leaks = _pictures(folder, data["classes"], test, results["test"]["temperature"])
         page = (
             templates()
             .get_template("page.html")
             .render(
                 run=folder.name,
-                results={"abstention": {}, "novelty": {}, **results},  # runs of earlier versions lack them
-                data=data,
+                results={
+                    "abstention": {},
+                    "novelty": {},
+                    "label_suspects": {"count": 0},
+                    **results,
+                },  # runs of earlier versions lack them
+                data={"leaks": {"count": 0}, **data},
                 environment=environment,
                 recipe=recipe,
                 recipe_text=folder.recipe_file.read_text(encoding="utf-8"),
@@ -62,6 +67,13 @@ def write_report(folder: RunFolder) -> Path:
                 samples=samples,
                 mistakes=mistakes,
                 cells=cells,
+                suspects=[
+                    {**entry, "url": url}
+                    for entry, url in zip(results.get("label_suspects", {}).get("first", ()), suspects, strict=False)
+                ],
+                leaks=[
+                    {"pair": pair, "url": url} for pair, url in zip(data.get("leaks", {}).get("pairs", ()), leaks, strict=False)
+                ],
                 shares=figures.row_shares(results["test"]["confusion"]).tolist(),
                 confusions=most_confused(results["test"]["confusion"]),
                 peak_rate=max((row["images_per_second"] or 0 for row in rows), default=0),
@@ -97,10 +109,11 @@ def most_confused(matrix: list[list[int]], limit: int = 8) -> list[tuple[int, in
 
 def _pictures(
     folder: RunFolder, classes: list[str], test: Predictions, temperature: float
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
-    """Return sample pictures, the worst mistakes, and all kept mistakes by cell of the confusion matrix ("truth-prediction").
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, list[dict[str, Any]]], list[str], list[str]]:
+    """Return the pictures that a run kept, as data URLs with what is to be said of them.
 
-    Pictures are data URLs with what is to be said of them.
+    These are samples, the worst mistakes, all kept mistakes by cell of the confusion matrix ("truth-prediction"), and the
+    pictures of suspected labels and of leaks, in the order in which results.json and data.json list them.
     """
     try:
         with np.load(folder.pictures, allow_pickle=False) as table:
@@ -125,7 +138,8 @@ def _pictures(
     for picture, row in zip(kept.get("wrong", ()), kept["wrong_rows"].tolist() if "wrong_rows" in kept else (), strict=True):
         entry = {"url": data_url(picture, exact=False), "id": str(test.ids[row]), "confidence": float(probabilities[row].max())}
         cells.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(entry)
-    return samples, mistakes[:_MISTAKES_SHOWN], cells
+    suspects, leaks = ([data_url(picture) for picture in kept.get(name, ())] for name in ("suspects", "leaks"))
+    return samples, mistakes[:_MISTAKES_SHOWN], cells, suspects, leaks
 
 
 def data_url(picture: np.ndarray, exact: bool = True) -> str:

@@ -18,8 +18,9 @@ from thawlab.errors import ThawlabError
 from thawlab.evaluation.abstention import abstention
 from thawlab.evaluation.calibration import fit_temperature
 from thawlab.evaluation.curve_diagnosis import from_curves
-from thawlab.evaluation.diagnosis import after_training
+from thawlab.evaluation.diagnosis import after_training, ordered
 from thawlab.evaluation.gradcam import explain
+from thawlab.evaluation.label_errors import label_suspects
 from thawlab.evaluation.metrics import accuracy_interval, brief, full
 from thawlab.evaluation.novelty import Scores, distances, fit_known, measured, sample_of
 from thawlab.evaluation.predictions import Predictions, calibrated, infer, predictions_of
@@ -27,6 +28,7 @@ from thawlab.evaluation.views import View, view_sets
 from thawlab.models.saved import Judgement, Known, save_model
 from thawlab.randomness import derive
 from thawlab.run import RunFolder, write_atomically, write_json
+from thawlab.training.energy import joules_between, read_counters
 from thawlab.training.outputs import Outputs, OutputsOf
 from thawlab.training.setup import Setup
 from thawlab.training.state import TrainingState
@@ -42,6 +44,7 @@ class Timing:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
+        self._counters = read_counters()
         self.parts = {"data": 0.0, "cache": 0.0, "train": 0.0, "evaluate": 0.0}
 
     @contextmanager
@@ -52,6 +55,10 @@ class Timing:
             yield
         finally:
             self.parts[part] += time.monotonic() - started
+
+    def joules(self) -> float | None:
+        """Return what the processor took since the start of this process's work; None where the system does not tell."""
+        return joules_between(self._counters, read_counters())
 
     def summary(self, trained: float) -> dict[str, float]:
         """Return all parts and the total, rounded to milliseconds.
@@ -86,7 +93,8 @@ def judge(
         save_model(folder.model, classifier, spec, dataset.classes, setup.preprocessing, recipe.model, judgement)
         for split in ("val", "test"):
             tables[split].save(folder.predictions(split))
-        _save_pictures(folder, setup, tables["test"])
+        suspects = label_suspects(tables["val"], tables["test"], dataset.classes, temperature)
+        _save_pictures(folder, setup, tables["test"], [entry["id"] for entry in suspects["first"][:_MISTAKES]])
         averaged = _averaged(setup) if recipe.evaluation.tta and len(dataset.splits.test) else None
         train, test = (
             brief(tables["train"]),
@@ -110,13 +118,17 @@ def judge(
         "test": test,
         "abstention": declining,
         "novelty": novelty,
+        "label_suspects": suspects,
         "gap": train["accuracy"] - test["accuracy"],
         "diagnoses": [],
         "seconds": timing.summary(sum(phase["seconds"] for phase in state.phases)),
     }
+    joules = timing.joules()
+    if joules is not None:
+        results["energy_joules"] = joules
     if averaged is not None:
         results["test_time_augmentation"] = averaged
-    results["diagnoses"] = diagnoses + from_curves(state.rows, results) + after_training(results)
+    results["diagnoses"] = ordered([*diagnoses, *from_curves(state.rows, results), *after_training(results)])
     write_json(folder.results, results)
 
 
@@ -172,9 +184,10 @@ def _averaged(setup: Setup) -> dict[str, Any]:
     return {"views": setup.recipe.evaluation.tta, **brief(table), "accuracy_ci95": accuracy_interval(correct, len(indices))}
 
 
-def _save_pictures(folder: RunFolder, setup: Setup, test: Predictions) -> None:
-    """Keep the few pictures that the report shows: samples of the training data, and the most confident mistakes."""
+def _save_pictures(folder: RunFolder, setup: Setup, test: Predictions, suspects: list[str]) -> None:
+    """Keep the few pictures that the report shows: samples, the most confident mistakes, suspected labels, leaks."""
     dataset = setup.dataset
+    place = {identifier: index for index, identifier in enumerate(dataset.ids)}
     rng = np.random.default_rng(derive(setup.recipe.seed, "report"))
     train = dataset.splits.train
     order = rng.permutation(len(train))
@@ -196,6 +209,8 @@ def _save_pictures(folder: RunFolder, setup: Setup, test: Predictions) -> None:
         "mistake_maps": _explained(folder, setup, dataset.splits.test[mistakes], test.predicted[mistakes]),
         "wrong": _thumbnails(dataset, dataset.splits.test[wrong], _SMALL),
         "wrong_rows": wrong,
+        "suspects": _thumbnails(dataset, np.array([place[name] for name in suspects], dtype=np.int64)),
+        "leaks": _thumbnails(dataset, np.array([index for _, index in dataset.leaks[:_MISTAKES]], dtype=np.int64)),
     }
     write_atomically(folder.pictures, lambda file: np.savez_compressed(file, **pictures))  # type: ignore[arg-type]
 

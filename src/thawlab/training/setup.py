@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+import numpy as np
 import torch
 
 from thawlab import progress
-from thawlab.data.dataset import Dataset, fingerprint, load_dataset
+from thawlab.data.dataset import Dataset, content_digests, fingerprint, load_dataset
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.selection import open_data
 from thawlab.data.sources import cache_root
 from thawlab.errors import ThawlabError, UsageError
+from thawlab.evaluation.batch_statistics import batch_norm_distance
+from thawlab.evaluation.diagnosis import Diagnosis, before_training, ordered
 from thawlab.models.catalog import BackboneSpec
-from thawlab.models.classifier import Classifier, build_classifier, make_preprocessing
+from thawlab.models.classifier import Classifier, build_classifier, feature_map_side, make_preprocessing
 from thawlab.recipe import Recipe
 from thawlab.training.freezing import trained_names
+
+# So many training pictures are looked at before training.
+_LOOKED_AT = 32
 
 
 @final
@@ -68,6 +74,21 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device) -> Setup:
     return Setup(recipe, spec, device, preprocessing, dataset, classifier)
 
 
+def known_before(setup: Setup) -> list[Diagnosis]:
+    """Return the diagnoses that can be made before training: from the recipe, the data, and a look at a few pictures."""
+    recipe, dataset, backbone = setup.recipe, setup.dataset, setup.classifier.backbone
+    train = dataset.splits.train
+    distance = None
+    trusted = recipe.phases[0].train == "head" or recipe.phases[0].batch_norm == "eval"
+    if recipe.model.pretrained and setup.spec.has_weights and trusted:
+        some = train[np.linspace(0, len(train) - 1, min(_LOOKED_AT, len(train))).astype(int)]
+        pictures = torch.from_numpy(np.take(dataset.images, some, axis=0)).to(setup.device)
+        distance = batch_norm_distance(backbone, setup.preprocessing.inputs(pictures))
+    counts = np.bincount(dataset.labels[train], minlength=len(dataset.classes)).tolist()
+    side = feature_map_side(backbone, setup.preprocessing.size)
+    return ordered(before_training(recipe, side, len(dataset.leaks), counts, distance))
+
+
 def weights_file_digest(spec: BackboneSpec) -> dict[str, str]:
     """Return the SHA-256 of a backbone's weights where they are a file of the user's, under the key "weights"."""
     if spec.folder is None:
@@ -82,7 +103,8 @@ def input_digests(recipe: Recipe, spec: BackboneSpec) -> dict[str, str]:
     Pictures that are gone have no digest: a finished run can be shown without them.
     """
     try:
-        pictures = {"fingerprint": fingerprint(open_data(recipe.data, recipe.system), recipe.system.workers)}
+        listing = open_data(recipe.data, recipe.system)
+        pictures = {"fingerprint": fingerprint(listing, content_digests(listing, recipe.system.workers))}
     except ThawlabError as error:
         progress.say(f"note: the run's pictures cannot be checked: {error}")
         pictures = {}

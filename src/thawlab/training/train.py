@@ -8,8 +8,6 @@ from pathlib import Path
 from thawlab import progress
 from thawlab.data.dataset import warnings_before_training
 from thawlab.errors import Interrupted, ThawlabError
-from thawlab.evaluation.diagnosis import before_training
-from thawlab.models.classifier import feature_map_side
 from thawlab.recipe import Phase, Recipe
 from thawlab.run import RunFolder, read_json, run_folder, write_json, write_text
 from thawlab.training.environment import choose_device, environment, keep_memory, make_deterministic, release_memory
@@ -22,7 +20,7 @@ from thawlab.training.material import Material, material_of
 from thawlab.training.outputs import final_outputs
 from thawlab.training.precision import choose_precision
 from thawlab.training.resolve import resolve
-from thawlab.training.setup import Setup, input_digests, prepare, weights_file_digest
+from thawlab.training.setup import Setup, input_digests, known_before, prepare, weights_file_digest
 from thawlab.training.state import TrainingState, load_checkpoint, save_checkpoint
 
 
@@ -96,7 +94,7 @@ def range_test(recipe: Recipe) -> LrFinding:
 def _train_into(folder: RunFolder, setup: Setup, timing: Timing, interruption: Interruption) -> None:
     recipe, classifier = setup.recipe, setup.classifier
     _write_description(folder, setup)
-    diagnoses = before_training(recipe, feature_map_side(classifier.backbone, setup.preprocessing.size))
+    diagnoses = known_before(setup)
     for line in [
         *warnings_before_training(setup.dataset),
         *(f"{d['id']}: {d['evidence']}; {d['advice']}" for d in diagnoses),
