@@ -276,21 +276,52 @@ def predict(
         raise ThawlabError(f"none of the {failed} pictures could be read")
 
 
-@app.command(epilog="Example: thawlab report runs/demo-two-phase-0123456789ab")
+@app.command(epilog="Example: thawlab report runs/demo-two-phase-0123456789ab runs/demo-from-scratch-0123456789ab")
 def report(
-    run: Annotated[str, typer.Argument(help="A run, by its folder's name or path.")],
+    run: Annotated[list[str], typer.Argument(help="A run, by its folder's name or path; several are compared with the first.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the comparison of several runs goes; comparison.html if omitted.")
+    ] = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's report.html and figures again."""
-    from thawlab.report.page import write_report
+    """Write a run's report.html and figures again, or a page that compares several runs."""
     from thawlab.run import find_run
 
-    path = write_report(find_run(run, runs))
+    folders = [find_run(name, runs) for name in run]
+    if len(folders) > 1:
+        _compare(folders, out or Path("comparison.html"), as_json)
+        return
+    if out is not None:
+        raise UsageError("--out is for comparing several runs; the report of one run lies in its folder")
+    from thawlab.report.page import write_report
+
+    path = write_report(folders[0])
     if as_json:
         print_json({"report": str(path)})
     else:
         print(path)
+
+
+def _compare(folders: list[RunFolder], out: Path, as_json: bool) -> None:
+    from thawlab.report.comparison_page import write_comparison
+    from thawlab.study.comparison import compare_runs
+
+    comparison = compare_runs(folders)
+    write_comparison(comparison, [folder.read_metrics() for folder in folders], out)
+    if as_json:
+        print_json({**comparison, "page": str(out)})
+        return
+    rows = []
+    for row in comparison["runs"]:
+        low, high = row["test"]["accuracy_ci95"]
+        pair = row["against_first"]
+        against = f"{100 * pair['difference']:+.2f} (p = {pair['p_value']:.2g})" if pair else "–"
+        rows.append([row["run"], percent(row["test"]["accuracy"]), f"{percent(low)} – {percent(high)}", against])
+    print_table("", ["run", "test", "95 % interval", "against the first, points"], rows)
+    for line in comparison["warnings"]:
+        print(f"note: {line}")
+    print(f"page: {out}")
 
 
 @app.command(epilog="Example: thawlab models 'mobilenet*'")

@@ -56,7 +56,9 @@ def test_a_second_phase_may_begin_above_the_first() -> None:
 
 
 def test_a_loss_that_hardly_falls_is_a_rate_too_low() -> None:
-    assert _ids(_rows([1.38, 1.35, 1.32, 1.29, 1.26, 1.23]), train=0.5) == ["learning-rate-too-low"]
+    falling = [1.38, 1.35, 1.32, 1.29, 1.26, 1.23, 1.20, 1.17]
+    assert _ids(_rows(falling), train=0.5) == ["learning-rate-too-low"]
+    assert _ids(_rows(falling[:6], [0.3, 0.33, 0.36, 0.39, 0.42, 0.45]), train=0.5) == ["stopped-early"]
 
 
 def test_accuracy_that_still_rises_asks_for_more_epochs() -> None:

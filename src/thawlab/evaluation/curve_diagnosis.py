@@ -18,6 +18,8 @@ _STILL_RISING = 0.01
 # Loss that still falls by this share per epoch, after falling by less than the other share in all: the steps are too small.
 _STEEP, _HARDLY = 0.01, 0.35
 _ENOUGH = 0.9
+# Fewer epochs than this show no course: whether they were too few or too small steps cannot be told.
+_COURSE = 8
 # A first epoch that costs so many times what guessing costs was a burst.
 _BURST = 2.0
 # Loss above this share of what guessing costs is hardly better.
@@ -128,7 +130,7 @@ def _overfitted(rows: Sequence[Row], results: Mapping[str, Any]) -> Diagnosis | 
 def _too_low(rows: Sequence[Row]) -> Diagnosis | None:
     """Find a loss that falls evenly, and hardly, to the end."""
     losses = np.array([row["train_loss"] for row in rows])
-    if len(losses) < 4 or losses[0] <= 0:
+    if len(losses) < _COURSE or losses[0] <= 0:
         return None
     fall = 1 - losses[-1] / losses[0]
     tail = losses[-max(3, len(losses) // 3) :]

@@ -101,6 +101,42 @@ def _mark_phases(panel: Any, phases: Sequence[Mapping[str, Any]], mark_best: boo
     panel.set_title(panel.get_title(loc="left"), pad=16)
 
 
+def accuracy_intervals(names: Sequence[str], tests: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the test accuracy of several runs with their intervals, the first on top."""
+    places = np.arange(len(names))[::-1]
+    with figure(8.2, 0.8 + 0.38 * len(names), "intervals") as drawing:
+        axes = drawing.add_subplot()
+        for place, test in zip(places, tests, strict=True):
+            low, high = test["accuracy_ci95"]
+            axes.plot([100 * low, 100 * high], [place, place], color=BLUE, linewidth=4, alpha=0.45, solid_capstyle="butt")
+            axes.plot([100 * test["accuracy"]], [place], "o", color=BLUE, ms=6)
+        axes.set_yticks(places, [short(name, 28) for name in names])
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        axes.set_xlabel("test accuracy in %, with 95 % intervals")
+        axes.grid(axis="y", visible=False)
+        return to_svg(drawing)
+
+
+def validation_curves(names: Sequence[str], metrics: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """Draw the validation accuracy of several runs by epoch."""
+    from matplotlib.ticker import MaxNLocator
+
+    styles = ["-", "--", ":", "-."]
+    with figure(8.2, 3.4, "runs") as drawing:
+        axes = drawing.add_subplot()
+        for number, (name, rows) in enumerate(zip(names, metrics, strict=True)):
+            values = [row["val_accuracy"] for row in rows]
+            if values and all(value is not None for value in values):
+                colour = (BLUE, ORANGE, GREEN)[number % 3]
+                style = styles[number // 3 % len(styles)]
+                axes.plot(np.arange(1, len(values) + 1), values, color=colour, linestyle=style, label=short(name, 28))
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axes.lines:
+            axes.legend()
+        return to_svg(drawing)
+
+
 def row_shares(matrix: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
     """Return a confusion matrix with each row as shares of its class; zeros for a class without pictures."""
     counts = np.array(matrix, dtype=np.float64)
