@@ -12,7 +12,13 @@ from thawlab.recipe import Recipe
 def _results(**changes: Any) -> dict[str, Any]:
     test = {"n": 100, "accuracy": 0.8, "accuracy_ci95": [0.7, 0.9], "ece": 0.02, "ece_calibrated": 0.01, "temperature": 1.2}
     gap = changes.pop("gap", 0.05)
-    return {"dataset": {"classes": ["a", "b"]}, "val": {"n": 0}, "test": {**test, **changes}, "gap": gap}
+    return {
+        "dataset": {"classes": ["a", "b"]},
+        "train": {"accuracy": 0.8},
+        "val": {"n": 0},
+        "test": {**test, **changes},
+        "gap": gap,
+    }
 
 
 def _ids(found: list[dict[str, str]]) -> list[str]:

@@ -69,7 +69,7 @@ def _check_self_contained(text: str) -> Page:
 
 
 @pytest.fixture(scope="module")
-def nasty_run(make_run: MakeRun) -> RunFolder:
+def nasty_run(make_run: Callable[..., RunFolder]) -> RunFolder:
     return make_run(NASTY, 8, file='<b onclick="x">{:02d}&amp;\'.png')
 
 
@@ -153,19 +153,19 @@ def test_the_same_run_gives_the_same_report(run_copy: RunFolder) -> None:
     assert write_report(run_copy).read_bytes() == first
 
 
-def test_two_classes_and_a_test_split_of_two_pictures(make_run: MakeRun) -> None:
+def test_two_classes_and_a_test_split_of_two_pictures(make_run: Callable[..., RunFolder]) -> None:
     run = make_run(["a", "b"], 6, "data.test=0.1", "data.val=0.2")
     assert read_json(run.results)["test"]["n"] == 2
     _check_self_contained(write_report(run).read_text(encoding="utf-8"))
 
 
-def test_a_hundred_classes(make_run: MakeRun) -> None:
+def test_a_hundred_classes(make_run: Callable[..., RunFolder]) -> None:
     names = [f"class {number:03d}" for number in range(100)]
     page = _check_self_contained(write_report(make_run(names, 4)).read_text(encoding="utf-8"))
     assert set(names) <= {word.strip() for word in page.words}
 
 
-def test_a_run_without_a_validation_split_says_so(make_run: MakeRun) -> None:
+def test_a_run_without_a_validation_split_says_so(make_run: Callable[..., RunFolder]) -> None:
     run = make_run(["a", "b"], 8, "data.val=0")
     text = " ".join(write_report(run).read_text(encoding="utf-8").split())
     assert "The temperature was fitted" not in text
@@ -247,3 +247,19 @@ def test_a_run_can_be_moved_before_its_report_is_made(run_copy: RunFolder, tmp_p
     run_copy.path.rename(tmp_path / "moved run ü")
     moved = RunFolder(tmp_path / "moved run ü")
     assert write_report(moved).is_file()
+
+
+def test_a_thousand_classes_make_a_report_that_opens(make_run: Callable[..., RunFolder]) -> None:
+    folder = make_run([f"class {number:04} <b>'ü" for number in range(1000)], 4, 'phases=[{"epochs" = 1}]')
+    report = write_report(folder)
+    assert report.stat().st_size < 5_000_000
+    text = report.read_text(encoding="utf-8")
+    assert "class 0999 &lt;b&gt;" in text and "<b>'ü" not in text
+
+
+def test_ten_test_pictures_with_an_absent_class_make_a_report(make_run: Callable[..., RunFolder]) -> None:
+    folder = make_run(["train/a", "train/b", "train/c", "test/a", "test/b"], 5, "data.val=0.0", 'phases=[{"epochs" = 2}]')
+    results = read_json(folder.results)
+    assert results["test"]["n"] == 10 and results["test"]["per_class"][2]["n"] == 0 and results["novelty"] == {}
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "95 % interval" in page and ">nan" not in page

@@ -43,7 +43,7 @@ def from_curves(rows: Sequence[Row], results: Mapping[str, Any]) -> list[Diagnos
         if own:
             found.append(_too_high(own, classes, first=index == 0))
     last = [row for row in rows if phases and row["phase"] == phases[-1]["name"]]
-    hardly = _hardly_moved(last, classes) if last else None
+    hardly = _hardly_moved(last, classes) if last and not any(found) else None
     found += [hardly] if hardly else [_collapsed(results["test"]["confusion"])]
     if last and not hardly and phases[-1]["stopped"] == "epochs" and results["train"]["accuracy"] < _ENOUGH:
         found.append(_too_low(last) or _too_short(last))
@@ -162,7 +162,7 @@ def _underfitted(results: Mapping[str, Any], classes: int) -> Diagnosis | None:
     """Find training pictures that are not learnt, without a gap to the test pictures."""
     train, gap = results["train"]["accuracy"], results["gap"]
     chance = 1 / classes
-    if (train - chance) / (1 - chance) > 0.7 or gap > 0.03 or not results["test"]["n"]:
+    if (train - chance) / (1 - chance) > 0.7 or gap > max(0.03, 0.2 * (1 - train)) or not results["test"]["n"]:
         return None
     frozen = all(phase["trainable_parameters"] < results["model"]["parameters"] / 2 for phase in results["phases"])
     advice = "let the backbone train in a second phase" if frozen else "take a larger network, or train longer"

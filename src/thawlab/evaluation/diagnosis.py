@@ -18,6 +18,9 @@ _FAR = 1.5
 _NOISE, _ENOUGH_SURE = 0.05, 40
 # The share of the way from chance to perfection from which on a classifier counts as one that has learnt.
 _LEARNT = 0.4
+_BY_HEART = 0.97
+# A classifier that went less than this share of the way from chance to perfection has learnt nothing worth the name.
+_HARDLY_ABOVE = 0.03
 # So far above the test accuracy the training accuracy speaks of memory.
 LARGE_GAP = 0.1
 AGAINST_OVERFITTING = "add augmentation or dropout, or use more pictures"
@@ -140,7 +143,8 @@ def after_training(results: Mapping[str, Any]) -> list[Diagnosis]:
     classes = len(results["dataset"]["classes"])
     found += _noisy_labels(results) + _small_validation(results)
     test, gap = results["test"], results["gap"]
-    if test["n"] and test["accuracy_ci95"][0] <= 1 / classes:
+    above_chance = (test["accuracy"] - 1 / classes) / (1 - 1 / classes)
+    if test["n"] and (test["accuracy_ci95"][0] <= 1 / classes or above_chance < _HARDLY_ABOVE):
         found.append(
             diagnosis(
                 "chance-level",
@@ -171,9 +175,9 @@ def _noisy_labels(results: Mapping[str, Any]) -> list[Diagnosis]:
     sure, wrong = suspects.get("sure", 0), suspects.get("contradicted_when_sure", 0)
     if sure < _ENOUGH_SURE or accuracy_interval(wrong, sure)[0] <= _NOISE:
         return []
-    # Who has hardly learnt anything is wrong where he is surest, too.
+    # Who has hardly learnt anything, or has learnt his pictures by heart, is wrong where he is surest, too.
     chance = 1 / len(results["dataset"]["classes"])
-    if (results["test"]["accuracy"] - chance) / (1 - chance) < _LEARNT:
+    if (results["test"]["accuracy"] - chance) / (1 - chance) < _LEARNT or results["train"]["accuracy"] > _BY_HEART:
         return []
     evidence = (
         f"of the {sure} held-out pictures on which the classifier is surest, {wrong} bear another label "
