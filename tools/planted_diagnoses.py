@@ -1,7 +1,7 @@
 """Plant one fault at a time in healthy recipes and see what the diagnosis says first: `python tools/planted_diagnoses.py --help`.
 
 Every fault is planted in three seeds; fifty healthy recipes beside them must stay without a finding. Thresholds were set on
-the seeds from 0 and from 100; those reported begin at 200 (`--first-seed 200`). Prints a line per run and writes one JSON document.
+the seeds from 0 and from 100; those reported begin at 200 (`--first-seed 200`). Prints a line per run, writes a JSON document.
 """
 
 from __future__ import annotations

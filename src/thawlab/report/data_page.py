@@ -61,6 +61,10 @@ def _url(listing: Listing, index: int, side: int) -> str:
         return data_url(np.asarray(Image.new("RGB", (side, side), "#9aa6b2")))
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def findings(found: dict[str, Any]) -> list[dict[str, str]]:
     """Return what stands out in a data check, the gravest first, each with its evidence and one action."""
     result = []
@@ -72,7 +76,7 @@ def findings(found: dict[str, Any]) -> list[dict[str, str]]:
         add(
             "error",
             "Leak between splits",
-            f"{found['leaks']['count']} pairs of the same or nearly the same picture lie in different splits",
+            f"{_count(found['leaks']['count'], 'pair')} of the same or nearly the same picture in different splits",
             "write a clean list (--write-clean list.csv) and train with data.exclude, or keep related pictures together with "
             "data.group",
         )
@@ -80,24 +84,31 @@ def findings(found: dict[str, Any]) -> list[dict[str, str]]:
         add(
             "error",
             "Conflicting labels",
-            f"{found['conflicts']['count']} pairs of duplicates have different labels",
+            f"{_count(found['conflicts']['count'], 'pair')} of duplicates with different labels",
             "correct them",
         )
     if found["unreadable"]["count"]:
         first = found["unreadable"]["first"][0]
-        evidence = f"{found['unreadable']['count']} pictures cannot be read, the first is {first['id']} ({first['reason']})"
+        evidence = (
+            f"unreadable: {_count(found['unreadable']['count'], 'picture')}, the first is {first['id']} ({first['reason']})"
+        )
         add("warning", "Unreadable pictures", evidence, "save them anew, or leave them out: training does so by itself")
     if found["label_suspects"]["count"]:
         share = found["label_suspects"]["count"] / found["n"]
-        evidence = f"{found['label_suspects']['count']} labels are probably wrong ({100 * share:.1f} % of all)"
+        evidence = f"probably wrong: {_count(found['label_suspects']['count'], 'label')} ({100 * share:.1f} % of all)"
         add("warning", "Suspected labels", evidence, "look at them, the least believable first")
     copies = found["identical"]["count"]
     if copies:
-        add("warning", "Identical files", f"{copies} pictures are there more than once", "keep one of each")
+        add("warning", "Identical files", f"more than once there: {_count(copies, 'picture')}", "keep one of each")
     if found["imbalance"] >= 10:
         evidence = f"the largest class has {found['imbalance']:.0f} times as many pictures as the smallest"
         add("warning", "Imbalanced classes", evidence, "judge by macro figures; add pictures of the small classes")
     if found["wrong_extensions"]["count"]:
         count = found["wrong_extensions"]["count"]
-        add("info", "Wrong extensions", f"{count} files are not what their names say", "rename them; they are read all the same")
+        add(
+            "info",
+            "Wrong extensions",
+            f"not what its name says: {_count(count, 'file')}",
+            "rename them; they are read all the same",
+        )
     return result
