@@ -21,6 +21,7 @@ WORDS = {
     "input-later": "the same, later epochs",
     "predict": "`predict` on that folder, MobileNetV2-1.0, 224 px, whole command",
     "memory": "peak memory, all layers of MobileNetV2-1.0, 96 px, 50,000 pictures",
+    "memory-float32": "the same, held to float32",
 }
 
 

@@ -146,7 +146,10 @@ def works(folder: Path, keras_python: str) -> list[Work]:
     result.append(Work("predict", 1.5, predict, predicting))
     everything = ours("memory", "full", mobile, 96, dict(ALL), precision="auto")
     options = ("--all-epochs", "1", "--size", "96")
-    result.append(Work("memory", 1, everything, peers(full, "MobileNetV2", "mobilenetv2_100", *options), "memory", lasts=90.0))
+    others = peers(full, "MobileNetV2", "mobilenetv2_100", *options)
+    result.append(Work("memory", 1, everything, others, "memory", lasts=90.0))
+    exact = ours("memory-float32", "full", mobile, 96, dict(ALL))
+    result.append(Work("memory-float32", 1, exact, others, "memory", lasts=90.0))
     return result
 
 
