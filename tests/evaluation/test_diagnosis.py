@@ -131,3 +131,9 @@ def test_causes_come_before_consequences_and_every_name_has_its_place() -> None:
 
     sources = "".join(path.read_text() for path in Path(str(package.__file__)).parent.glob("*diagnosis.py"))
     assert set(re.findall(r'diagnosis\(\s*"([a-z-]+)"', sources)) <= set(_ORDER)
+
+
+def test_the_two_faults_of_the_tutorials_are_named_together(recipe: Callable[..., Recipe]) -> None:
+    first, second = before_training(recipe("data.normalize=unit", "data.image_size=32"), 1)
+    assert "'unit'" in first["evidence"] and "1×1 cells" in first["evidence"] and "image_size" in first["advice"]
+    assert second["id"] == "input-too-small"

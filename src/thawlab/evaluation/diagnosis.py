@@ -85,21 +85,24 @@ def before_training(
                 'check that the weights and their config.json belong together; a phase with batch_norm = "train" adapts them',
             )
         )
+    too_small = feature_side is not None and feature_side <= 2
+    cells = f"{feature_side}×{feature_side}"
     if recipe.data.normalize != "weights" and recipe.model.pretrained:
         found.append(
             diagnosis(
                 "wrong-normalisation",
                 "error",
-                f"inputs are normalised as '{recipe.data.normalize}', not as in the weights' pre-training",
-                'set data.normalize = "weights"',
+                f"inputs are normalised as '{recipe.data.normalize}', not as in the weights' pre-training"
+                + (f", and at {recipe.data.image_size} px the last feature map has {cells} cells" if too_small else ""),
+                'set data.normalize = "weights"' + (" and raise data.image_size" if too_small else ""),
             )
         )
-    if feature_side is not None and feature_side <= 2:
+    if too_small:
         found.append(
             diagnosis(
                 "input-too-small",
                 "error",
-                f"at {recipe.data.image_size} px the last feature map is {feature_side}×{feature_side} cells",
+                f"at {recipe.data.image_size} px the last feature map has {cells} cells",
                 "raise data.image_size (96 or more for networks of stride 32)",
             )
         )

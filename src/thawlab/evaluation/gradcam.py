@@ -36,7 +36,8 @@ def explain(classifier: Classifier, inputs: torch.Tensor, classes: npt.NDArray[n
         classes: the class of each picture to be explained.
 
     Returns:
-        float32, n × size × size, in [0, 1], the strongest place of each picture at 1; zeros where nothing speaks for the class.
+        float32, n × size × size, from 0 at the weakest place of each picture to 1 at the strongest; zeros where all places are
+        alike, or nothing speaks for the class.
 
     Raises:
         ValueError: if the network has no feature map.
@@ -80,7 +81,8 @@ def _maps(
     weights = slopes.float().mean(dim=(2, 3), keepdim=True)
     raw = F.relu((weights * values.float()).sum(dim=1, keepdim=True))
     full = F.interpolate(raw, size=inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-    scaled: npt.NDArray[np.float32] = (full / full.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)).cpu().numpy()
+    least, most = full.amin(dim=(1, 2), keepdim=True), full.amax(dim=(1, 2), keepdim=True)
+    scaled: npt.NDArray[np.float32] = ((full - least) / (most - least).clamp(min=1e-12)).cpu().numpy()
     return scaled
 
 
