@@ -66,7 +66,18 @@ def test_the_run_folder_holds_what_the_design_promises(recipe: Make, tmp_path: P
     assert [name for name in wanted if not (folder.path / name).is_file()] == []
     results = read_json(folder.results)
     keys = ["schema", "name", "digest", "seed", "dataset", "model", "phases"]
-    assert list(results) == [*keys, "train", "val", "test", "abstention", "novelty", "gap", "diagnoses", "seconds"]
+    assert list(results) == [
+        *keys,
+        "train",
+        "val",
+        "test",
+        "abstention",
+        "novelty",
+        "label_suspects",
+        "gap",
+        "diagnoses",
+        "seconds",
+    ]
     assert results["dataset"]["n_train"] + results["dataset"]["n_val"] + results["dataset"]["n_test"] == 300
     assert [phase["name"] for phase in results["phases"]] == ["head", "all"]
     assert results["gap"] == pytest.approx(results["train"]["accuracy"] - results["test"]["accuracy"])
