@@ -12,6 +12,10 @@ from thawlab.run import RunFolder, read_json
 from thawlab.study.paired import compare_predictions
 
 
+# Smaller ones fall below what a float holds and would read as 0.
+_LEAST_P = 1e-300
+
+
 def settings(recipe: Recipe) -> dict[str, Any]:
     """Return everything that determines a run, by dotted key; the name is left out."""
     flat: dict[str, Any] = {}
@@ -72,7 +76,7 @@ def compare_runs(folders: Sequence[RunFolder]) -> dict[str, Any]:
                     "difference": paired.difference,
                     "only_this": paired.only_first,
                     "only_first": paired.only_second,
-                    "p_value": paired.p_value,
+                    "p_value": max(paired.p_value, _LEAST_P),
                 }
             except UsageError as error:
                 row["not_comparable"] = str(error)
