@@ -11,7 +11,6 @@ from thawlab.recipe import Recipe
 from thawlab.run import RunFolder, read_json
 from thawlab.study.paired import compare_predictions
 
-
 # Smaller ones fall below what a float holds and would read as 0.
 _LEAST_P = 1e-300
 
