@@ -25,7 +25,7 @@ _NEIGHBOURS = 6
 # Cosine similarity of the coarse descriptions, or of the features, that makes a pair worth laying over each other.
 _COARSE_LEAST, _FEATURE_LEAST = 0.9, 0.9
 # Correlation that makes two pictures near-duplicates: of the pixels, and of what a blur takes away from them.
-PIXELS_LEAST, DETAIL_LEAST = 0.9, 0.6
+PIXELS_LEAST, DETAIL_LEAST = 0.9, 0.75
 # A first look at a candidate: grey, at half the size, by cyclic correlation up to so many of its pixels.
 _ROUGH_SIDE, _ROUGH_SHIFT, _ROUGH_LEAST = 16, 2, 0.6
 _QUERIES, _PAIRS, _ROUGH_PAIRS = 1024, 512, 8192
