@@ -258,8 +258,7 @@ def predict(
     predictor = load_predictor(folder.model)
     results = predictor.predict_many(files, top_k)
     if explain is not None:
-        readable = [file for file, result in zip(files, results, strict=True) if result.error is None]
-        predictor.write_explanations(readable, explain)
+        predictor.write_explanations(results, explain)
     if as_json:
         print_json({"run": str(folder.path), "predictions": [result.as_json() for result in results]})
     else:

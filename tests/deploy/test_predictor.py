@@ -193,7 +193,7 @@ def test_unsure_means_that_more_than_one_class_is_in_the_set(predictor: Predicto
 def test_explanations_are_written_beside_each_other_and_never_over_one(
     predictor: Predictor, files: list[Path], tmp_path: Path
 ) -> None:
-    written = predictor.write_explanations([files[0], files[0]], tmp_path / "maps")
+    written = predictor.write_explanations(predictor.predict_many([files[0], files[0]]), tmp_path / "maps")
     assert [path.name for path in written] == [f"{files[0].stem}.png", f"{files[0].stem}-2.png"]
     with Image.open(written[0]) as image:
         assert image.size == (32, 16)

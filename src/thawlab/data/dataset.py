@@ -224,11 +224,19 @@ def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preproces
     return replace(dataset, classes=classes, labels=numbers[dataset.labels]), split
 
 
-def foreign_datasets(preprocessing: Preprocessing, system: System) -> list[Dataset]:
-    """Return pictures that no classifier of photographs has to do with, drawn shapes and handwritten digits, as test splits."""
+def foreign_datasets(preprocessing: Preprocessing, system: System, own: str) -> list[Dataset]:
+    """Return drawn shapes and handwritten digits as test splits, which a classifier of something else has nothing to do with.
+
+    Args:
+        preprocessing: of the classifier.
+        system: says where data and caches are.
+        own: name of the data set that the classifier learnt from, which is left out.
+    """
     datasets = []
     for source in (f"shapes:{_FOREIGN}x64", "digits"):
         listing = open_source(source, system.data_dir)
+        if listing.name == own:
+            continue
         chosen = np.arange(0, len(listing), max(len(listing) // _FOREIGN, 1))[:_FOREIGN]
         nothing = np.zeros(0, dtype=np.int64)
         datasets.append(_decoded(listing, Splits(nothing, nothing, chosen), preprocessing, system))

@@ -122,8 +122,12 @@ class Predictor:
                 advance(len(portion))
         return results
 
-    def explain(self, image: str | Path | Image.Image | Picture) -> Picture:
-        """Return a picture at working size beside what in it speaks for the predicted class (Grad-CAM).
+    def explain(self, image: str | Path | Image.Image | Picture, name: str | None = None) -> Picture:
+        """Return a picture at working size beside what in it speaks for a class (Grad-CAM).
+
+        Args:
+            image: as `predict` takes it.
+            name: of the class; the predicted one if omitted.
 
         Returns:
             uint8, size × 2 · size × 3.
@@ -135,22 +139,29 @@ class Predictor:
         if isinstance(fitted, str):
             raise ThawlabError(f"{image}: {fitted}")
         inputs = self._model.card.preprocessing.inputs(torch.from_numpy(fitted[None]))
+        number = int(self.logits(fitted[None])[0].argmax()) if name is None else self.classes.index(name)
         try:
-            [shown] = explain(self._model.classifier, inputs, self.logits(fitted[None]).argmax(axis=1))
+            [shown] = explain(self._model.classifier, inputs, np.array([number]))
         except ValueError as error:
             raise ThawlabError(f"nothing can be shown: {error}") from None
         return np.concatenate([fitted, overlay(fitted, shown)], axis=1)
 
-    def write_explanations(self, files: Sequence[Path], folder: Path) -> list[Path]:
-        """Write what `explain` shows of some files as PNG into a folder; existing files are never overwritten.
+    def write_explanations(self, predictions: Sequence[Prediction], folder: Path) -> list[Path]:
+        """Write what speaks for the predicted classes of some files as PNG into a folder; no existing file is overwritten.
+
+        Args:
+            predictions: of files; those that could not be read are left out.
+            folder: made if needed.
 
         Raises:
             ThawlabError: if a file cannot be read or written.
         """
         written = []
-        with progress.task("explaining", len(files)) as advance:
-            for file in files:
-                picture = Image.fromarray(self.explain(file))
+        readable = [prediction for prediction in predictions if prediction.error is None]
+        with progress.task("explaining", len(readable)) as advance:
+            for prediction in readable:
+                file = Path(prediction.source)
+                picture = Image.fromarray(self.explain(file, prediction.classes[0]))
                 path = _unused(folder / f"{file.stem}.png")
                 try:
                     folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from thawlab.evaluation.predictions import eval_mode
+from thawlab.models.hooks import forward_hooks
 
 
 @torch.no_grad()
@@ -37,11 +38,6 @@ def batch_norm_distance(module: nn.Module, inputs: torch.Tensor) -> float | None
         distances.append(float(((mean - layer.running_mean).abs() / deviation).mean()))
 
     layers = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    handles = [layer.register_forward_hook(note) for layer in layers]
-    try:
-        with eval_mode(module):
-            module(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with eval_mode(module), forward_hooks(layers, note):
+        module(inputs)
     return max(distances) if distances else None

@@ -20,6 +20,7 @@ from torch import nn
 
 from thawlab.evaluation.predictions import eval_mode
 from thawlab.models.classifier import Classifier
+from thawlab.models.hooks import forward_hooks
 
 _AT_ONCE = 16
 
@@ -95,11 +96,8 @@ def _kept(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
         kept.append(output)
         return output.clone()
 
-    handle = layer.register_forward_hook(keep)
-    try:
+    with forward_hooks([layer], keep):
         yield kept
-    finally:
-        handle.remove()
 
 
 def last_map(backbone: nn.Module, probe: torch.Tensor) -> tuple[nn.Module, ToMap]:
@@ -122,13 +120,8 @@ def last_map(backbone: nn.Module, probe: torch.Tensor) -> tuple[nn.Module, ToMap
             found.append(module)
 
     # Blocks end after their last layer, so that what is found last holds the residual sum as well.
-    handles = [module.register_forward_hook(note) for module in backbone.modules()]
-    try:
-        with torch.no_grad():
-            backbone(probe)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), forward_hooks(backbone.modules(), note):
+        backbone(probe)
     if not found:
         raise ValueError("the network has no feature map of more than one cell")
     return found[-1], to_map

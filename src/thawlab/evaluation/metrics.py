@@ -1,7 +1,7 @@
 """Metrics as functions of a table of predictions, through scikit-learn.
 
-SciPy and scikit-learn are imported where they are used, here and beside: they take a second and 120 MiB, which training
-needs itself.
+SciPy and scikit-learn are imported where they are used, here and beside: they take a second and memory that
+training needs itself.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def keep_memory() -> None:
 
     glibc gives large blocks back to the system at once, which then clears every page anew for the next step: a tenth to a
     third of a step's time on a CPU. Blocks of more than 24 MiB are still given back: few in number, they would leave holes in
-    what stays (5 % more memory), and clearing them costs little beside computing them. Other C libraries are left as they are.
+    what stays, and clearing them costs little beside computing them. Other C libraries are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return

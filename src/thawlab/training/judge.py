@@ -160,8 +160,7 @@ def _novelty(
 
     strange = {
         other.name: outputs_of(other, other.splits.test, "foreign pictures", True)
-        for other in foreign_datasets(setup.preprocessing, setup.recipe.system)
-        if other.name != dataset.name
+        for other in foreign_datasets(setup.preprocessing, setup.recipe.system, dataset.name)
     }
     foreign = {name: scores(part) for name, part in strange.items()}
     return known, measured(known, scores(outputs["val"]), scores(outputs["test"]), foreign)

@@ -1,0 +1,20 @@
+"""Looking at what layers are given and give while a network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+
+@contextmanager
+def forward_hooks(layers: Iterable[nn.Module], hook: Callable[[Any, Any, Any], Any]) -> Iterator[None]:
+    """Call a hook with each layer, its inputs and its output while the block runs; what it returns replaces the output."""
+    handles = [layer.register_forward_hook(hook) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
