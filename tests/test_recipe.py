@@ -181,6 +181,10 @@ def test_no_default_ever_changes_since_digests_leave_defaults_out() -> None:
         "accumulate": 1,
         "clip": None,
         "ema": None,
+        "head_lr": 1.0,
+        "bias_lr": 1.0,
+        "views": None,
+        "sizes": [],
     }
     assert {key: defaults[key] for key in ("name", "seed", "precision")} == {"name": "run", "seed": 0, "precision": "float32"}
     for part, values in pinned.items():

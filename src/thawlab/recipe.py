@@ -73,13 +73,15 @@ class Phase(Part):
     train: str = "all"
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(default=64, ge=1)
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = "adam"
     lr: float | Literal["auto"] = Field(default=1e-3)
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
-    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    schedule: Literal["constant", "linear", "cosine", "one-cycle"] = "constant"
     warmup: float = Field(default=0.0, ge=0.0)
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    head_lr: float = Field(default=1.0, gt=0.0)
+    bias_lr: float = Field(default=1.0, gt=0.0)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     clip: float | None = Field(default=None, gt=0.0)
     accumulate: int = Field(default=1, ge=1)
@@ -87,6 +89,7 @@ class Phase(Part):
     batch_norm: Literal["eval", "train"] | None = None
     augment: tuple[str, ...] = ()
     views: int | None = Field(default=None, ge=1, le=1000)
+    sizes: tuple[int, ...] = ()
     patience: int | None = Field(default=None, ge=1)
 
     @field_validator("lr", mode="wrap")
@@ -104,6 +107,12 @@ class Phase(Part):
             raise ValueError(f"train: '{self.train}' is none of 'head', 'all', 'last:N' and 'stages:N'{hint}")
         if self.views is not None and not self.augment:
             raise ValueError("views: there is nothing to see in several views; give the phase an augment list")
+        if any(size < 8 for size in self.sizes):
+            raise ValueError("sizes: every side must be at least 8 px")
+        if len(self.sizes) > self.epochs:
+            raise ValueError(f"sizes: {len(self.sizes)} sizes do not fit into {self.epochs} epochs")
+        if self.sizes and self.train != "all":
+            raise ValueError("sizes: only a phase that trains all layers sees pictures of other sizes")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: {self.warmup} epochs of warm-up leave nothing of the {self.epochs} epochs")
         return self

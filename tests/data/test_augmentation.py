@@ -97,6 +97,13 @@ def _() -> None:
     assert patterns == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
+@golden("alternate-flip")
+def _() -> None:
+    # Within a pipeline it is `flip`; the alternation itself is in how training takes its rows (test_train.py).
+    for seed in SEEDS:
+        assert torch.equal(changed(parse_augmentation("alternate-flip"), seed), changed(parse_augmentation("flip"), seed))
+
+
 @golden("rotate90")
 def _() -> None:
     turn = parse_augmentation("rotate90")

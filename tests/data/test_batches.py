@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thawlab.data.batches import batch_spans, epoch_order, prefetched
+from thawlab.data.batches import alternating_turns, batch_spans, epoch_order, prefetched
 
 
 @given(st.integers(0, 2**40), st.integers(0, 10), st.integers(0, 1000), st.integers(0, 300))
@@ -29,6 +29,14 @@ def test_the_order_draws_nothing_from_the_global_generator() -> None:
 @pytest.mark.parametrize("other", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
 def test_every_seed_phase_and_epoch_has_an_order_of_its_own(other: tuple[int, int, int]) -> None:
     assert not torch.equal(epoch_order(0, 0, 0, 100), epoch_order(*other, 100))
+
+
+@given(st.integers(0, 2**40), st.integers(0, 10), st.integers(0, 300))
+def test_each_sample_is_mirrored_in_every_second_epoch(seed: int, phase: int, count: int) -> None:
+    turns = [alternating_turns(seed, phase, epoch, count) for epoch in range(4)]
+    assert torch.equal(turns[0], ~turns[1]) and torch.equal(turns[0], turns[2]) and torch.equal(turns[1], turns[3])
+    if count > 60:
+        assert 0.2 < float(turns[0].float().mean()) < 0.8
 
 
 @given(st.integers(0, 500), st.integers(1, 120))

@@ -9,7 +9,7 @@ from torch import nn
 from thawlab.models.classifier import Classifier, make_head
 from thawlab.models.small import backbones
 
-NAMES = ["cnn5", "resnet20", "speednet", "vgg10"]
+NAMES = ["cnn5", "resnet20", "resnet56", "speednet", "speednet-first", "vgg10", "wrn16-4"]
 
 
 def _parameters(module: nn.Module) -> int:
@@ -31,8 +31,11 @@ def test_the_small_networks_are_those_of_the_design() -> None:
         ("cnn5", 315_722),  # 896 + 18,496 + 295,040 + 1,290: the Keras tutorial's network, counted by hand
         # He et al. (2015), table 6: 0.27 M; shortcuts have no parameters.
         ("resnet20", 269_722),
+        ("resnet56", 853_018),
         ("vgg10", 419_242),
-        ("speednet", 1_161_666),
+        # Zagoruyko and Komodakis (2016): 2.7 M.
+        ("wrn16-4", 2_748_890),
+        ("speednet", 1_972_514),
     ],
 )
 def test_networks_have_their_number_of_parameters_with_ten_classes_at_32_px(name: str, parameters: int) -> None:

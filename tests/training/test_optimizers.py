@@ -55,7 +55,12 @@ def test_one_cycle_agrees_with_torchs() -> None:
     assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 0.006
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_linear_falls_in_equal_steps_towards_zero() -> None:
+    values = factors(schedule="linear")
+    assert values == pytest.approx([1 - step / 50 for step in range(50)])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_warm_up_rises_in_equal_steps_and_meets_the_schedule_at_its_top(schedule: str) -> None:
     values = factors(schedule=schedule, warmup=1.0)
     steps = [b - a for a, b in pairwise(values[:11])]
@@ -92,7 +97,29 @@ def test_frozen_parameters_are_in_no_group() -> None:
     assert {id(p) for p in group["params"]} == {id(p) for p in classifier.head.parameters()}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_head_and_biases_have_rates_of_their_own() -> None:
+    classifier = small_classifier()
+    freeze(classifier, "all")
+    groups = parameter_groups(classifier, Phase(epochs=1, head_lr=3.0, bias_lr=0.5, layer_decay=0.5))
+    scale_of = {id(parameter): group["scale"] for group in groups for parameter in group["params"]}
+    assert [scale_of[id(parameter)] for parameter in classifier.head.parameters()] == [3.0, 1.5]
+    last = layer_groups(classifier.backbone, coarse=False)
+    deepest = max(last.values())
+    for name, parameter in classifier.backbone.named_parameters():
+        wanted = 0.5 ** (deepest + 1 - last[name]) * (0.5 if parameter.ndim < 2 else 1)
+        assert scale_of[id(parameter)] == pytest.approx(wanted)
+
+
+def test_muon_turns_the_filters_of_the_backbone_and_nothing_else() -> None:
+    classifier = small_classifier()
+    freeze(classifier, "all")
+    groups = parameter_groups(classifier, Phase(epochs=1, optimizer="muon"))
+    turned = {id(parameter) for group in groups if group["turned"] for parameter in group["params"]}
+    assert turned == {id(parameter) for parameter in classifier.backbone.parameters() if parameter.ndim == 4}
+    assert not any(group["turned"] for group in parameter_groups(classifier, Phase(epochs=1, optimizer="sgd")))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
 def test_every_optimizer_steps_at_the_rate_it_is_set_to(name: str) -> None:
     classifier = small_classifier()
     freeze(classifier, "head")

@@ -23,11 +23,11 @@ from thawlab.data.sources import cache_root
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.predictions import load_predictions
 from thawlab.models.catalog import BUNDLED, resolve_backbone
-from thawlab.models.classifier import build_classifier
+from thawlab.models.classifier import Classifier, build_classifier
 from thawlab.models.saved import load_model
 from thawlab.recipe import Recipe
-from thawlab.run import RunFolder, read_json
-from thawlab.training.material import on_pictures
+from thawlab.run import RunFolder, read_json, run_folder
+from thawlab.training.material import Material, on_pictures
 from thawlab.training.resolve import resolve
 from thawlab.training.train import train
 
@@ -134,7 +134,13 @@ def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("train_what", "settings"),
-    [("head", {}), ("head", {"augment": ["flip"]}), ("stages:2", {"lr": 1e-3}), ("last:3", {"lr": 1e-3, "augment": ["flip"]})],
+    [
+        ("head", {}),
+        ("head", {"augment": ["flip"]}),
+        ("head", {"augment": ["alternate-flip"]}),
+        ("stages:2", {"lr": 1e-3}),
+        ("last:3", {"lr": 1e-3, "augment": ["flip"]}),
+    ],
 )
 def test_cached_and_uncached_phases_agree(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train_what: str, settings: dict[str, Any]
@@ -150,6 +156,72 @@ def test_cached_and_uncached_phases_agree(
         assert one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-3)
         assert one["val_loss"] == pytest.approx(two["val_loss"], rel=1e-3)
     assert read_json(cached.results)["test"]["loss"] == pytest.approx(read_json(whole.results)["test"]["loss"], rel=1e-3)
+
+
+def small_phase(**settings: Any) -> dict[str, Any]:
+    return {"name": "scratch", "train": "all", "epochs": 3, "batch_size": 32, "lr": 0.02, **settings}
+
+
+def test_alternating_flips_show_every_picture_both_ways_in_two_epochs(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    original = Material.take
+
+    def take(self: Material, samples: Any, generator: torch.Generator, mirrored: Any = None) -> torch.Tensor:
+        rows = original(self, samples, generator, mirrored)
+        if mirrored is not None:
+            plain = original(self, samples, generator)
+            for sample, turned, row, before in zip(samples, mirrored, rows, plain, strict=True):
+                assert torch.equal(row, before.flip(1) if turned else before)  # height × width × channel
+                seen.append((int(sample), bool(turned)))
+        return rows
+
+    monkeypatch.setattr(Material, "take", take)
+    train(recipe(phases=[small_phase(augment=["alternate-flip", "crop:2"], epochs=2)]), tmp_path)
+    assert len(set(seen)) == len(seen) == 2 * len({sample for sample, _ in seen})
+
+
+def test_training_at_growing_sizes_is_judged_at_the_full_one(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: list[int] = []
+    original = Classifier.forward
+
+    def forward(self: Classifier, x: torch.Tensor) -> torch.Tensor:
+        if self.training and (not sides or sides[-1] != x.shape[-1]):
+            sides.append(x.shape[-1])
+        return original(self, x)
+
+    monkeypatch.setattr(Classifier, "forward", forward)
+    folder = train(recipe("data.image_size=32", phases=[small_phase(sizes=[16, 24, 32])]), tmp_path)
+    assert sides == [16, 24, 32]
+    assert load_model(folder.model).card.preprocessing.size == 32
+
+
+def test_sizes_that_a_network_cannot_take_are_refused_before_training(recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"phases\.0\.sizes = 16: 'vgg10' cannot take this size"):
+        train(recipe("model.backbone=vgg10", "data.image_size=32", phases=[small_phase(sizes=[16, 32])]), tmp_path)
+    with pytest.raises(UsageError, match="sizes: only a phase that trains all layers"):
+        recipe(phases=[small_phase(sizes=[16], train="head")])
+
+
+def test_muon_with_rates_of_its_own_continues_to_the_same_bits_and_learns(recipe: Make, tmp_path: Path) -> None:
+    phase = small_phase(
+        optimizer="muon",
+        lr=0.1,
+        bias_lr=0.3,
+        head_lr=0.3,
+        schedule="linear",
+        augment=["alternate-flip"],
+        sizes=[16, 24],
+        epochs=4,
+    )
+    whole = recipe("model.backbone=speednet", "data.image_size=24", phases=[phase])
+    folder = train(whole, tmp_path / "a")
+    rows = folder.read_metrics()
+    assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
+    assert_same_run(folder, cut_short_and_continued(whole, tmp_path / "b", epochs=2))
 
 
 def test_fixed_random_views_are_stated_kept_and_differ_from_each_other(recipe: Make, tmp_path: Path) -> None:
@@ -463,15 +535,20 @@ def test_clipping_bounds_what_a_step_can_do(recipe: Make, tmp_path: Path) -> Non
     assert distance == pytest.approx(1e-6, rel=0.05)
 
 
-def test_an_averaged_phase_continues_to_the_same_bits(recipe: Make, tmp_path: Path) -> None:
-    long = recipe("phases.1.epochs=4", "phases.1.batch_size=8", "phases.1.ema=0.95", "phases.1.optimizer=sgd")
-    expected = train(long, tmp_path / "whole")
-    file = tmp_path / "recipe.toml"
+def cut_short_and_continued(long: Recipe, runs: Path, epochs: int) -> RunFolder:
+    """Train in a process of its own, stop it after so many epochs, and go on from there."""
+    runs.mkdir()
+    file = runs / "recipe.toml"
     file.write_text(long.to_toml())
-    folder = RunFolder(tmp_path / "cut" / expected.path.name)
-    process = start_process(file, tmp_path / "cut")
-    wait_for(lambda: folder.metrics.is_file() and len(folder.read_metrics()) >= 4, process)
+    folder = run_folder(resolve(long)[0], runs)
+    process = start_process(file, runs)
+    wait_for(lambda: folder.metrics.is_file() and len(folder.read_metrics()) >= epochs, process)
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert folder.status == "interrupted"
-    assert_same_run(expected, train(long, tmp_path / "cut"))
+    return train(long, runs)
+
+
+def test_an_averaged_phase_continues_to_the_same_bits(recipe: Make, tmp_path: Path) -> None:
+    long = recipe("phases.1.epochs=4", "phases.1.batch_size=8", "phases.1.ema=0.95", "phases.1.optimizer=sgd")
+    assert_same_run(train(long, tmp_path / "whole"), cut_short_and_continued(long, tmp_path / "cut", epochs=4))

@@ -88,6 +88,16 @@ def flip(argument: str) -> Augmentation:
     return Augmentation(apply)
 
 
+@augmentations.register("alternate-flip")
+def alternate_flip(argument: str) -> Augmentation:
+    """Mirror a random half of the pictures in the first epoch, the other half in the second, and so on.
+
+    Training does so when it takes the rows, since it knows the epoch; where there is none, this is `flip`.
+    """
+    _none("alternate-flip", argument)
+    return flip("")
+
+
 @augmentations.register("rotate90")
 def rotate90(argument: str) -> Augmentation:
     """Turn each picture by a multiple of 90 degrees."""
@@ -274,6 +284,13 @@ def mixup(argument: str) -> Augmentation:
 def cutmix(argument: str) -> Augmentation:
     """CutMix (Yun et al. 2019) through torchvision: paste a rectangle of the neighbour's picture; default alpha 1."""
     return _mixing("cutmix", _number("cutmix", argument, 1.0, 0, 100))
+
+
+def scaled(pictures: torch.Tensor, side: int) -> torch.Tensor:
+    """Return pictures brought to side × side pixels, antialiased bilinear, as float; as they are if they have that size."""
+    if pictures.shape[-2:] == (side, side):
+        return pictures
+    return F.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True)
 
 
 def parse_augmentation(specification: str, place: str = "augment") -> Augmentation:

@@ -23,6 +23,18 @@ def epoch_order(seed: int, phase: int, epoch: int, count: int) -> torch.Tensor:
     return torch.randperm(count, generator=generator)
 
 
+def alternating_turns(seed: int, phase: int, epoch: int, count: int) -> torch.Tensor:
+    """Return which samples are seen mirrored in an epoch: a random half in the first, the others in the next, and so on.
+
+    Two epochs in a row so show each sample once either way (Jordan 2024, airbench), where a fair coin would often repeat.
+
+    Returns:
+        bool, `count` values.
+    """
+    generator = torch.Generator().manual_seed(derive(seed, "alternate-flip", phase))
+    return (torch.rand(count, generator=generator) < 0.5) ^ bool(epoch % 2)
+
+
 def batch_spans(count: int, batch_size: int) -> list[tuple[int, int]]:
     """Cut an epoch into spans of at most `batch_size`; a last span of one sample joins the one before it.
 

@@ -116,14 +116,19 @@ def feature_width(backbone: nn.Module) -> int:
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
 
 
-def _try_size(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> None:
-    """Send one empty picture through a fresh network, since some tell only then that they cannot take the size."""
+def check_size(backbone: nn.Module, spec: BackboneSpec, image_size: int, place: str) -> None:
+    """Send one empty picture through a network in training mode, since some tell only then that they cannot take the size.
+
+    Raises:
+        UsageError: if it cannot; `place` is where the recipe asks for the size.
+    """
+    device = next(backbone.parameters()).device
     try:
         with torch.inference_mode():
-            backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+            backbone.eval()(torch.zeros(1, 3, image_size, image_size, device=device))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = first_line(error)
-        raise UsageError(f"data.image_size = {image_size}: '{spec.name}' cannot take this size ({reason})") from None
+        raise UsageError(f"{place} = {image_size}: '{spec.name}' cannot take this size ({reason})") from None
     backbone.train()
 
 
@@ -166,7 +171,7 @@ def build_classifier(recipe: Recipe, spec: BackboneSpec, image_size: int, classe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "init", "backbone"))
         backbone = build_backbone(spec, image_size)
-        _try_size(backbone, spec, image_size)
+        check_size(backbone, spec, image_size, "data.image_size")
         if recipe.model.pretrained and spec.has_weights:
             load_weights(backbone, spec, image_size)
         torch.manual_seed(derive(recipe.seed, "init", "head"))

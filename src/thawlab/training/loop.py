@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from thawlab import progress
-from thawlab.data.batches import batch_spans, epoch_order, prefetched
+from thawlab.data.augmentation import scaled
+from thawlab.data.batches import alternating_turns, batch_spans, epoch_order, prefetched
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.calibration import log_loss
 from thawlab.evaluation.predictions import infer
@@ -92,7 +93,9 @@ def _train_epoch(
     advance: progress.Advance,
 ) -> float:
     """Train from `state.step` to the end of the epoch; returns the last learning rate."""
-    order = material.train[epoch_order(job.seed, state.phase, state.epoch, len(material.train)).numpy()]
+    positions = epoch_order(job.seed, state.phase, state.epoch, len(material.train)).numpy()
+    order = material.train[positions]
+    turns = alternating_turns(job.seed, state.phase, state.epoch, len(order)).numpy() if material.alternates else None
     spans = batch_spans(len(order), phase.batch_size)
     lr = lr_of(phase)
     set_modes(job.classifier, phase.batch_norm or "train")
@@ -102,7 +105,8 @@ def _train_epoch(
 
     def gather(step: int) -> torch.Tensor:
         start, end = spans[step]
-        return material.take(order[start:end], generator_of(step))
+        mirrored = turns[positions[start:end]] if turns is not None else None
+        return material.take(order[start:end], generator_of(step), mirrored)
 
     for step, rows in prefetched(range(state.step, len(spans)), gather, material.row_bytes * phase.batch_size > _WORTH_A_THREAD):
         start, end = spans[step]
@@ -134,6 +138,8 @@ def take_step(
     if material.pipeline.mixes:
         targets = F.one_hot(targets, material.classes).float()
     inputs, targets = material.pipeline(material.arrange(rows.to(job.device)), targets, generator)
+    if phase.sizes:
+        inputs = scaled(inputs, phase.sizes[state.epoch * len(phase.sizes) // phase.epochs])
     moving.optimizer.zero_grad(set_to_none=True)
     value = 0.0
     for part, wanted in zip(inputs.chunk(phase.accumulate), targets.chunk(phase.accumulate), strict=True):
@@ -144,7 +150,8 @@ def take_step(
         value += loss.item()
     if phase.clip is not None:
         nn.utils.clip_grad_norm_(job.classifier.parameters(), phase.clip)
-    moving.optimizer.step()
+    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.bfloat16):  # for Muon's matrix products
+        moving.optimizer.step()
     if moving.average is not None:
         moving.average.update(material.module)
     if not np.isfinite(value):

@@ -23,6 +23,7 @@ from thawlab.training.setup import Setup
 Rows = npt.NDArray[Any]
 # Draws the view of each sample of a batch.
 Draw = Callable[[int, torch.Generator], torch.Tensor]
+_ALTERNATE = "alternate-flip"
 
 
 @final
@@ -34,6 +35,7 @@ class Material:
         rows: uint8 pictures, or cached output of the frozen part, indexed by sample.
         views: what training takes in place of `rows`: one array, or several of which each sample draws one.
         draw: draws the views of a batch, where there are several.
+        alternates: whether the rows of an epoch are seen mirrored in turn.
         pipeline: augmentation of what was taken.
         labels: int64 by sample.
         train: samples to learn from.
@@ -49,6 +51,7 @@ class Material:
     rows: Rows
     views: tuple[Rows, ...]
     draw: Draw | None
+    alternates: bool
     pipeline: Pipeline
     labels: Labels
     train: Indices
@@ -70,11 +73,14 @@ class Material:
         """How many bytes a sample takes."""
         return self.rows.itemsize * int(np.prod(self.rows.shape[1:]))
 
-    def take(self, samples: Indices, generator: torch.Generator) -> torch.Tensor:
-        """Return the rows of some samples, each in a view that the generator draws."""
+    def take(self, samples: Indices, generator: torch.Generator, mirrored: npt.NDArray[np.bool_] | None = None) -> torch.Tensor:
+        """Return the rows of some samples, each in a view that the generator draws, or mirrored as the epoch wants it."""
         if self.draw is None:
-            return torch.from_numpy(np.take(self.views[0], samples, axis=0))
-        drawn = self.draw(len(samples), generator).numpy()
+            rows = np.take(self.views[0], samples, axis=0)
+            if mirrored is not None:
+                rows[mirrored] = rows[mirrored, :, ::-1]
+            return torch.from_numpy(rows)
+        drawn = self.draw(len(samples), generator).numpy() if mirrored is None else mirrored
         taken = np.empty((len(samples), *self.rows.shape[1:]), dtype=self.rows.dtype)
         for number, view in enumerate(self.views):
             chosen = np.flatnonzero(drawn == number)
@@ -107,7 +113,8 @@ def on_pictures(setup: Setup, phase: Phase, note: str = "") -> Material:
         rows=dataset.images,
         views=(dataset.images,),
         draw=None,
-        pipeline=Pipeline(phase.augment),
+        alternates=_ALTERNATE in phase.augment,
+        pipeline=Pipeline([step for step in phase.augment if step != _ALTERNATE]),
         labels=dataset.labels,
         train=dataset.splits.train,
         val=dataset.splits.val,
@@ -123,8 +130,8 @@ def on_pictures(setup: Setup, phase: Phase, note: str = "") -> Material:
 def material_of(setup: Setup, phase: Phase, as_before: bool | None = None) -> Material:
     """Return what a phase trains on, from the cache as far as the network is frozen.
 
-    A phase with augmentation is cached where its views can be: `flip` alone has two, and `views = N` asks for N fixed random
-    views of each picture. Otherwise the pictures differ in every epoch and nothing can be kept.
+    A phase with augmentation is cached where its views can be: `flip` or `alternate-flip` alone has two, and `views = N` asks
+    for N fixed random views of each picture. Otherwise the pictures differ in every epoch and nothing can be kept.
 
     Args:
         setup: its classifier is frozen as the phase wants it.
@@ -136,7 +143,7 @@ def material_of(setup: Setup, phase: Phase, as_before: bool | None = None) -> Ma
         return on_pictures(setup, phase)
     set_modes(classifier, phase.batch_norm or "train")
     pipeline = Pipeline(phase.augment)
-    flips = phase.augment == ("flip",)
+    flips = phase.augment in {("flip",), (_ALTERNATE,)}
     if phase.augment and not flips and (phase.views is None or pipeline.mixes):
         why = "its augmentation mixes pictures" if pipeline.mixes else "its augmentation changes the pictures in every epoch"
         remedy = "" if pipeline.mixes else "; views = N would train on N fixed views"
@@ -165,6 +172,7 @@ def material_of(setup: Setup, phase: Phase, as_before: bool | None = None) -> Ma
         rows=rows,
         views=views,
         draw=draw,
+        alternates=phase.augment == (_ALTERNATE,),
         pipeline=Pipeline(()),
         labels=dataset.labels,
         train=train,

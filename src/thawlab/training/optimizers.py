@@ -1,4 +1,4 @@
-"""Optimisers with layer-wise learning rates, and schedules as pure functions of the step."""
+"""Optimisers with learning rates by layer and kind of parameter, and schedules as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from thawlab.models.classifier import Classifier
 from thawlab.recipe import Phase
 from thawlab.training.freezing import layer_groups
+from thawlab.training.muon import Muon
 
 # One-cycle (Smith and Topin 2018): from lr/25 up to lr in this share of the steps, then down to almost nothing.
 _ONE_CYCLE_RISE = 0.3
@@ -18,24 +19,31 @@ _ONE_CYCLE_END = 1e-4
 
 
 def parameter_groups(classifier: Classifier, phase: Phase) -> list[dict[str, Any]]:
-    """Group the trainable parameters by learning-rate scale and weight decay.
+    """Group the trainable parameters by learning-rate scale, weight decay, and whether Muon turns them.
 
-    The head has scale 1; a backbone layer k groups below it has `layer_decay`^k (as in BEiT, Bao et al. 2022). Biases and
-    normalisation parameters are not decayed.
+    The head has scale `head_lr`; a backbone layer k groups below it has `layer_decay`^k (as in BEiT, Bao et al. 2022). Biases
+    and normalisation parameters have their layer's scale times `bias_lr`, and are not decayed. Muon turns the filters and
+    matrices of the backbone.
     """
     depth = {name: 0 for name, _ in classifier.head.named_parameters(prefix="head")}
     if phase.layer_decay < 1:
         groups = layer_groups(classifier.backbone, coarse=False)
         deepest = max(groups.values()) + 1
         depth.update({f"backbone.{name}": deepest - group for name, group in groups.items()})
-    table: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    table: dict[tuple[float, float, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in classifier.named_parameters():
         if parameter.requires_grad:
-            decay = phase.weight_decay if parameter.ndim > 1 else 0.0
-            table.setdefault((phase.layer_decay ** depth.get(name, 0), decay), []).append(parameter)
+            in_head, is_vector = name.startswith("head."), parameter.ndim < 2
+            scale = phase.head_lr if in_head else phase.layer_decay ** depth.get(name, 0)
+            key = (
+                scale * phase.bias_lr if is_vector else scale,
+                0.0 if is_vector else phase.weight_decay,
+                phase.optimizer == "muon" and not in_head and parameter.ndim in {2, 4},
+            )
+            table.setdefault(key, []).append(parameter)
     return [
-        {"params": members, "scale": scale, "weight_decay": decay}
-        for (scale, decay), members in sorted(table.items(), reverse=True)
+        {"params": members, "scale": scale, "weight_decay": decay, "turned": turned}
+        for (scale, decay, turned), members in sorted(table.items(), reverse=True)
     ]
 
 
@@ -44,6 +52,8 @@ def make_optimizer(classifier: Classifier, phase: Phase) -> torch.optim.Optimize
     groups = parameter_groups(classifier, phase)
     if phase.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr_of(phase), momentum=phase.momentum, nesterov=phase.momentum > 0, fused=True)
+    if phase.optimizer == "muon":
+        return Muon(groups, lr=lr_of(phase), momentum=phase.momentum)
     if phase.optimizer == "adam":
         return torch.optim.Adam(groups, lr=lr_of(phase), fused=True)
     return torch.optim.AdamW(groups, lr=lr_of(phase), fused=True)
@@ -69,6 +79,8 @@ def lr_factor(phase: Phase, step: int, steps_per_epoch: int) -> float:
         return (step + 1) / (warmup + 1)
     if phase.schedule == "constant":
         return 1.0
+    if phase.schedule == "linear":
+        return 1 - (step - warmup) / max(total - warmup, 1)
     if phase.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
     rise = _ONE_CYCLE_RISE * total if warmup == 0 else warmup

@@ -19,12 +19,15 @@ from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.batch_statistics import batch_norm_distance
 from thawlab.evaluation.diagnosis import Diagnosis, before_training, ordered
 from thawlab.models.catalog import BackboneSpec
-from thawlab.models.classifier import Classifier, build_classifier, feature_map_side, make_preprocessing
+from thawlab.models.classifier import Classifier, build_classifier, check_size, feature_map_side, make_preprocessing
+from thawlab.models.whitening import fit_whitening
 from thawlab.recipe import Recipe
 from thawlab.training.freezing import trained_names
 
 # So many training pictures are looked at before training.
 _LOOKED_AT = 32
+# From so many the whitening of a first layer is estimated: millions of patches.
+_WHITENED_BY = 5000
 
 
 @final
@@ -71,7 +74,20 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device) -> Setup:
         if phase.patience is not None and len(dataset.splits.val) == 0:
             raise UsageError(f"phases.{index}.patience: early stopping needs a validation split; set data.val above 0")
         trained_names(classifier.backbone, phase.train, f"phases.{index}.train")
-    return Setup(recipe, spec, device, preprocessing, dataset, classifier)
+        for size in phase.sizes:
+            check_size(classifier.backbone, spec, size, f"phases.{index}.sizes")
+    setup = Setup(recipe, spec, device, preprocessing, dataset, classifier)
+    if not recipe.model.pretrained:
+        fit_whitening(classifier.backbone, _some_inputs(setup, _WHITENED_BY))
+    return setup
+
+
+def _some_inputs(setup: Setup, count: int) -> torch.Tensor:
+    """Return up to so many normalised training pictures, spread over the split."""
+    train = setup.dataset.splits.train
+    some = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
+    pictures = torch.from_numpy(np.take(setup.dataset.images, some, axis=0)).to(setup.device)
+    return setup.preprocessing.inputs(pictures)
 
 
 def known_before(setup: Setup) -> list[Diagnosis]:
@@ -81,9 +97,7 @@ def known_before(setup: Setup) -> list[Diagnosis]:
     distance = None
     trusted = recipe.phases[0].train == "head" or recipe.phases[0].batch_norm == "eval"
     if recipe.model.pretrained and setup.spec.has_weights and trusted:
-        some = train[np.linspace(0, len(train) - 1, min(_LOOKED_AT, len(train))).astype(int)]
-        pictures = torch.from_numpy(np.take(dataset.images, some, axis=0)).to(setup.device)
-        distance = batch_norm_distance(backbone, setup.preprocessing.inputs(pictures))
+        distance = batch_norm_distance(backbone, _some_inputs(setup, _LOOKED_AT))
     counts = np.bincount(dataset.labels[train], minlength=len(dataset.classes)).tolist()
     side = feature_map_side(backbone, setup.preprocessing.size)
     return ordered(before_training(recipe, side, len(dataset.leaks), counts, distance))
