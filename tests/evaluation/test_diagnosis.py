@@ -116,6 +116,15 @@ def test_a_validation_split_that_tells_nothing_apart_is_found(n: int, expected: 
     assert _ids(after_training(_results() | {"val": {"n": n, "accuracy": 0.8, "loss": 0.5}})) == expected
 
 
+@pytest.mark.parametrize(
+    ("looked_at", "count", "expected"), [(500, 100, ["near-leakage"]), (500, 40, []), (10, 2, []), (0, 0, [])]
+)
+def test_a_test_split_that_looks_like_training_is_found(looked_at: int, count: int, expected: list[str]) -> None:
+    near = {"looked_at": looked_at, "too_smooth": 0, "count": count, "first": []}
+    assert _ids(after_training(_results() | {"near_duplicates": near})) == expected
+    assert after_training(_results() | {"near_duplicates": {}}) == []
+
+
 def test_causes_come_before_consequences_and_every_name_has_its_place() -> None:
     names = ["overfitting", "leakage", "over-confidence", "label-noise"]
     assert _ids(ordered([diagnosis(name, "info", "", "") for name in names])) == [

@@ -21,7 +21,7 @@ from torchmetrics.classification import (
 )
 
 from thawlab.evaluation.calibration import expected_calibration_error
-from thawlab.evaluation.metrics import accuracy_interval, brief, full, top_k_accuracy
+from thawlab.evaluation.metrics import accuracy_interval, brief, full, most_confused, top_k_accuracy
 from thawlab.evaluation.predictions import Predictions
 
 CASES = 500
@@ -174,3 +174,10 @@ def test_the_temperature_changes_the_calibration_only() -> None:
         assert [one["intervals"][key] for key in kept] == [other["intervals"][key] for key in kept]
         expected = expected_calibration_error(table.probabilities(3.0), table.labels)
         assert other["ece_calibrated"] == expected
+
+
+def test_the_most_confused_pairs_come_first_and_hits_do_not_count() -> None:
+    matrix = [[90, 1, 0], [5, 80, 2], [0, 0, 70]]
+    assert most_confused(matrix) == [(1, 0, 5), (1, 2, 2), (0, 1, 1)]
+    assert most_confused(matrix, limit=1) == [(1, 0, 5)]
+    assert most_confused([[3, 0], [0, 4]]) == []

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from thawlab.data.dataset import Dataset
 from thawlab.errors import ThawlabError
-from thawlab.report.page import most_confused, write_report
+from thawlab.evaluation.near_leaks import NearLeaks
+from thawlab.report.page import write_report
 from thawlab.report.style import BLUE, FOREGROUND, GREEN, GRID, MUTED, ORANGE
 from thawlab.run import RunFolder, read_json
 
@@ -174,6 +176,43 @@ def test_a_run_without_a_validation_split_says_so(make_run: Callable[..., RunFol
     assert "None" not in re.sub(r"data:image[^\"]*", "", text).replace("None:", "")
 
 
+def test_the_pairs_confused_most_are_explained_for_both_classes(make_run: Callable[..., RunFolder]) -> None:
+    # Noise is confused at random: every second test picture is a mistake.
+    run = make_run(["left", "right"], 40, "model.backbone=resnet20")
+    page = write_report(run).read_text(encoding="utf-8")
+    section = page.split("<h2>Confused most</h2>")[1].split("</section>")[0]
+    matrix = read_json(run.results)["test"]["confusion"]
+    wrong = [(row, column) for row in (0, 1) for column in (0, 1) if row != column and matrix[row][column]]
+    names = ["left", "right"]
+    headings = re.findall(r"<h3><bdi>(\w+)</bdi> taken for <bdi>(\w+)</bdi></h3>", section)
+    assert sorted(headings) == sorted((names[row], names[column]) for row, column in wrong)
+    pictures = sum(min(matrix[row][column], 3) for row, column in wrong)
+    assert section.count("<figure>") == pictures > 0
+    assert len(re.findall(r"the parts that spoke for (?:left|right)", section)) == 2 * pictures
+    for heading, part in zip(headings, section.split("<h3>")[1:], strict=True):
+        spoke = re.findall(r"the parts that spoke for (\w+)", part)
+        assert spoke[0::2] == [heading[1]] * (len(spoke) // 2) and spoke[1::2] == [heading[0]] * (len(spoke) // 2)
+
+
+def test_near_duplicates_between_training_and_test_are_shown_as_pairs(
+    make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(dataset: Dataset) -> NearLeaks:
+        train, test = dataset.splits.train, dataset.splits.test
+        return NearLeaks(len(test), 1, ((int(train[0]), int(test[0])), (int(train[1]), int(test[1]))), (0.97, 0.93))
+
+    monkeypatch.setattr("thawlab.training.judge.near_leaks", found)
+    run = make_run(["left", "right"], 12)
+    near = read_json(run.results)["near_duplicates"]
+    assert near["count"] == len(near["first"]) == 2
+    section = (
+        write_report(run).read_text(encoding="utf-8").split("<h2>Nearly the same as in training</h2>")[1].split("</section>")[0]
+    )
+    assert f"2 of {near['looked_at']} test pictures" in section and "1 have too little" in section
+    assert section.count("<figure>") == 2 and section.count("<img ") == 4
+    assert all(f"<bdi>{entry[split]}</bdi>" in section for entry in near["first"] for split in ("train", "test"))
+
+
 def test_a_report_without_mistakes_says_so(run_copy: RunFolder) -> None:
     import numpy as np
 
@@ -234,13 +273,6 @@ def test_pictures_that_were_left_out_are_named(run_copy: RunFolder) -> None:
     words = "".join(Page(write_report(run_copy).read_text(encoding="utf-8")).words)
     assert "1 pictures were left out" in words
     assert "<i>bad</i>.png: empty file" in words
-
-
-def test_the_most_confused_pairs_come_first_and_hits_do_not_count() -> None:
-    matrix = [[90, 1, 0], [5, 80, 2], [0, 0, 70]]
-    assert most_confused(matrix) == [(1, 0, 5), (1, 2, 2), (0, 1, 1)]
-    assert most_confused(matrix, limit=1) == [(1, 0, 5)]
-    assert most_confused([[3, 0], [0, 4]]) == []
 
 
 def test_a_run_can_be_moved_before_its_report_is_made(run_copy: RunFolder, tmp_path: Path) -> None:

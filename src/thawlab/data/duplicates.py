@@ -20,12 +20,17 @@ import torch.nn.functional as F
 # Pictures are compared at this size.
 SIDE = 32
 _SHIFT = 3
+# A picture is looked up as it is and moved a little each way: the coarse description feels a shift of two pixels.
+_MOVES = ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2))
+_ASIDE = ((1, 0), (0, 1), (1, 1), (1, -1))
 _CELLS = 8
 _NEIGHBOURS = 6
 # Cosine similarity of the coarse descriptions, or of the features, that makes a pair worth laying over each other.
 _COARSE_LEAST, _FEATURE_LEAST = 0.9, 0.9
 # Correlation that makes two pictures near-duplicates: of the pixels, and of what a blur takes away from them.
 PIXELS_LEAST, DETAIL_LEAST = 0.9, 0.75
+# Fine structure that fits itself this well one pixel aside says little: handwriting scanned at 8 × 8 pixels, blue skies.
+SMOOTH_LEAST = 0.84
 # A first look at a candidate: grey, at half the size, by cyclic correlation up to so many of its pixels.
 _ROUGH_SIDE, _ROUGH_SHIFT, _ROUGH_LEAST = 16, 2, 0.6
 _QUERIES, _PAIRS, _ROUGH_PAIRS = 1024, 512, 8192
@@ -93,6 +98,57 @@ def near_duplicates(
             if key not in found or pair.similarity > found[key].similarity:
                 found[key] = pair
     return sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
+
+
+def pairs_between(table: Thumbnails, queries: Thumbnails) -> list[Pair]:
+    """Return the pairs of near-duplicates of which one picture is in each of two sets, the most similar first.
+
+    Args:
+        table: uint8, n × 32 × 32 × 3; `Pair.first` counts in it.
+        queries: uint8, m × 32 × 32 × 3; `Pair.second` counts in it.
+    """
+    if not (len(table) and len(queries)):
+        return []
+    coarse = _coarse(table)
+    found: dict[tuple[int, int], Pair] = {}
+    for flip in (False, True):
+        others = np.ascontiguousarray(queries[:, :, ::-1]) if flip else queries
+        pairs: set[tuple[int, int]] = set()
+        for down, right in _MOVES:
+            similarity, place = nearest(_coarse(_moved(others, down, right)), coarse)
+            query, column = (similarity >= _COARSE_LEAST).nonzero(as_tuple=True)
+            pairs |= set(zip(place[query, column].tolist(), query.tolist(), strict=True))
+        for pair in _laid_over(table, others, sorted(pairs), flip):
+            key = (pair.first, pair.second)
+            if key not in found or pair.similarity > found[key].similarity:
+                found[key] = pair
+    return sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
+
+
+def _moved(thumbnails: Thumbnails, down: int, right: int) -> Thumbnails:
+    """Return pictures moved by some pixels; what comes in repeats the edge."""
+    rows, columns = (np.clip(np.arange(SIDE) - move, 0, SIDE - 1) for move in (down, right))
+    return np.ascontiguousarray(thumbnails[:, rows][:, :, columns])
+
+
+def too_smooth(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
+    """Say which pictures have too little fine structure for near-duplicates to mean anything.
+
+    Args:
+        thumbnails: uint8, n × 32 × 32 × 3.
+
+    Returns:
+        bool, n values: whether the fine structure, laid over itself one pixel aside, still correlates by 0.84 or more.
+    """
+    result = []
+    for start in range(0, len(thumbnails), 4096):
+        fine = _fine(_pictures(thumbnails, np.arange(start, min(start + 4096, len(thumbnails)))))
+        inner = fine[:, :, 1:-1, 1:-1].flatten(1)
+        aside = [fine[:, :, 1 + down : SIDE - 1 + down, 1 + right : SIDE - 1 + right] for down, right in _ASIDE]
+        fits = torch.stack([F.cosine_similarity(inner, other.flatten(1)) for other in aside]).amax(dim=0)
+        flat = inner.square().mean(dim=1) < 1  # no structure at all: less than one level of 256
+        result.append(((fits >= SMOOTH_LEAST) | flat).numpy())
+    return np.concatenate(result) if result else np.zeros(0, dtype=bool)
 
 
 def _coarse(thumbnails: Thumbnails) -> torch.Tensor:

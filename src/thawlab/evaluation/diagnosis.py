@@ -26,11 +26,14 @@ LARGE_GAP = 0.1
 AGAINST_OVERFITTING = "add augmentation or dropout, or use more pictures"
 # Half the width of an interval of validation accuracy beyond which choices are chance.
 _WIDE = 0.08
+# More than this share of test pictures that look like training pictures is no accident.
+_LOOK_ALIKE = 0.1
 # Causes come before their consequences.
 _ORDER = (
     "wrong-normalisation",
     "input-too-small",
     "leakage",
+    "near-leakage",
     "batch-norm-mismatch",
     "padded-input",
     "learning-rate-too-high",
@@ -126,6 +129,17 @@ def _leaking(leaks: int) -> list[Diagnosis]:
     return [diagnosis("leakage", "error", evidence, advice)]
 
 
+def _nearly_leaking(results: Mapping[str, Any]) -> list[Diagnosis]:
+    """Find a test split of which a good part looks like training pictures; a few look-alikes are in every large data set."""
+    near = results.get("near_duplicates", {})
+    looked_at, count = near.get("looked_at", 0), near.get("count", 0)
+    if not looked_at or accuracy_interval(count, looked_at)[0] <= _LOOK_ALIKE:
+        return []
+    evidence = f"{count} of {looked_at} test pictures look almost like a training picture ({100 * count / looked_at:.0f} %)"
+    advice = "look at the pairs below; if they show the same things, keep these in one split with data.group"
+    return [diagnosis("near-leakage", "warning", evidence, advice)]
+
+
 def _imbalanced_classes(counts: Sequence[int]) -> list[Diagnosis]:
     """Find classes of very different sizes, where the accuracy speaks of the large ones."""
     present = [count for count in counts if count]
@@ -144,7 +158,7 @@ def after_training(results: Mapping[str, Any]) -> list[Diagnosis]:
     """Return what the results of a run show."""
     found = []
     classes = len(results["dataset"]["classes"])
-    found += _noisy_labels(results) + _small_validation(results)
+    found += _nearly_leaking(results) + _noisy_labels(results) + _small_validation(results)
     test, gap = results["test"], results["gap"]
     above_chance = (test["accuracy"] - 1 / classes) / (1 - 1 / classes)
     if test["n"] and (test["accuracy_ci95"][0] <= 1 / classes or above_chance < _HARDLY_ABOVE):

@@ -126,6 +126,15 @@ def full(predictions: Predictions, classes: tuple[str, ...], temperature: float,
     }
 
 
+def most_confused(matrix: list[list[int]], limit: int = 8) -> list[tuple[int, int, int]]:
+    """Return the pairs (truth, prediction, count) that are confused most often, the most frequent first."""
+    counts = np.array(matrix)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:limit]
+    pairs = [np.unravel_index(position, counts.shape) for position in order]
+    return [(int(row), int(column), int(counts[row, column])) for row, column in pairs if counts[row, column] > 0]
+
+
 def _per_sample(probabilities: npt.NDArray[np.float64], labels: Labels) -> dict[str, npt.NDArray[np.float64]]:
     """Return the figures that are means over samples, sample by sample."""
     own = probabilities[np.arange(len(labels)), labels]

@@ -6,8 +6,10 @@ import base64
 import io
 import zipfile
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
@@ -16,6 +18,7 @@ from PIL import Image
 
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.gradcam import overlay
+from thawlab.evaluation.metrics import most_confused
 from thawlab.evaluation.predictions import Predictions, load_predictions
 from thawlab.report import figures
 from thawlab.report.style import for_file, for_page
@@ -46,7 +49,7 @@ def write_report(folder: RunFolder) -> Path:
         }
         for name, svg in drawn.items():
             write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
-        samples, mistakes, cells, suspects, leaks = _pictures(folder, data["classes"], test, results["test"]["temperature"])
+        shown = _pictures(folder, data["classes"], test, results["test"]["temperature"])
         page = (
             templates()
             .get_template("page.html")
@@ -56,6 +59,7 @@ def write_report(folder: RunFolder) -> Path:
                     "abstention": {},
                     "novelty": {},
                     "label_suspects": {"count": 0},
+                    "near_duplicates": {},
                     **results,
                 },  # runs of earlier versions lack them
                 data={"leaks": {"count": 0}, **data},
@@ -64,15 +68,21 @@ def write_report(folder: RunFolder) -> Path:
                 recipe_text=folder.recipe_file.read_text(encoding="utf-8"),
                 # The SVG text comes from matplotlib, which escapes what it draws.
                 figures={name: Markup(for_page(svg)) for name, svg in drawn.items()},
-                samples=samples,
-                mistakes=mistakes,
-                cells=cells,
+                samples=shown.samples,
+                mistakes=shown.mistakes,
+                confused=shown.confused,
+                cells=shown.cells,
                 suspects=[
                     {**entry, "url": url}
-                    for entry, url in zip(results.get("label_suspects", {}).get("first", ()), suspects, strict=False)
+                    for entry, url in zip(results.get("label_suspects", {}).get("first", ()), shown.suspects, strict=False)
                 ],
                 leaks=[
-                    {"pair": pair, "url": url} for pair, url in zip(data.get("leaks", {}).get("pairs", ()), leaks, strict=False)
+                    {"pair": pair, "url": url}
+                    for pair, url in zip(data.get("leaks", {}).get("pairs", ()), shown.leaks, strict=False)
+                ],
+                near=[
+                    {**entry, "urls": shown.near[2 * place : 2 * place + 2]}
+                    for place, entry in enumerate(results.get("near_duplicates", {}).get("first", ())[: len(shown.near) // 2])
                 ],
                 shares=figures.row_shares(results["test"]["confusion"]).tolist(),
                 confusions=most_confused(results["test"]["confusion"]),
@@ -98,48 +108,77 @@ def templates() -> Environment:
     )
 
 
-def most_confused(matrix: list[list[int]], limit: int = 8) -> list[tuple[int, int, int]]:
-    """Return the pairs (truth, prediction, count) that are confused most often, the most frequent first."""
-    counts = np.array(matrix)
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:limit]
-    pairs = [np.unravel_index(position, counts.shape) for position in order]
-    return [(int(row), int(column), int(counts[row, column])) for row, column in pairs if counts[row, column] > 0]
+@final
+@dataclass(frozen=True)
+class _Shown:
+    """The pictures that a run kept, as data URLs with what is to be said of them.
 
-
-def _pictures(
-    folder: RunFolder, classes: list[str], test: Predictions, temperature: float
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, list[dict[str, Any]]], list[str], list[str]]:
-    """Return the pictures that a run kept, as data URLs with what is to be said of them.
-
-    These are samples, the worst mistakes, all kept mistakes by cell of the confusion matrix ("truth-prediction"), and the
-    pictures of suspected labels and of leaks, in the order in which results.json and data.json list them.
+    Attributes:
+        samples: of the training split.
+        mistakes: the worst ones.
+        confused: mistakes of each pair of classes that are confused most, by cell of the confusion matrix.
+        cells: all kept mistakes by cell of the confusion matrix ("truth-prediction").
+        suspects: pictures of suspected labels, in the order of results.json.
+        leaks: pictures in two splits, in the order of data.json.
+        near: near-duplicates between training and test split, pair after pair in the order of results.json.
     """
+
+    samples: list[dict[str, Any]]
+    mistakes: list[dict[str, Any]]
+    confused: dict[str, list[dict[str, Any]]]
+    cells: dict[str, list[dict[str, Any]]]
+    suspects: list[str]
+    leaks: list[str]
+    near: list[str]
+
+
+def _pictures(folder: RunFolder, classes: list[str], test: Predictions, temperature: float) -> _Shown:
+    """Read the pictures that a run kept; those of earlier versions lack some."""
     try:
         with np.load(folder.pictures, allow_pickle=False) as table:
             kept = {name: table[name] for name in table.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
         raise ThawlabError(f"{folder.pictures}: is missing or damaged; train the recipe again to restore it") from None
-    samples = [{"url": data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)]
     probabilities = test.probabilities(temperature)
-    maps = kept.get("mistake_maps", np.zeros((0, 1, 1), dtype=np.uint8))
-    mistakes = [
-        {
-            "url": data_url(picture),
-            "seen": data_url(overlay(picture, maps[place] / np.float32(255))) if place < len(maps) else None,
+
+    def described(picture: np.ndarray, row: int, exact: bool = True) -> dict[str, Any]:
+        return {
+            "url": data_url(picture, exact),
             "id": str(test.ids[row]),
             "truth": classes[test.labels[row]],
             "predicted": classes[test.predicted[row]],
             "confidence": float(probabilities[row].max()),
         }
-        for place, (picture, row) in enumerate(zip(kept["mistakes"], kept["mistake_rows"].tolist(), strict=True))
-    ]
+
+    def each(name: str) -> Iterator[tuple[int, np.ndarray, int]]:
+        pictures, rows = kept.get(name, ()), kept.get(f"{name[:-1] if name == 'mistakes' else name}_rows", ())
+        for place, (picture, row) in enumerate(zip(pictures, rows, strict=True)):
+            yield place, picture, int(row)
+
+    maps, pair_maps = (kept.get(name, np.zeros((0, 1, 1), dtype=np.uint8)) for name in ("mistake_maps", "confused_maps"))
+    mistakes = [{**described(picture, row), "seen": _seen(picture, maps, place)} for place, picture, row in each("mistakes")]
+    confused: dict[str, list[dict[str, Any]]] = {}
+    for place, picture, row in each("confused"):
+        for_truth = _seen(picture, pair_maps, len(kept["confused"]) + place)
+        entry = {**described(picture, row), "seen": _seen(picture, pair_maps, place), "for_truth": for_truth}
+        confused.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(entry)
     cells: dict[str, list[dict[str, Any]]] = {}
-    for picture, row in zip(kept.get("wrong", ()), kept["wrong_rows"].tolist() if "wrong_rows" in kept else (), strict=True):
-        entry = {"url": data_url(picture, exact=False), "id": str(test.ids[row]), "confidence": float(probabilities[row].max())}
-        cells.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(entry)
-    suspects, leaks = ([data_url(picture) for picture in kept.get(name, ())] for name in ("suspects", "leaks"))
-    return samples, mistakes[:_MISTAKES_SHOWN], cells, suspects, leaks
+    for _, picture, row in each("wrong"):
+        cells.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(described(picture, row, exact=False))
+    return _Shown(
+        samples=[{"url": data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)],
+        mistakes=mistakes[:_MISTAKES_SHOWN],
+        confused=confused,
+        cells=cells,
+        suspects=[data_url(picture) for picture in kept.get("suspects", ())],
+        leaks=[data_url(picture) for picture in kept.get("leaks", ())],
+        near=[data_url(picture) for picture in kept.get("near", ())],
+    )
+
+
+def _seen(picture: np.ndarray, maps: np.ndarray, place: int) -> str | None:
+    """Return a picture under what spoke for a class; None where that was not computed."""
+    return data_url(overlay(picture, maps[place] / np.float32(255))) if place < len(maps) else None
 
 
 def data_url(picture: np.ndarray, exact: bool = True) -> str:

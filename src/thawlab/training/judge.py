@@ -9,33 +9,27 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from PIL import Image
 
 from thawlab.data.dataset import Dataset, foreign_datasets
-from thawlab.data.listing import Indices, Labels
 from thawlab.data.preprocessing import to_tensor
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.abstention import abstention
 from thawlab.evaluation.calibration import fit_temperature
 from thawlab.evaluation.curve_diagnosis import from_curves
 from thawlab.evaluation.diagnosis import after_training, ordered
-from thawlab.evaluation.gradcam import explain
 from thawlab.evaluation.label_errors import label_suspects
 from thawlab.evaluation.metrics import accuracy_interval, brief, full
+from thawlab.evaluation.near_leaks import near_leaks
 from thawlab.evaluation.novelty import Scores, distances, fit_known, measured, sample_of
-from thawlab.evaluation.predictions import Predictions, calibrated, infer, predictions_of
+from thawlab.evaluation.predictions import calibrated, infer, predictions_of
 from thawlab.evaluation.views import View, view_sets
 from thawlab.models.saved import Judgement, Known, save_model
-from thawlab.randomness import derive
-from thawlab.run import RunFolder, write_atomically, write_json
+from thawlab.run import RunFolder, write_json
 from thawlab.training.energy import joules_between, read_counters
+from thawlab.training.kept_pictures import keep_pictures
 from thawlab.training.outputs import Outputs, OutputsOf
 from thawlab.training.setup import Setup
 from thawlab.training.state import TrainingState
-
-_SAMPLES, _MISTAKES, _THUMBNAIL = 40, 24, 96
-# Of all mistakes a small picture is kept, up to so many, so that the report can show what is behind a number.
-_WRONG, _SMALL = 1000, 48
 
 
 @final
@@ -94,7 +88,8 @@ def judge(
         for split in ("val", "test"):
             tables[split].save(folder.predictions(split))
         suspects = label_suspects(tables["val"], tables["test"], dataset.classes, temperature)
-        _save_pictures(folder, setup, tables["test"], [entry["id"] for entry in suspects["first"][:_MISTAKES]])
+        near = near_leaks(dataset)
+        keep_pictures(folder, setup, tables["test"], [entry["id"] for entry in suspects["first"]], near)
         averaged = _averaged(setup) if recipe.evaluation.tta and len(dataset.splits.test) else None
         train, test = (
             brief(tables["train"]),
@@ -119,6 +114,7 @@ def judge(
         "abstention": declining,
         "novelty": novelty,
         "label_suspects": suspects,
+        "near_duplicates": near.as_json(dataset.ids) if near else {},
         "gap": train["accuracy"] - test["accuracy"],
         "diagnoses": [],
         "seconds": timing.summary(sum(phase["seconds"] for phase in state.phases)),
@@ -181,56 +177,3 @@ def _averaged(setup: Setup) -> dict[str, Any]:
     table = predictions_of(dataset, indices, total)
     correct = int((table.predicted == table.labels).sum())
     return {"views": setup.recipe.evaluation.tta, **brief(table), "accuracy_ci95": accuracy_interval(correct, len(indices))}
-
-
-def _save_pictures(folder: RunFolder, setup: Setup, test: Predictions, suspects: list[str]) -> None:
-    """Keep the few pictures that the report shows: samples, the most confident mistakes, suspected labels, leaks."""
-    dataset = setup.dataset
-    place = {identifier: index for index, identifier in enumerate(dataset.ids)}
-    rng = np.random.default_rng(derive(setup.recipe.seed, "report"))
-    train = dataset.splits.train
-    order = rng.permutation(len(train))
-    # One picture of each class in turn, until there are enough.
-    rank = np.zeros(len(train), dtype=np.int64)
-    for label in range(len(dataset.classes)):
-        members = order[dataset.labels[train[order]] == label]
-        rank[members] = np.arange(len(members))
-    samples = train[np.lexsort((dataset.labels[train], rank))[:_SAMPLES]]
-    confidence = test.probabilities().max(axis=1) if len(test.labels) else np.zeros(0)
-    wrong = np.flatnonzero(test.predicted != test.labels) if len(test.labels) else np.zeros(0, dtype=np.int64)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")[:_WRONG]]
-    mistakes = wrong[:_MISTAKES]
-    pictures = {
-        "samples": _thumbnails(dataset, samples),
-        "sample_labels": dataset.labels[samples],
-        "mistakes": _thumbnails(dataset, dataset.splits.test[mistakes]),
-        "mistake_rows": mistakes,
-        "mistake_maps": _explained(folder, setup, dataset.splits.test[mistakes], test.predicted[mistakes]),
-        "wrong": _thumbnails(dataset, dataset.splits.test[wrong], _SMALL),
-        "wrong_rows": wrong,
-        "suspects": _thumbnails(dataset, np.array([place[name] for name in suspects], dtype=np.int64)),
-        "leaks": _thumbnails(dataset, np.array([index for _, index in dataset.leaks[:_MISTAKES]], dtype=np.int64)),
-    }
-    write_atomically(folder.pictures, lambda file: np.savez_compressed(file, **pictures))  # type: ignore[arg-type]
-
-
-def _explained(folder: RunFolder, setup: Setup, indices: Indices, classes: Labels) -> np.ndarray:
-    """Return what speaks for a class in some pictures, uint8; none where the network has no feature map."""
-    inputs = setup.preprocessing.inputs(torch.from_numpy(np.take(setup.dataset.images, indices, axis=0)).to(setup.device))
-    try:
-        maps = explain(setup.classifier, inputs, classes)
-    except ValueError as error:
-        folder.log(f"mistakes are not explained: {error}")
-        return np.zeros((0, 1, 1), dtype=np.uint8)
-    side = min(_THUMBNAIL, setup.preprocessing.size)
-    return np.stack([np.asarray(Image.fromarray(np.uint8(255 * m)).resize((side, side))) for m in maps]) if len(maps) else maps
-
-
-def _thumbnails(dataset: Dataset, indices: Indices, most: int = _THUMBNAIL) -> np.ndarray:
-    side = min(most, dataset.images.shape[1])
-    chosen = [Image.fromarray(np.asarray(dataset.images[index])) for index in indices.tolist()]
-    return (
-        np.stack([np.asarray(image.resize((side, side))) for image in chosen])
-        if chosen
-        else np.zeros((0, side, side, 3), np.uint8)
-    )
