@@ -1,0 +1,86 @@
+"""Time speednet to its accuracy beside one epoch of the tutorial Keras ResNet-20, in turn: `python benchmarks/speednet.py`.
+
+For each seed: one epoch of `peers/keras_tutorial.py --model resnet20` in a process of its own, then the whole recipe. The test
+split is read once per seed, after training. Seconds of training are those of the phases: from the first step on data in memory
+to the last weights; nothing is compiled. The ratio is training seconds over the Keras epoch of the same repetition.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import machine
+from material import prepare_data
+
+HERE = Path(__file__).resolve().parent
+
+
+def keras_epoch(python: str, pictures: Path) -> dict[str, Any]:
+    """Train the tutorial's ResNet-20 for one epoch of 50,000 pictures and return its seconds."""
+    program = [python, str(HERE / "peers" / "keras_tutorial.py"), str(pictures), "--model", "resnet20"]
+    done = subprocess.run([*program, "--all-epochs", "1", "--size", "32"], capture_output=True, text=True, check=True)
+    return {"seconds": json.loads(done.stdout[done.stdout.index("{") :])["seconds"]["all"]}
+
+
+def speednet(recipe: Path, data: Path, seed: int, runs: Path) -> dict[str, Any]:
+    """Train a recipe with a seed and return its times and accuracies."""
+    command = [str(Path(sys.executable).with_name("thawlab")), "train", str(recipe), f"seed={seed}", "--runs", str(runs)]
+    done = subprocess.run([*command, "--data-dir", str(data), "--json"], capture_output=True, text=True, check=True)
+    results = json.loads(done.stdout[done.stdout.index("{") :])
+    return {
+        "seed": seed,
+        "seconds": sum(phase["seconds"] for phase in results["phases"]),
+        "total_seconds": results["seconds"]["total"],
+        "accuracy": results["test"]["accuracy"],
+        "accuracy_ci95": results["test"]["accuracy_ci95"],
+        "accuracy_with_views": results["test_time_augmentation"]["accuracy"],
+        "digest": results["digest"],
+    }
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Return n, mean, standard deviation and range."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"n": len(values), "mean": statistics.mean(values), "sd": deviation, "range": [min(values), max(values)]}
+
+
+def main() -> None:
+    """Run all seeds and write what was measured after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cifar10", type=Path, required=True, help="CIFAR-10: a folder of Parquet files")
+    parser.add_argument("--keras-python", required=True, help="the Python of a virtual environment with TensorFlow")
+    parser.add_argument("--recipe", type=Path, default=HERE.parent / "recipes" / "speednet.toml")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    from thawlab.training.environment import processor_name
+
+    prepare_data(arguments.work_dir, arguments.cifar10)
+    head = {"date": str(date.today()), "processor": processor_name(), "platform": platform.platform(), "cores": os.cpu_count()}
+    content: dict[str, Any] = {**head, "recipe": arguments.recipe.read_text(encoding="utf-8"), "rows": []}
+    for seed in map(int, arguments.seeds.split(",")):
+        ceiling = machine.measure()
+        peer = keras_epoch(arguments.keras_python, arguments.work_dir / "full.npz")
+        ours = speednet(arguments.recipe, arguments.cifar10, seed, arguments.runs)
+        row = {**ours, "keras_epoch_seconds": peer["seconds"], "keras_epochs": ours["seconds"] / peer["seconds"], "machine": ceiling}
+        content["rows"].append(row)
+        print(json.dumps(row), flush=True)
+        for key in ("accuracy", "accuracy_with_views", "seconds", "keras_epochs"):
+            content[key] = spread([entry[key] for entry in content["rows"]])
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
