@@ -185,7 +185,69 @@ def profile(_: Path) -> dict[str, Any]:
     return result
 
 
-GROUPS = {part.__name__: part for part in (imports, folding, small_things, jpegs, steps, profile)}
+def speednet(_: Path) -> dict[str, Any]:
+    """A step of speednet's recipe (512 pictures, bfloat16, Muon) by image size: rates, and where the time goes."""
+    import torch
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    from thawlab.models.classifier import Classifier, make_head
+    from thawlab.models.small import backbones
+    from thawlab.recipe import Phase
+    from thawlab.training.environment import keep_memory
+    from thawlab.training.optimizers import make_optimizer
+
+    keep_memory()
+    torch.manual_seed(0)
+    network = Classifier(backbones.get("speednet")(32), make_head(256, [], [], 10)).train().to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(network, Phase(epochs=1, optimizer="muon", lr=0.01))
+    targets = torch.randint(0, 10, (512,))
+    result: dict[str, Any] = {}
+    for size in (20, 24, 28, 32):
+        inputs = torch.rand(512, 3, size, size).contiguous(memory_format=torch.channels_last)
+
+        def step(inputs: torch.Tensor = inputs) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = network(inputs)
+            torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+            with torch.autocast("cpu", torch.bfloat16):
+                optimizer.step()
+
+        milliseconds = median_ms(step, 7, 2)
+        # A product and a sum for each weight and place, forward; twice that backward.
+        operations = 6 * 512 * sum(weights * places for weights, places in _convolutions(network, inputs[:2]))
+        with profiler(activities=[ProfilerActivity.CPU]) as recorded:
+            step()
+        events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
+        total = sum(event.self_cpu_time_total for event in events)
+        result[f"{size} px"] = {
+            "ms": milliseconds,
+            "pictures per second": round(512_000 / milliseconds),
+            "GFLOP/s in convolutions": round(operations / milliseconds / 1e6),
+            "share of the time": {event.key: round(event.self_cpu_time_total / total, 3) for event in events[:8]},
+        }
+    return result
+
+
+def _convolutions(network: Any, inputs: Any) -> list[tuple[int, int]]:
+    """Return how many weights each convolution has, and at how many places it is computed."""
+    import torch
+
+    found: list[tuple[int, int]] = []
+    hooks = [
+        layer.register_forward_hook(lambda part, _, out: found.append((part.weight.numel(), out.shape[2] * out.shape[3])))
+        for layer in network.modules()
+        if isinstance(layer, torch.nn.Conv2d)
+    ]
+    with torch.no_grad():
+        network(inputs)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+GROUPS = {part.__name__: part for part in (imports, folding, small_things, jpegs, steps, profile, speednet)}
 
 
 def main() -> None:
@@ -193,6 +255,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the folder that run.py prepared")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--group", choices=GROUPS, help="measure one group and print it as JSON")
+    parser.add_argument("--only", choices=GROUPS, help="measure one group, with the machine's ceilings")
     arguments = parser.parse_args()
     if arguments.group:
         print(json.dumps(GROUPS[arguments.group](arguments.folder)))
@@ -204,7 +267,7 @@ def main() -> None:
 
     measured: dict[str, Any] = {"date": time.strftime("%F"), "processor": processor_name(), "machine": measure()}
     cases = [(name, name, {}) for name in GROUPS] + [("steps, freed memory given back", "steps", {"KEEP": "no"})]
-    for title, name, setting in cases:
+    for title, name, setting in cases if not arguments.only else [(arguments.only, arguments.only, {})]:
         command = [sys.executable, __file__, "--folder", str(arguments.folder), "--group", name]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **setting})
         measured[title] = json.loads(done.stdout.splitlines()[-1])
