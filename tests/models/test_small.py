@@ -9,7 +9,7 @@ from torch import nn
 from thawlab.models.classifier import Classifier, make_head
 from thawlab.models.small import backbones
 
-NAMES = ["cnn5", "resnet20", "resnet56", "speednet", "speednet-first", "vgg10", "wrn16-4"]
+NAMES = ["cnn5", "resnet20", "resnet56", "speednet", "vgg10", "wrn16-4"]
 
 
 def _parameters(module: nn.Module) -> int:

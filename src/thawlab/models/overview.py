@@ -18,7 +18,7 @@ def backbone_table(pattern: str | None = None) -> list[dict[str, str]]:
         {
             "name": "bundled",
             "kind": "pretrained, shipped",
-            "about": "speednet, trained on CIFAR-10 by recipes/bundled.toml",
+            "about": "speednet, trained on CIFAR-10 by recipes/speednet.toml",
         }
     ]
     for name in backbones:

@@ -212,24 +212,3 @@ def speednet(size: int) -> nn.Module:
         inputs = width
     stages.append(nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()))
     return SequentialBackbone(stages, inputs, 8, size)
-
-
-@backbones.register("speednet-first")
-def speednet_first(size: int) -> nn.Module:
-    """Six wide 3×3 convolutions after a small stem, each second one pooled: 1.16 M parameters, made for short training times."""
-    stages: list[nn.Module] = [nn.Sequential(*_conv(3, 24), nn.GELU())]
-    inputs = 24
-    for width in (64, 128, 256):
-        stages.append(
-            nn.Sequential(
-                nn.Conv2d(inputs, width, 3, padding=1, bias=False),
-                nn.MaxPool2d(2),
-                nn.BatchNorm2d(width),
-                nn.GELU(),
-                *_conv(width, width),
-                nn.GELU(),
-            )
-        )
-        inputs = width
-    stages.append(_pooled())
-    return _initialize(SequentialBackbone(stages, 256, 8, size))
