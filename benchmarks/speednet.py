@@ -74,7 +74,12 @@ def main() -> None:
         ceiling = machine.measure()
         peer = keras_epoch(arguments.keras_python, arguments.work_dir / "full.npz")
         ours = speednet(arguments.recipe, arguments.cifar10, seed, arguments.runs)
-        row = {**ours, "keras_epoch_seconds": peer["seconds"], "keras_epochs": ours["seconds"] / peer["seconds"], "machine": ceiling}
+        row = {
+            **ours,
+            "keras_epoch_seconds": peer["seconds"],
+            "keras_epochs": ours["seconds"] / peer["seconds"],
+            "machine": ceiling,
+        }
         content["rows"].append(row)
         print(json.dumps(row), flush=True)
         for key in ("accuracy", "accuracy_with_views", "seconds", "keras_epochs"):

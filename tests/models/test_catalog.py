@@ -78,7 +78,7 @@ def test_a_local_folder_resolves_to_what_its_config_says(weights_folder: Path) -
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
     [
-        ("resnet5O", "resnet50"),
+        ("resnet1O1", "resnet101"),
         ("ResNet-50", "resnet50"),
         ("MobilNetV2", "MobileNetV2"),
         ("spednet", "speednet"),
