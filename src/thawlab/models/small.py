@@ -192,8 +192,7 @@ def _speed_block(inputs: int, outputs: int) -> nn.Module:
         layers.append(_identity_start(nn.Conv2d(width, outputs, 3, padding=1, bias=False)))
         if index == 0:
             layers.append(nn.MaxPool2d(2))
-        # Statistics follow quickly, since training lasts only some hundred steps; the scale is left to the convolutions.
-        layers += [nn.BatchNorm2d(outputs, momentum=0.4), nn.GELU()]
+        layers += [nn.BatchNorm2d(outputs), nn.GELU()]
     return nn.Sequential(*layers)
 
 
