@@ -123,6 +123,10 @@ def test_a_test_split_that_looks_like_training_is_found(looked_at: int, count: i
     near = {"looked_at": looked_at, "too_smooth": 0, "count": count, "first": []}
     assert _ids(after_training(_results() | {"near_duplicates": near})) == expected
     assert after_training(_results() | {"near_duplicates": {}}) == []
+    # Pictures that cannot be judged say nothing, either way.
+    smooth = {"looked_at": 1000, "too_smooth": 500, "count": 80, "first": []}
+    assert _ids(after_training(_results() | {"near_duplicates": smooth})) == ["near-leakage"]
+    assert after_training(_results() | {"near_duplicates": {**smooth, "too_smooth": 1000, "count": 0}}) == []
 
 
 def test_causes_come_before_consequences_and_every_name_has_its_place() -> None:

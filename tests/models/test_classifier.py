@@ -249,7 +249,15 @@ def test_an_interpolation_that_pillow_does_not_have_becomes_bicubic(recipe: Call
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "side"), [("resnet20", 32, 8), ("speednet", 16, 2), ("timm/resnet50", 32, 1), ("resnet18", 100, 4)]
+    ("name", "size", "side"),
+    [
+        ("resnet20", 32, 8),
+        ("speednet", 16, 1),
+        ("speednet", 24, 2),
+        ("speednet", 32, 3),
+        ("timm/resnet50", 32, 1),
+        ("resnet18", 100, 4),
+    ],
 )
 def test_the_side_of_the_last_feature_map_is_known(name: str, size: int, side: int) -> None:
     assert feature_map_side(build_backbone(resolve_backbone(name), size), size) == side

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from thawlab.models.classifier import Classifier, make_head
-from thawlab.models.small import backbones
+from thawlab.models.classifier import Classifier, feature_map_side, make_head
+from thawlab.models.small import _GlobalMaximum, backbones
 
 NAMES = ["cnn5", "resnet20", "resnet56", "speednet", "vgg10", "wrn16-4"]
 
@@ -40,6 +40,26 @@ def test_the_small_networks_are_those_of_the_design() -> None:
 )
 def test_networks_have_their_number_of_parameters_with_ten_classes_at_32_px(name: str, parameters: int) -> None:
     assert _parameters(_with_linear_head(name)) == parameters
+
+
+def test_the_global_maximum_is_torchs_pool_with_its_gradient_ties_included() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-2, 3, (4, 8, 3, 3), generator=generator).bfloat16().contiguous(memory_format=torch.channels_last)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    weights = torch.randn(4, 8, generator=generator).bfloat16()
+    one, other = _GlobalMaximum()(ours), nn.functional.adaptive_max_pool2d(theirs, 1).flatten(1)
+    assert torch.equal(one, other)
+    (one * weights).sum().backward()
+    (other * weights).sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_the_stride_that_speednet_declares_gives_the_side_of_its_last_map() -> None:
+    for size in range(8, 70):
+        network = backbones.get("speednet")(size).eval()
+        with torch.inference_mode():
+            side = network.stages[:-1](torch.zeros(1, 3, size, size)).shape[-1]  # type: ignore[index]
+        assert feature_map_side(network, size) == side, size
 
 
 @pytest.mark.parametrize("size", [16, 32, 33])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -34,6 +35,14 @@ def test_fitting_is_a_function_of_the_inputs_alone() -> None:
     first.fit(correlated(50))
     second.fit(correlated(50))
     assert torch.equal(first.weight, second.weight)
+
+
+def test_fitting_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = PatchWhitening(2), PatchWhitening(2)
+    whole.fit(correlated(50))
+    monkeypatch.setattr("thawlab.models.whitening._VALUES_AT_ONCE", 3000)
+    parts.fit(correlated(50))
+    assert torch.allclose(whole.weight, parts.weight, rtol=1e-5)
 
 
 def test_inputs_without_variance_give_numbers() -> None:

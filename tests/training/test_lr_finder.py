@@ -3,7 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from thawlab.models.classifier import Classifier
 from thawlab.recipe import Recipe
 from thawlab.run import read_json
 from thawlab.training.lr_finder import _suggest
@@ -30,6 +32,20 @@ def test_the_range_test_finds_a_rate_that_learns_and_one_that_explodes(recipe: M
     assert min(found.losses) < found.losses[0]
     assert list(found.rates) == sorted(found.rates)
     assert range_test(recipe("data.source=shapes:400x16")) == found
+
+
+def test_the_range_test_outlasts_short_phases_and_sees_one_size_only(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: set[int] = set()
+    original = Classifier.forward
+
+    def forward(self: Classifier, x: torch.Tensor) -> torch.Tensor:
+        sides.add(x.shape[-1])
+        return original(self, x)
+
+    monkeypatch.setattr(Classifier, "forward", forward)
+    phase = {"epochs": 2, "batch_size": 128, "sizes": [8, 16], "optimizer": "sgd"}
+    assert range_test(recipe("model.backbone=resnet20", phases=[phase])).suggestion > 0
+    assert sides == {16}
 
 
 def test_auto_uses_the_test_and_says_so_and_is_reproducible(recipe: Make, tmp_path: Path) -> None:

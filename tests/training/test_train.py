@@ -202,6 +202,9 @@ def test_training_at_growing_sizes_is_judged_at_the_full_one(
 def test_sizes_that_a_network_cannot_take_are_refused_before_training(recipe: Make, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"phases\.0\.sizes = 16: 'vgg10' cannot take this size"):
         train(recipe("model.backbone=vgg10", "data.image_size=32", phases=[small_phase(sizes=[16, 32])]), tmp_path)
+    for sizes in ([16], [64, 32]):
+        with pytest.raises(UsageError, match=r"phases\.0\.sizes = .*: must end with data\.image_size = 32 and not exceed it"):
+            train(recipe("model.backbone=cnn5", "data.image_size=32", phases=[small_phase(sizes=sizes)]), tmp_path)
     with pytest.raises(UsageError, match="sizes: only a phase that trains all layers"):
         recipe(phases=[small_phase(sizes=[16], train="head")])
 

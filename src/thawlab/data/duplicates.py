@@ -48,7 +48,7 @@ class Pair:
 
     Attributes:
         first: index of one.
-        second: index of the other, the larger one.
+        second: index of the other; the larger one where both are from one set.
         similarity: the correlation of their pixels at best, in [-1, 1].
         detail: the correlation of their fine structure there.
         mirrored: whether one is mirrored left to right.

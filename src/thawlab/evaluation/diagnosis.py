@@ -132,11 +132,11 @@ def _leaking(leaks: int) -> list[Diagnosis]:
 def _nearly_leaking(results: Mapping[str, Any]) -> list[Diagnosis]:
     """Find a test split of which a good part looks like training pictures; a few look-alikes are in every large data set."""
     near = results.get("near_duplicates", {})
-    looked_at, count = near.get("looked_at", 0), near.get("count", 0)
-    if not looked_at or accuracy_interval(count, looked_at)[0] <= _LOOK_ALIKE:
+    told, count = near.get("looked_at", 0) - near.get("too_smooth", 0), near.get("count", 0)
+    if not told or accuracy_interval(count, told)[0] <= _LOOK_ALIKE:
         return []
-    evidence = f"{count} of {looked_at} test pictures look almost like a training picture ({100 * count / looked_at:.0f} %)"
-    advice = "look at the pairs below; if they show the same things, keep these in one split with data.group"
+    evidence = f"{count} of {told} test pictures look almost like a training picture ({100 * count / told:.0f} %)"
+    advice = "look at the pairs in the report; if they show the same things, keep these in one split with data.group"
     return [diagnosis("near-leakage", "warning", evidence, advice)]
 
 

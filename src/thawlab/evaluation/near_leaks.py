@@ -15,8 +15,9 @@ from thawlab.data.listing import Indices
 
 # So many test pictures are looked up among so many training pictures: seconds of work at most.
 _QUERIES, _TABLE = 2000, 100_000
+# Decoded pictures that are read for it, in bytes: in all, and at once.
+_BYTES, _PART_BYTES = 2 << 30, 64 << 20
 _LISTED = 1000
-_PART = 4096
 
 
 @final
@@ -49,12 +50,14 @@ class NearLeaks:
 def near_leaks(dataset: Dataset) -> NearLeaks | None:
     """Look for near-duplicates of test pictures among the training pictures.
 
-    Of larger splits an evenly spaced part is looked at: 2,000 test pictures, and 100,000 training pictures.
+    Of larger splits an evenly spaced part is looked at: 2,000 test pictures, and 100,000 training pictures or 2 GiB of them.
 
     Returns:
         What was found; None where a split is empty.
     """
-    train, test = (_spread(split, most) for split, most in ((dataset.splits.train, _TABLE), (dataset.splits.test, _QUERIES)))
+    readable = max(1, _BYTES // int(np.prod(dataset.images.shape[1:])))
+    train = _spread(dataset.splits.train, min(_TABLE, readable))
+    test = _spread(dataset.splits.test, min(_QUERIES, readable))
     if not (len(train) and len(test)):
         return None
     queries = _thumbnails(dataset, test)
@@ -82,11 +85,12 @@ def _spread(indices: Indices, most: int) -> Indices:
 def _thumbnails(dataset: Dataset, indices: Indices) -> Thumbnails:
     """Return pictures at the size at which duplicates are compared, uint8, n × 32 × 32 × 3."""
     result = np.empty((len(indices), SIDE, SIDE, 3), dtype=np.uint8)
-    for start in range(0, len(indices), _PART):
-        part = np.take(dataset.images, indices[start : start + _PART], axis=0)
+    at_once = max(1, _PART_BYTES // int(np.prod(dataset.images.shape[1:])))
+    for start in range(0, len(indices), at_once):
+        part = np.take(dataset.images, indices[start : start + at_once], axis=0)
         if part.shape[1] != SIDE:
             pictures = torch.from_numpy(part).permute(0, 3, 1, 2).float()
             mode = "area" if part.shape[1] > SIDE else "bilinear"
             part = F.interpolate(pictures, (SIDE, SIDE), mode=mode).round().byte().permute(0, 2, 3, 1).numpy()
-        result[start : start + _PART] = part
+        result[start : start + at_once] = part
     return result

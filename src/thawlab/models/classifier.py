@@ -117,7 +117,7 @@ def feature_width(backbone: nn.Module) -> int:
 
 
 def check_size(backbone: nn.Module, spec: BackboneSpec, image_size: int, place: str) -> None:
-    """Send one empty picture through a network in training mode, since some tell only then that they cannot take the size.
+    """Send one empty picture through a network that is about to be trained; some tell only then that they cannot take a size.
 
     Raises:
         UsageError: if it cannot; `place` is where the recipe asks for the size.

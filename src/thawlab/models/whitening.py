@@ -10,6 +10,7 @@ from torch import nn
 
 # Added to the eigenvalues, so that directions without variance are not blown up; inputs are of the order of 1.
 _FLOOR = 5e-4
+_VALUES_AT_ONCE = 1 << 22
 
 
 @final
@@ -37,9 +38,14 @@ class PatchWhitening(nn.Module):
     def fit(self, inputs: torch.Tensor) -> None:
         """Set the filters from inputs, n × 3 × height × width, as the network will see them."""
         side = self.weight.shape[-1]
-        patches = F.unfold(inputs.double(), side).transpose(1, 2).reshape(-1, self.outputs // 2)
-        covariance = patches.T @ patches / len(patches)
-        values, vectors = torch.linalg.eigh(covariance)
+        width, count = self.outputs // 2, 0
+        products = torch.zeros(width, width, dtype=torch.float64)
+        # In parts, since unfolded pictures take four times their room, and on the CPU, since not every device has float64.
+        for part in torch.split(inputs, max(1, _VALUES_AT_ONCE // inputs[0].numel())):
+            patches = F.unfold(part.cpu().double(), side).transpose(1, 2).reshape(-1, width)
+            products += patches.T @ patches
+            count += len(patches)
+        values, vectors = torch.linalg.eigh(products / count)
         # The sign of an eigenvector is left open; its greatest entry is made positive, for the same filters everywhere.
         vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
         filters = (vectors / (values + _FLOOR).sqrt()).T.flip(0).reshape(-1, 3, side, side)

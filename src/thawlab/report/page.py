@@ -150,20 +150,23 @@ def _pictures(folder: RunFolder, classes: list[str], test: Predictions, temperat
             "confidence": float(probabilities[row].max()),
         }
 
-    def each(name: str) -> Iterator[tuple[int, np.ndarray, int]]:
-        pictures, rows = kept.get(name, ()), kept.get(f"{name[:-1] if name == 'mistakes' else name}_rows", ())
+    def each(name: str, rows_name: str) -> Iterator[tuple[int, np.ndarray, int]]:
+        pictures, rows = kept.get(name, ()), kept.get(rows_name, ())
         for place, (picture, row) in enumerate(zip(pictures, rows, strict=True)):
             yield place, picture, int(row)
 
     maps, pair_maps = (kept.get(name, np.zeros((0, 1, 1), dtype=np.uint8)) for name in ("mistake_maps", "confused_maps"))
-    mistakes = [{**described(picture, row), "seen": _seen(picture, maps, place)} for place, picture, row in each("mistakes")]
+    mistakes = [
+        {**described(picture, row), "seen": _seen(picture, maps, place)}
+        for place, picture, row in each("mistakes", "mistake_rows")
+    ]
     confused: dict[str, list[dict[str, Any]]] = {}
-    for place, picture, row in each("confused"):
+    for place, picture, row in each("confused", "confused_rows"):
         for_truth = _seen(picture, pair_maps, len(kept["confused"]) + place)
         entry = {**described(picture, row), "seen": _seen(picture, pair_maps, place), "for_truth": for_truth}
         confused.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(entry)
     cells: dict[str, list[dict[str, Any]]] = {}
-    for _, picture, row in each("wrong"):
+    for _, picture, row in each("wrong", "wrong_rows"):
         cells.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(described(picture, row, exact=False))
     return _Shown(
         samples=[{"url": data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)],

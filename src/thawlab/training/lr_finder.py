@@ -60,7 +60,9 @@ def find_lr(job: Job, phase: Phase, material: Material, steps: int = 100) -> LrF
     """
     rates, losses = [], []
     mean, lowest = 0.0, float("inf")
-    with on_trial(job, phase.model_copy(update={"lr": _LOWEST})) as moving:
+    # One size of pictures for all rates: that of the end, since a change of size would show in the losses.
+    phase = phase.model_copy(update={"lr": _LOWEST, "sizes": phase.sizes[-1:]})
+    with on_trial(job, phase) as moving:
         for step in range(steps):
             rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (steps - 1))
             try:

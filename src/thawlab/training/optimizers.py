@@ -23,8 +23,10 @@ def parameter_groups(classifier: Classifier, phase: Phase) -> list[dict[str, Any
 
     The head has scale `head_lr`; a backbone layer k groups below it has `layer_decay`^k (as in BEiT, Bao et al. 2022). Biases
     and normalisation parameters have their layer's scale times `bias_lr`, and are not decayed. Muon turns the filters and
-    matrices of the backbone.
+    matrices of the backbone's convolutions and linear layers, which keep their norm and so are not decayed either.
     """
+    kinds = (torch.nn.Conv2d, torch.nn.Linear)
+    matrices = {id(module.weight) for module in classifier.backbone.modules() if isinstance(module, kinds)}
     depth = {name: 0 for name, _ in classifier.head.named_parameters(prefix="head")}
     if phase.layer_decay < 1:
         groups = layer_groups(classifier.backbone, coarse=False)
@@ -38,7 +40,7 @@ def parameter_groups(classifier: Classifier, phase: Phase) -> list[dict[str, Any
             key = (
                 scale * phase.bias_lr if is_vector else scale,
                 0.0 if is_vector else phase.weight_decay,
-                phase.optimizer == "muon" and not in_head and parameter.ndim in {2, 4},
+                phase.optimizer == "muon" and id(parameter) in matrices,
             )
             table.setdefault(key, []).append(parameter)
     return [

@@ -32,6 +32,11 @@ def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
     phases = []
     for index, phase in enumerate(recipe.phases):
         _try_augmentation(Pipeline(phase.augment, f"phases.{index}.augment"), size)
+        if phase.sizes and (phase.sizes[-1] != size or max(phase.sizes) > size):
+            raise UsageError(
+                f"phases.{index}.sizes = {list(phase.sizes)}: must end with data.image_size = {size} and not exceed it, "
+                f"since that is what the network is judged at; [] trains at {size} px throughout"
+            )
         if phase.train != "all" and not pretrained and index == 0:
             raise UsageError(
                 f"phases.{index}.train = '{phase.train}': '{spec.name}' starts from random weights, "

@@ -26,8 +26,8 @@ from thawlab.training.freezing import trained_names
 
 # So many training pictures are looked at before training.
 _LOOKED_AT = 32
-# From so many the whitening of a first layer is estimated: millions of patches.
-_WHITENED_BY = 5000
+# From so many pixels, or pictures, the whitening of a first layer is estimated: millions of patches.
+_WHITENED_BY, _PIXELS = 5000, 5000 * 32 * 32
 
 
 @final
@@ -78,7 +78,8 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device) -> Setup:
             check_size(classifier.backbone, spec, size, f"phases.{index}.sizes")
     setup = Setup(recipe, spec, device, preprocessing, dataset, classifier)
     if not recipe.model.pretrained:
-        fit_whitening(classifier.backbone, _some_inputs(setup, _WHITENED_BY))
+        count = max(1, min(_WHITENED_BY, _PIXELS // preprocessing.size**2))
+        fit_whitening(classifier.backbone, _some_inputs(setup, count))
     return setup
 
 
