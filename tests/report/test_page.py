@@ -28,7 +28,25 @@ NASTY = [
     "<!-- --><script>alert(2)<",
     "x" * 200,
 ]
-TAGS = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "div", "h1", "h2", "p", "span", "b", "bdi"}
+TAGS = {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "main",
+    "header",
+    "section",
+    "div",
+    "h1",
+    "h2",
+    "h3",
+    "p",
+    "span",
+    "b",
+    "bdi",
+}
 TAGS |= {"br", "table", "thead", "tbody", "tr", "th", "td", "button", "ul", "li", "figure", "figcaption", "img", "details"}
 TAGS |= {"summary", "pre", "code", "script", "template", "dialog"}
 
