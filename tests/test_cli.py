@@ -188,7 +188,7 @@ WRONG = [
     (
         ["train", "small.toml", "phases.0.optimizer=adm"],
         2,
-        "phases.0.optimizer = 'adm' must be one of sgd, adam, adamw (did you mean 'adam'?)",
+        "phases.0.optimizer = 'adm' must be one of sgd, adam, adamw, muon (did you mean 'adam'?)",
     ),
     (["train", "small.toml", "phases.0.epochs=many"], 2, "phases.0.epochs = 'many'"),
     (["train", "small.toml", "phases.7.epochs=1"], 2, "phases has 1 entries"),

@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     recipe = parse_recipe(
         {
             "data": {"source": str(root / "photos"), "image_size": 16, "val": 0.2, "test": 0.4},
-            "model": {"backbone": "speednet"},
+            "model": {"backbone": "resnet20"},
             "phases": [{"train": "all", "epochs": 3, "batch_size": 16, "lr": 0.003}],
             "system": {"threads": 2, "cache_dir": str(root / "cache"), "device": "cpu"},
         }

@@ -74,6 +74,7 @@ def test_the_run_folder_holds_what_the_design_promises(recipe: Make, tmp_path: P
         "abstention",
         "novelty",
         "label_suspects",
+        "near_duplicates",
         "gap",
         "diagnoses",
         "seconds",
