@@ -138,7 +138,7 @@ class Predictor:
         fitted = self._fit(image)
         if isinstance(fitted, str):
             raise ThawlabError(f"{image}: {fitted}")
-        inputs = self._model.card.preprocessing.inputs(torch.from_numpy(fitted[None]))
+        inputs = self._model.card.preprocessing.inputs(torch.from_numpy(np.array(fitted)[None]))
         number = int(self.logits(fitted[None])[0].argmax()) if name is None else self.classes.index(name)
         try:
             [shown] = explain(self._model.classifier, inputs, np.array([number]))
