@@ -157,11 +157,22 @@ def steps(_: Path) -> dict[str, Any]:
     }
 
 
+def shares(step: Callable[[], None], times: int) -> dict[str, float]:
+    """Return what share of some steps' time the ten most expensive operations take."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    with profiler(activities=[ProfilerActivity.CPU]) as recorded:
+        for _number in range(times):
+            step()
+    events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    return {event.key: round(event.self_cpu_time_total / total, 3) for event in events[:10]}
+
+
 def profile(_: Path) -> dict[str, Any]:
     """Shares of a ResNet-20 step in bfloat16 by operation, and what compiling it brings."""
     import torch
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiler
 
     from thawlab.training.environment import keep_memory
 
@@ -169,15 +180,7 @@ def profile(_: Path) -> dict[str, Any]:
     step = step_of("resnet20", 32, True)
     for _number in range(5):
         step()
-    with profiler(activities=[ProfilerActivity.CPU]) as recorded:
-        for _number in range(20):
-            step()
-    events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
-    total = sum(event.self_cpu_time_total for event in events)
-    result: dict[str, Any] = {
-        "share of the time": {event.key: round(event.self_cpu_time_total / total, 3) for event in events[:10]},
-        "eager, ms": median_ms(step, 20),
-    }
+    result: dict[str, Any] = {"share of the time": shares(step, 20), "eager, ms": median_ms(step, 20)}
     started = time.perf_counter()
     compiled = torch.compile(step)
     compiled()
@@ -188,8 +191,6 @@ def profile(_: Path) -> dict[str, Any]:
 def speednet(_: Path) -> dict[str, Any]:
     """A step of speednet's recipe (512 pictures, bfloat16, Muon) by image size: rates, and where the time goes."""
     import torch
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiler
 
     from thawlab.models.classifier import Classifier, make_head
     from thawlab.models.small import backbones
@@ -217,15 +218,11 @@ def speednet(_: Path) -> dict[str, Any]:
         milliseconds = median_ms(step, 7, 2)
         # A product and a sum for each weight and place, forward; twice that backward.
         operations = 6 * 512 * sum(weights * places for weights, places in _convolutions(network, inputs[:2]))
-        with profiler(activities=[ProfilerActivity.CPU]) as recorded:
-            step()
-        events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
-        total = sum(event.self_cpu_time_total for event in events)
         result[f"{size} px"] = {
             "ms": milliseconds,
             "pictures per second": round(512_000 / milliseconds),
             "GFLOP/s in convolutions": round(operations / milliseconds / 1e6),
-            "share of the time": {event.key: round(event.self_cpu_time_total / total, 3) for event in events[:8]},
+            "share of the time": shares(step, 1),
         }
     return result
 

@@ -54,8 +54,8 @@ def test_inputs_without_variance_give_numbers() -> None:
 def test_only_whitening_layers_are_fitted_and_no_optimiser_sees_their_filters() -> None:
     network = backbones.get("speednet")(32)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    fit_whitening(network, correlated(50))
+    fit_whitening(network, lambda: correlated(50))
     changed = [name for name, value in network.state_dict().items() if not torch.equal(value, before[name])]
     assert changed == ["stages.0.0.weight"]
     assert changed[0] not in dict(network.named_parameters())
-    fit_whitening(nn.Linear(2, 2), correlated(2))  # nothing to fit, nothing to say
+    fit_whitening(nn.Linear(2, 2), lambda: pytest.fail("inputs were made for nothing"))

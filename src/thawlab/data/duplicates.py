@@ -91,13 +91,7 @@ def near_duplicates(
         close = _close_pairs(in_features, _FEATURE_LEAST)
         candidates[False] |= close
         candidates[True] |= close
-    found: dict[tuple[int, int], Pair] = {}
-    for flip, pairs in candidates.items():
-        for pair in _laid_over(thumbnails, mirrored if flip else thumbnails, sorted(pairs), flip):
-            key = (pair.first, pair.second)
-            if key not in found or pair.similarity > found[key].similarity:
-                found[key] = pair
-    return sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
+    return _best_pairs(thumbnails, {False: thumbnails, True: mirrored}, candidates)
 
 
 def pairs_between(table: Thumbnails, queries: Thumbnails) -> list[Pair]:
@@ -110,15 +104,22 @@ def pairs_between(table: Thumbnails, queries: Thumbnails) -> list[Pair]:
     if not (len(table) and len(queries)):
         return []
     coarse = _coarse(table)
-    found: dict[tuple[int, int], Pair] = {}
-    for flip in (False, True):
-        others = np.ascontiguousarray(queries[:, :, ::-1]) if flip else queries
-        pairs: set[tuple[int, int]] = set()
+    others = {False: queries, True: np.ascontiguousarray(queries[:, :, ::-1])}
+    candidates: dict[bool, set[tuple[int, int]]] = {False: set(), True: set()}
+    for flip, pictures in others.items():
         for down, right in _MOVES:
-            similarity, place = nearest(_coarse(_moved(others, down, right)), coarse)
+            similarity, place = nearest(_coarse(_moved(pictures, down, right)), coarse)
             query, column = (similarity >= _COARSE_LEAST).nonzero(as_tuple=True)
-            pairs |= set(zip(place[query, column].tolist(), query.tolist(), strict=True))
-        for pair in _laid_over(table, others, sorted(pairs), flip):
+            candidates[flip] |= set(zip(place[query, column].tolist(), query.tolist(), strict=True))
+    return _best_pairs(table, others, candidates)
+
+
+def _best_pairs(plain: Thumbnails, others: dict[bool, Thumbnails], candidates: dict[bool, set[tuple[int, int]]]) -> list[Pair]:
+    """Lay candidates over each other, as they are and mirrored, and return each pair once as it fits best, the best first."""
+    found: dict[tuple[int, int], Pair] = {}
+    spectra = _rough(plain)
+    for flip, pairs in candidates.items():
+        for pair in _laid_over(plain, spectra, others[flip], sorted(pairs), flip):
             key = (pair.first, pair.second)
             if key not in found or pair.similarity > found[key].similarity:
                 found[key] = pair
@@ -194,10 +195,12 @@ def _close_pairs(neighbours: Neighbours, least: float) -> set[tuple[int, int]]:
     return set(zip(low[different].tolist(), high[different].tolist(), strict=True))
 
 
-def _laid_over(plain: Thumbnails, others: Thumbnails, pairs: list[tuple[int, int]], flip: bool) -> list[Pair]:
-    """Return the candidates that correlate when the second picture is laid over the first."""
+def _laid_over(
+    plain: Thumbnails, spectra: torch.Tensor, others: Thumbnails, pairs: list[tuple[int, int]], flip: bool
+) -> list[Pair]:
+    """Return the candidates that correlate when the second picture is laid over the first, whose spectra are at hand."""
     found = []
-    pairs = _plausible(_rough(plain), _rough(others), pairs)
+    pairs = _plausible(spectra, _rough(others), pairs)
     for start in range(0, len(pairs), _PAIRS):
         part = np.array(pairs[start : start + _PAIRS])
         one, two = (_pictures(source, part[:, k]) for k, source in ((0, plain), (1, others)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -56,8 +57,8 @@ class PatchWhitening(nn.Module):
         return F.conv2d(x, self.weight, self.bias)
 
 
-def fit_whitening(network: nn.Module, inputs: torch.Tensor) -> None:
-    """Fit a network's whitening layers, if it has any, to normalised training inputs."""
+def fit_whitening(network: nn.Module, inputs: Callable[[], torch.Tensor]) -> None:
+    """Fit a network's whitening layers to normalised training inputs, which are made only if it has any."""
     for module in network.modules():
         if isinstance(module, PatchWhitening):
-            module.fit(inputs)
+            module.fit(inputs())

@@ -6,7 +6,6 @@ import base64
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -150,23 +149,19 @@ def _pictures(folder: RunFolder, classes: list[str], test: Predictions, temperat
             "confidence": float(probabilities[row].max()),
         }
 
-    def each(name: str, rows_name: str) -> Iterator[tuple[int, np.ndarray, int]]:
-        pictures, rows = kept.get(name, ()), kept.get(rows_name, ())
-        for place, (picture, row) in enumerate(zip(pictures, rows, strict=True)):
-            yield place, picture, int(row)
-
     maps, pair_maps = (kept.get(name, np.zeros((0, 1, 1), dtype=np.uint8)) for name in ("mistake_maps", "confused_maps"))
     mistakes = [
         {**described(picture, row), "seen": _seen(picture, maps, place)}
-        for place, picture, row in each("mistakes", "mistake_rows")
+        for place, (picture, row) in enumerate(zip(kept["mistakes"], kept["mistake_rows"].tolist(), strict=True))
     ]
     confused: dict[str, list[dict[str, Any]]] = {}
-    for place, picture, row in each("confused", "confused_rows"):
-        for_truth = _seen(picture, pair_maps, len(kept["confused"]) + place)
+    pairs = list(zip(kept.get("confused", ()), kept.get("confused_rows", ()), strict=True))
+    for place, (picture, row) in enumerate(pairs):
+        for_truth = _seen(picture, pair_maps, len(pairs) + place)
         entry = {**described(picture, row), "seen": _seen(picture, pair_maps, place), "for_truth": for_truth}
         confused.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(entry)
     cells: dict[str, list[dict[str, Any]]] = {}
-    for _, picture, row in each("wrong", "wrong_rows"):
+    for picture, row in zip(kept.get("wrong", ()), kept.get("wrong_rows", ()), strict=True):
         cells.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(described(picture, row, exact=False))
     return _Shown(
         samples=[{"url": data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)],

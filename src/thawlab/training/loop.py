@@ -139,7 +139,7 @@ def take_step(
         targets = F.one_hot(targets, material.classes).float()
     inputs, targets = material.pipeline(material.arrange(rows.to(job.device)), targets, generator)
     if phase.sizes:
-        inputs = scaled(inputs, size_of(phase, state.epoch))
+        inputs = scaled(inputs, phase.sizes[state.epoch * len(phase.sizes) // phase.epochs])  # an equal share of the epochs each
     moving.optimizer.zero_grad(set_to_none=True)
     value = 0.0
     for part, wanted in zip(inputs.chunk(phase.accumulate), targets.chunk(phase.accumulate), strict=True):
@@ -157,11 +157,6 @@ def take_step(
     if not np.isfinite(value):
         raise _diverged(phase, state, f"the loss is {value}")
     return value
-
-
-def size_of(phase: Phase, epoch: int) -> int:
-    """Return the side in pixels of the pictures in an epoch of a phase with `sizes`, which share the epochs equally."""
-    return phase.sizes[min(epoch, phase.epochs - 1) * len(phase.sizes) // phase.epochs]
 
 
 def _seed_dropout(device: torch.device, seed: int) -> None:

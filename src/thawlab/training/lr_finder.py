@@ -60,8 +60,8 @@ def find_lr(job: Job, phase: Phase, material: Material, steps: int = 100) -> LrF
     """
     rates, losses = [], []
     mean, lowest = 0.0, float("inf")
-    # One size of pictures for all rates: that of the end, since a change of size would show in the losses.
-    phase = phase.model_copy(update={"lr": _LOWEST, "sizes": phase.sizes[-1:]})
+    # One size of pictures for all rates, the full one, since a change of size would show in the losses.
+    phase = phase.model_copy(update={"lr": _LOWEST, "sizes": ()})
     with on_trial(job, phase) as moving:
         for step in range(steps):
             rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (steps - 1))

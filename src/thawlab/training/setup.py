@@ -74,12 +74,12 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device) -> Setup:
         if phase.patience is not None and len(dataset.splits.val) == 0:
             raise UsageError(f"phases.{index}.patience: early stopping needs a validation split; set data.val above 0")
         trained_names(classifier.backbone, phase.train, f"phases.{index}.train")
-        for size in phase.sizes:
+        for size in sorted(set(phase.sizes)):
             check_size(classifier.backbone, spec, size, f"phases.{index}.sizes")
     setup = Setup(recipe, spec, device, preprocessing, dataset, classifier)
     if not recipe.model.pretrained:
         count = max(1, min(_WHITENED_BY, _PIXELS // preprocessing.size**2))
-        fit_whitening(classifier.backbone, _some_inputs(setup, count))
+        fit_whitening(classifier.backbone, lambda: _some_inputs(setup, count))
     return setup
 
 
