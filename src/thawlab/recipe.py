@@ -51,6 +51,7 @@ class Model(Part):
 
     backbone: str = Field(min_length=1)
     pretrained: bool = True
+    revision: int | None = Field(default=None, ge=1)
     head: tuple[int, ...] = ()
     dropout: tuple[float, ...] = ()
 

@@ -9,7 +9,7 @@ import torch
 
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.models.catalog import BUNDLED, KERAS_NAMES, resolve_backbone
-from thawlab.models.classifier import save_backbone
+from thawlab.models.classifier import build_backbone, save_backbone
 
 
 @pytest.fixture
@@ -122,6 +122,16 @@ def test_a_config_that_lacks_what_preprocessing_needs_is_refused(weights_folder:
     file.write_text(json.dumps(content))
     with pytest.raises(UsageError, match=rf"config\.json.*{broken}"):
         resolve_backbone(f"local-dir:{weights_folder}")
+
+
+def test_a_folder_with_another_revision_of_our_own_network_is_refused(tmp_path: Path) -> None:
+    spec = resolve_backbone("speednet")
+    save_backbone(build_backbone(spec, 32), spec.architecture, spec.config, tmp_path)
+    assert resolve_backbone(f"local-dir:{tmp_path}").architecture == "speednet"
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "revision": 1}))
+    with pytest.raises(UsageError, match=r"config\.json: holds revision 1 of 'speednet', and this version of thawlab builds"):
+        resolve_backbone(f"local-dir:{tmp_path}")
 
 
 def test_a_folder_without_weights_is_refused(weights_folder: Path) -> None:

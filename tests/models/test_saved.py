@@ -109,6 +109,14 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, recipe: Callable
         load_model(tmp_path / "a")
 
 
+def test_a_model_of_another_revision_of_our_own_network_is_refused(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    _save(tmp_path, recipe("model.backbone=speednet"))
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "revision": 1}))
+    with pytest.raises(ThawlabError, match=r"model\.json: holds revision 1 of 'speednet'.*the version that trained it"):
+        load_model(tmp_path)
+
+
 def test_a_card_with_an_unknown_key_is_refused(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     _save(tmp_path, recipe("model.backbone=cnn5"))
     file = tmp_path / "model.json"

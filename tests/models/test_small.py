@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from thawlab.models.classifier import Classifier, feature_map_side, make_head
-from thawlab.models.small import _GlobalMaximum, backbones
+from thawlab.models.small import REVISIONS, _GlobalMaximum, backbones
 
 NAMES = ["cnn5", "resnet20", "resnet56", "speednet", "vgg10", "wrn16-4"]
 
@@ -118,3 +119,22 @@ def test_fresh_activations_neither_vanish_nor_explode(name: str) -> None:
     backbone = backbones.get(name)(32).train()
     features = backbone(torch.randn(64, 3, 32, 32))
     assert 0.05 < float(features.detach().std()) < 20
+
+
+def _structure(network: nn.Module) -> str:
+    """Return a short name of a network's layers and shapes."""
+    layers = [f"{name} {type(module).__name__} {getattr(module, 'stride', '')}" for name, module in network.named_modules()]
+    shapes = [f"{name} {tuple(value.shape)}" for name, value in network.state_dict().items()]
+    return hashlib.sha256("\n".join(layers + shapes).encode()).hexdigest()[:12]
+
+
+def test_no_network_changes_without_a_new_revision() -> None:
+    # A wrong value here means: the network is another one now. Raise its revision in REVISIONS, then pin the new structure.
+    assert {name: (REVISIONS.get(name, 1), _structure(backbones.get(name)(32))) for name in NAMES} == {
+        "cnn5": (1, "9df7369bbcca"),
+        "resnet20": (1, "b7885e8c4e58"),
+        "resnet56": (1, "58c3b5bafd80"),
+        "speednet": (2, "1f7943fb7556"),
+        "vgg10": (1, "fea40e69ec16"),
+        "wrn16-4": (1, "cfdbaede4527"),
+    }

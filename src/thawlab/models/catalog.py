@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from thawlab.errors import ThawlabError, UsageError, first_line, nearest
-from thawlab.models.small import backbones
+from thawlab.models.small import REVISIONS, backbones
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -60,6 +60,11 @@ class BackboneSpec:
     def identity(self) -> str:
         """The architecture with its arguments: what decides, beside the weights, what the network computes."""
         return f"{self.architecture} {json.dumps(self.arguments, sort_keys=True)}" if self.arguments else self.architecture
+
+    @property
+    def revision(self) -> int | None:
+        """Which version of one of our own networks this is; None for the first one, and for timm's."""
+        return REVISIONS.get(self.architecture)
 
     @property
     def has_weights(self) -> bool:
@@ -115,6 +120,12 @@ def _from_folder(name: str, folder: Path, origin: str) -> BackboneSpec:
     absent = [key for key in ("input_size", "mean", "std") if key not in config]
     if absent:
         raise UsageError(f"model.backbone: {file}: pretrained_cfg lacks {', '.join(absent)}")
+    if content.get("revision") != REVISIONS.get(architecture):
+        held, built = content.get("revision") or 1, REVISIONS.get(architecture, 1)
+        raise UsageError(
+            f"model.backbone: {file}: holds revision {held} of '{architecture}', "
+            f"and this version of thawlab builds revision {built}"
+        )
     if not (folder / "model.safetensors").is_file():
         raise UsageError(f"model.backbone: {folder} holds no model.safetensors")
     return BackboneSpec(name, architecture, origin, content.get("model_args") or {}, config, folder)

@@ -16,7 +16,7 @@ from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.models.catalog import BackboneSpec, fetching
 from thawlab.models.dropout import Dropout
-from thawlab.models.small import backbones
+from thawlab.models.small import REVISIONS, backbones
 from thawlab.randomness import derive
 from thawlab.recipe import Recipe
 from thawlab.run import write_atomically, write_text
@@ -143,8 +143,9 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> No
         try:
             state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(file).items()}
             own = backbone.state_dict()
-            fitting = {key: value for key, value in state.items() if key in own}
-            backbone.load_state_dict(fitting)
+            # timm's folders may hold a head as well; our own hold the backbone alone, and what does not fit is another network.
+            foreign = spec.architecture not in backbones
+            backbone.load_state_dict({key: value for key, value in state.items() if key in own or not foreign})
         except (SafetensorError, OSError, RuntimeError) as error:
             raise ThawlabError(f"{file}: these weights do not fit '{spec.architecture}': {first_line(error)}") from None
         return
@@ -229,5 +230,8 @@ def save_backbone(backbone: nn.Module, architecture: str, config: dict[str, Any]
     }
     content = save(state)
     write_atomically(folder / "model.safetensors", lambda file: file.write(content))
-    description = {"architecture": architecture, "num_features": int(backbone.num_features), "pretrained_cfg": config}  # type: ignore[arg-type]
+    width = int(backbone.num_features)  # type: ignore[arg-type]
+    description = {"architecture": architecture, "num_features": width, "pretrained_cfg": config}
+    if architecture in REVISIONS:
+        description["revision"] = REVISIONS[architecture]
     write_text(folder / "config.json", json.dumps(description, indent=1) + "\n")

@@ -32,6 +32,7 @@ class ModelCard(BaseModel):
         architecture: timm's or our own name of the backbone.
         arguments: of the architecture's factory.
         backbone: the name in the recipe.
+        revision: of one of our own networks; None for the first one, and for timm's.
         head: hidden widths.
         dropout: rates of the head.
         classes: class names, in the order of the logits.
@@ -48,6 +49,7 @@ class ModelCard(BaseModel):
     arguments: dict[str, Any]
     fixed_input_size: bool
     backbone: str
+    revision: int | None = None
     head: tuple[int, ...]
     dropout: tuple[float, ...]
     classes: tuple[str, ...]
@@ -112,6 +114,7 @@ def save_model(
         arguments=spec.arguments,
         fixed_input_size=bool(spec.config.get("fixed_input_size", False)),
         backbone=spec.name,
+        revision=spec.revision,
         head=model.head,
         dropout=model.dropout,
         classes=classes,
@@ -146,6 +149,11 @@ def load_model(folder: Path) -> SavedModel:
     size = card.preprocessing.size
     config = {"fixed_input_size": card.fixed_input_size, "input_size": (3, 0, 0)}
     spec = BackboneSpec(card.backbone, card.architecture, "saved", card.arguments, config)
+    if card.revision != spec.revision:
+        raise ThawlabError(
+            f"{file}: holds revision {card.revision or 1} of '{card.architecture}', and this version of thawlab builds revision "
+            f"{spec.revision or 1}; use the version that trained it (environment.json names it)"
+        )
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and then overwritten
         backbone: nn.Module = build_backbone(spec, size)
         head = make_head(feature_width(backbone), card.head, card.dropout, len(card.classes))

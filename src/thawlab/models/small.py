@@ -19,6 +19,10 @@ from thawlab.registry import Registry
 # A factory is given the side of the square input in pixels.
 backbones: Registry[Callable[[int], nn.Module]] = Registry("backbone")
 
+# Raised with every change of what a name builds, so that runs of the network as it was are not taken for runs of the present
+# one. A network that never changed is not listed.
+REVISIONS = {"speednet": 2}
+
 
 def _config(size: int) -> dict[str, Any]:
     return {

@@ -18,13 +18,18 @@ _SMALLEST = 8
 def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
     """Fill in what depends on the backbone and check the names that the recipe's own types cannot check.
 
-    Filled in: the backbone's full name, whether it is pretrained, the image size (the weights' own), and each phase's
-    BatchNorm mode ("eval" for pretrained weights, whose statistics are better than a small data set's; else "train").
+    Filled in: the backbone's full name and revision, whether it is pretrained, the image size (the weights' own), and each
+    phase's BatchNorm mode ("eval" for pretrained weights, whose statistics are better than a small data set's; else "train").
 
     Raises:
-        UsageError: for a wrong backbone or augmentation, or settings that cannot go together.
+        UsageError: for a wrong backbone, revision or augmentation, or settings that cannot go together.
     """
     spec = resolve_backbone(recipe.model.backbone)
+    if recipe.model.revision not in (None, spec.revision):
+        raise UsageError(
+            f"model.revision = {recipe.model.revision}: this version of thawlab builds revision {spec.revision or 1} of "
+            f"'{spec.architecture}'; leave the key out to train that one"
+        )
     pretrained = recipe.model.pretrained and spec.has_weights
     size = recipe.data.image_size or int(spec.config["input_size"][-1])
     if size < _SMALLEST:
@@ -46,7 +51,7 @@ def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
     resolved = recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update={"image_size": size, "source": _one_spelling(recipe.data.source)}),
-            "model": recipe.model.model_copy(update={"backbone": spec.name, "pretrained": pretrained}),
+            "model": recipe.model.model_copy(update={"backbone": spec.name, "pretrained": pretrained, "revision": spec.revision}),
             "phases": tuple(phases),
         }
     )
