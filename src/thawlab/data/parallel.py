@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from thawlab import progress
+from thawlab.cores import usable_cores
 from thawlab.data.listing import Indices
 
 T = TypeVar("T")
@@ -20,10 +20,10 @@ def in_threads(work: Callable[[int], T], indices: Indices, workers: int | None, 
     Args:
         work: what to do with the picture of an index.
         indices: of the pictures.
-        workers: how many threads; as many as there are cores if omitted. Changes no result.
+        workers: how many threads; as many as there are cores for this process if omitted. Changes no result.
         label: what is being done, for the progress.
     """
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, progress.task(label, len(indices)) as advance:
+    with ThreadPoolExecutor(workers or usable_cores()) as pool, progress.task(label, len(indices)) as advance:
         for start in range(0, len(indices), _CHUNK):
             chunk = indices[start : start + _CHUNK]
             yield chunk, list(pool.map(work, chunk.tolist()))

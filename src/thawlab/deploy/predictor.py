@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from thawlab import progress
+from thawlab.cores import usable_cores
 from thawlab.data.decode import BadPictureError, decode, to_rgb, why_unreadable
 from thawlab.data.layout import has_picture_extension, is_litter, looks_like_picture
 from thawlab.data.listing import Picture
@@ -111,7 +111,7 @@ class Predictor:
         results: list[Prediction] = []
         portions = [images[start : start + _PORTION] for start in range(0, len(images), _PORTION)]
         shown = len(images) if len(portions) > 1 else 0
-        with ThreadPoolExecutor(os.cpu_count()) as pool, progress.task("predicting", shown) as advance:
+        with ThreadPoolExecutor(usable_cores()) as pool, progress.task("predicting", shown) as advance:
             # The next portion is decoded while the network computes this one.
             waiting = [pool.submit(self._fit, image) for image in images[:_PORTION]]
             for number, portion in enumerate(portions):

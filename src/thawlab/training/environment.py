@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from thawlab.cores import usable_cores
 from thawlab.errors import UsageError, nearest
 from thawlab.recipe import Recipe
 
@@ -40,7 +41,7 @@ def make_deterministic(threads: int | None) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nothing here reads such memory
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or usable_cores())
 
 
 def keep_memory() -> None:
