@@ -79,14 +79,16 @@ _SPEEDNET: tuple[dict[str, Any], ...] = (
     {
         "name": "scratch",
         "train": "all",
-        "epochs": 13,
+        "epochs": 14,
         "batch_size": 512,
         "optimizer": "muon",
         "lr": 0.1,
+        "head_lr": 0.1,
+        "bias_lr": 10.0,
         "momentum": 0.7,
         "schedule": "linear",
         "label_smoothing": 0.2,
         "augment": ["alternate-flip", "crop:2"],
-        "sizes": [20, 24, 28, 32, 32, 32],
+        "sizes": [20, 24, 24, 28, 32, 32, 32],
     },
 )
