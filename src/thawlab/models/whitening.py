@@ -19,8 +19,7 @@ class PatchWhitening(nn.Module):
     """An unpadded convolution whose filters are patches' principal directions at unit variance, and their negatives.
 
     After Page's and Jordan's fast CIFAR-10 networks. The filters are a buffer, which no optimiser moves; before `fit` they
-    are random. There is no bias to learn, so that no gradient has to be computed for this layer's large output: 8 % of a
-    step's time in speednet at 32 px.
+    are random. There is no bias to learn either, so that no gradient has to be computed for this layer's large output.
 
     Args:
         side: of a patch, in pixels.
