@@ -120,7 +120,7 @@ def _from_folder(name: str, folder: Path, origin: str) -> BackboneSpec:
     absent = [key for key in ("input_size", "mean", "std") if key not in config]
     if absent:
         raise UsageError(f"model.backbone: {file}: pretrained_cfg lacks {', '.join(absent)}")
-    if content.get("revision") != REVISIONS.get(architecture):
+    if architecture in backbones and content.get("revision") != REVISIONS.get(architecture):
         held, built = content.get("revision") or 1, REVISIONS.get(architecture, 1)
         raise UsageError(
             f"model.backbone: {file}: holds revision {held} of '{architecture}', "
