@@ -393,7 +393,7 @@ def test_names_that_only_other_rooms_know_are_checked_before_training(recipe: Ma
         "system.device=gpu0": "there is no device 'gpu0'",
         "data.source=digit": r"'digit' is neither a data set nor a path \(did you mean 'digits'\?\)",
         "data.train_size=5000": r"data\.train_size = 5000: shapes has 240 pictures",
-        "phases.1.train=stages:99": r"phases\.1\.train = 'stages:99': the backbone has 4 stages",
+        "phases.1.train=stages:99": r"phases\.1\.train = 'stages:99': the backbone has 3 stages",
         "phases.1.augment=['crop:40']": "'crop:40' pads by more than the pictures' 16 pixels",
     }
     for override, message in cases.items():
