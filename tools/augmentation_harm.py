@@ -1,7 +1,7 @@
 """Does an augmentation that is used by default harm learning? `python tools/augmentation_harm.py --cifar10 DIR --out FILE`.
 
 cnn5 learns from 5,000 pictures of CIFAR-10 (half of `train_size`) and is judged on 5,000 others, without augmentation and with
-each one that a default recipe uses, alone and together as the default has them. Runs of the same seed share split, pictures,
+those that the default recipes use, together as each default has them and each alone. Runs of the same seed share split, pictures,
 order and first weights, so that differences are paired by seed. The test split is not read for this.
 """
 
@@ -22,7 +22,7 @@ from thawlab.training.train import train
 
 
 def default_lists() -> list[tuple[str, ...]]:
-    """Return the augmentations of all default recipes: each alone, and the lists as they are."""
+    """Return the augmentations of all default recipes: the lists as they are, and each alone."""
     recipes = [
         parse_recipe(default_recipe("photos", "bundled")),
         parse_recipe(default_recipe("photos", "resnet20")),
@@ -30,7 +30,7 @@ def default_lists() -> list[tuple[str, ...]]:
     ]
     lists = [phase.augment for recipe in recipes for phase in recipe.phases if phase.augment]
     singles = [(name,) for names in lists for name in names]
-    return list(dict.fromkeys([*singles, *lists]))
+    return list(dict.fromkeys([*lists, *singles]))
 
 
 def recipe_of(augment: tuple[str, ...], seed: int, folder: Path, threads: int | None) -> Recipe:
