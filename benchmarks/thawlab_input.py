@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import tempfile
 import time
@@ -16,6 +15,7 @@ import time
 import numpy as np
 import torch
 
+from thawlab.cores import usable_cores
 from thawlab.data.batches import batch_spans, epoch_order, prefetched
 from thawlab.data.dataset import load_dataset
 from thawlab.data.preprocessing import Preprocessing
@@ -26,7 +26,7 @@ parser.add_argument("folder", help="a folder with a sub-folder per class")
 parser.add_argument("--size", type=int, default=224)
 parser.add_argument("--epochs", type=int, default=3)
 arguments = parser.parse_args()
-torch.set_num_threads(os.cpu_count() or 1)
+torch.set_num_threads(usable_cores())
 recipe = {
     "data": {"source": arguments.folder, "image_size": arguments.size, "val": 0.0, "test": 0.0001},
     "model": {"backbone": "cnn5"},

@@ -30,3 +30,10 @@ def test_networks_that_never_changed_and_those_of_timm_have_no_revision(recipe: 
             recipe(f"model.backbone={backbone}", "model.pretrained=false", "phases.0.train=all", "data.image_size=32")
         )
         assert resolved.model.revision is None
+
+
+def test_the_first_revision_may_be_named_and_is_the_same_run(recipe: Callable[..., Recipe]) -> None:
+    written = ("model.backbone=cnn5", "model.pretrained=false", "phases.0.train=all")
+    assert resolve(recipe(*written, "model.revision=1"))[0] == resolve(recipe(*written))[0]
+    with pytest.raises(UsageError, match=r"model\.revision = 2: this version of thawlab builds revision 1 of 'cnn5'"):
+        resolve(recipe(*written, "model.revision=2"))

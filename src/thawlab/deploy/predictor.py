@@ -111,7 +111,8 @@ class Predictor:
         results: list[Prediction] = []
         portions = [images[start : start + _PORTION] for start in range(0, len(images), _PORTION)]
         shown = len(images) if len(portions) > 1 else 0
-        with ThreadPoolExecutor(usable_cores()) as pool, progress.task("predicting", shown) as advance:
+        workers = usable_cores() if len(images) > 1 else 1  # counting takes longer than decoding one picture
+        with ThreadPoolExecutor(workers) as pool, progress.task("predicting", shown) as advance:
             # The next portion is decoded while the network computes this one.
             waiting = [pool.submit(self._fit, image) for image in images[:_PORTION]]
             for number, portion in enumerate(portions):

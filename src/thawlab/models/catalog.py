@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from thawlab.errors import ThawlabError, UsageError, first_line, nearest
-from thawlab.models.small import REVISIONS, backbones
+from thawlab.models.small import REVISIONS, backbones, other_revision
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -120,12 +120,8 @@ def _from_folder(name: str, folder: Path, origin: str) -> BackboneSpec:
     absent = [key for key in ("input_size", "mean", "std") if key not in config]
     if absent:
         raise UsageError(f"model.backbone: {file}: pretrained_cfg lacks {', '.join(absent)}")
-    if architecture in backbones and content.get("revision") != REVISIONS.get(architecture):
-        held, built = content.get("revision") or 1, REVISIONS.get(architecture, 1)
-        raise UsageError(
-            f"model.backbone: {file}: holds revision {held} of '{architecture}', "
-            f"and this version of thawlab builds revision {built}"
-        )
+    if architecture in backbones and (conflict := other_revision(architecture, content.get("revision"))):
+        raise UsageError(f"model.backbone: {file}: {conflict}")
     if not (folder / "model.safetensors").is_file():
         raise UsageError(f"model.backbone: {folder} holds no model.safetensors")
     return BackboneSpec(name, architecture, origin, content.get("model_args") or {}, config, folder)

@@ -21,6 +21,7 @@ from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import ThawlabError, first_line
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_backbone, feature_width, make_head
+from thawlab.models.small import other_revision
 from thawlab.recipe import Model
 from thawlab.run import write_atomically, write_text
 
@@ -149,11 +150,8 @@ def load_model(folder: Path) -> SavedModel:
     size = card.preprocessing.size
     config = {"fixed_input_size": card.fixed_input_size, "input_size": (3, 0, 0)}
     spec = BackboneSpec(card.backbone, card.architecture, "saved", card.arguments, config)
-    if card.revision != spec.revision:
-        raise ThawlabError(
-            f"{file}: holds revision {card.revision or 1} of '{card.architecture}', and this version of thawlab builds revision "
-            f"{spec.revision or 1}; use the version that trained it (environment.json names it)"
-        )
+    if conflict := other_revision(card.architecture, card.revision):
+        raise ThawlabError(f"{file}: {conflict}; use the version that trained it (environment.json names it)")
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and then overwritten
         backbone: nn.Module = build_backbone(spec, size)
         head = make_head(feature_width(backbone), card.head, card.dropout, len(card.classes))

@@ -24,6 +24,19 @@ backbones: Registry[Callable[[int], nn.Module]] = Registry("backbone")
 REVISIONS = {"speednet": 3}
 
 
+def other_revision(name: str, held: int | None) -> str | None:
+    """Say which revision of a network is held and which one is built, where they differ.
+
+    Args:
+        name: of one of our own networks, or any other, which has one revision.
+        held: as it was recorded; None for the first one.
+    """
+    built = REVISIONS.get(name, 1)
+    if (held or 1) == built:
+        return None
+    return f"holds revision {held or 1} of '{name}', and this version of thawlab builds revision {built}"
+
+
 def _config(size: int) -> dict[str, Any]:
     return {
         "input_size": (3, size, size),

@@ -25,7 +25,7 @@ def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
         UsageError: for a wrong backbone, revision or augmentation, or settings that cannot go together.
     """
     spec = resolve_backbone(recipe.model.backbone)
-    if recipe.model.revision not in (None, spec.revision):
+    if recipe.model.revision not in (None, spec.revision or 1):
         raise UsageError(
             f"model.revision = {recipe.model.revision}: this version of thawlab builds revision {spec.revision or 1} of "
             f"'{spec.architecture}'; leave the key out to train that one"
