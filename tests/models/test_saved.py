@@ -117,6 +117,15 @@ def test_a_model_of_another_revision_of_our_own_network_is_refused(tmp_path: Pat
         load_model(tmp_path)
 
 
+def test_a_card_with_a_wrong_value_names_its_key(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    _save(tmp_path, recipe("model.backbone=cnn5"))
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "revision": "x"}))
+    with pytest.raises(ThawlabError, match=r"model\.json: cannot be read: revision: .*integer") as caught:
+        load_model(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_card_with_an_unknown_key_is_refused(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     _save(tmp_path, recipe("model.backbone=cnn5"))
     file = tmp_path / "model.json"

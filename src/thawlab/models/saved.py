@@ -145,8 +145,12 @@ def load_model(folder: Path) -> SavedModel:
         card = ModelCard.model_validate_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ThawlabError(f"{file}: is missing; was the training finished?") from None
-    except (OSError, ValidationError) as error:
+    except OSError as error:
         raise ThawlabError(f"{file}: cannot be read: {first_line(error)}") from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in problem["loc"]) or "the file"
+        raise ThawlabError(f"{file}: cannot be read: {place}: {problem['msg']}") from None
     size = card.preprocessing.size
     config = {"fixed_input_size": card.fixed_input_size, "input_size": (3, 0, 0)}
     spec = BackboneSpec(card.backbone, card.architecture, "saved", card.arguments, config)
