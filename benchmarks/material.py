@@ -10,7 +10,7 @@ import numpy as np
 
 
 def prepare_data(folder: Path, source: Path) -> None:
-    """Write the pictures once, as each program wants them: npz for the peers, Parquet for thawlab."""
+    """Write the images once, as each program wants them: npz for the peers, Parquet for thawlab."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -27,9 +27,9 @@ def prepare_data(folder: Path, source: Path) -> None:
         parts: dict[str, Any] = {}
         for split, count in (("train", n_train), ("test", n_test)):
             chosen = np.flatnonzero(listing.splits == split)[:count]
-            parts[f"x_{split}"] = np.stack([decode(listing.pictures.read(i), same) for i in chosen.tolist()])
+            parts[f"x_{split}"] = np.stack([decode(listing.images.read(i), same) for i in chosen.tolist()])
             parts[f"y_{split}"] = listing.labels[chosen]
-            contents = [{"bytes": listing.pictures.read(i), "path": listing.ids[i]} for i in chosen.tolist()]
+            contents = [{"bytes": listing.images.read(i), "path": listing.ids[i]} for i in chosen.tolist()]
             (folder / name).mkdir(exist_ok=True)
             table = pa.table({"img": contents, "label": listing.labels[chosen]})
             pq.write_table(table, folder / name / f"{split}-00000-of-00001.parquet")
@@ -58,18 +58,18 @@ def prepare_backbones(folder: Path) -> None:
 
 
 def prepare_jpegs(folder: Path, source: Path, count: int = 10_000) -> None:
-    """Write a folder of JPEGs of about 500 × 375 px: mosaics of real pictures, so that decoding has real work to do."""
+    """Write a folder of JPEGs of about 500 × 375 px: mosaics of real images, so that decoding has real work to do."""
     from PIL import Image
 
     if (folder / "done").exists():
         return
     with np.load(source / "full.npz") as table:
-        pictures = table["x_train"]
+        images = table["x_train"]
     rng = np.random.default_rng(0)
     for number in range(count):
         width, height = (500, 375) if number % 4 else (375, 500)
         columns, rows = 6, 5
-        tiles = pictures[rng.integers(0, len(pictures), columns * rows)].reshape(rows, columns, 32, 32, 3)
+        tiles = images[rng.integers(0, len(images), columns * rows)].reshape(rows, columns, 32, 32, 3)
         mosaic = Image.fromarray(tiles.transpose(0, 2, 1, 3, 4).reshape(rows * 32, columns * 32, 3))
         target = folder / f"class{number % 10}"
         target.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ def imports(_: Path) -> dict[str, Any]:
         "import torch",
         "import torchvision",
         "import timm",
-        "import thawlab.training.train",
+        "import thawlab.runner",
         "import sklearn.metrics",
     ]
     result = {}
@@ -54,18 +54,18 @@ def imports(_: Path) -> dict[str, Any]:
 
 
 def folding(_: Path) -> dict[str, Any]:
-    """Pictures per second of MobileNetV2 at 96 px without gradients, as it is and with BatchNorm folded."""
+    """Images per second of MobileNetV2 at 96 px without gradients, as it is and with BatchNorm folded."""
     import timm
     import torch
 
-    from thawlab.models.folding import folded
+    from thawlab.inference.folding import folded
 
     network = timm.create_model("mobilenetv2_100", num_classes=0).eval().to(memory_format=torch.channels_last)
     inputs = torch.rand(32, 3, 96, 96).contiguous(memory_format=torch.channels_last)
     result = {}
     with torch.inference_mode():
         for name, module in (("as it is", network), ("folded", folded(network, (3, 96, 96)))):
-            result[f"{name}: pictures/s"] = round(32_000 / median_ms(lambda module=module: module(inputs)), 0)  # type: ignore[misc]
+            result[f"{name}: images/s"] = round(32_000 / median_ms(lambda module=module: module(inputs)), 0)  # type: ignore[misc]
     return result
 
 
@@ -145,8 +145,8 @@ def step_of(name: str, size: int, bfloat16: bool) -> Callable[[], None]:
 
 
 def steps(_: Path) -> dict[str, Any]:
-    """Milliseconds of a training step of 64 pictures, in float32 and bfloat16, by network."""
-    from thawlab.training.environment import keep_memory
+    """Milliseconds of a training step of 64 images, in float32 and bfloat16, by network."""
+    from thawlab.environment import keep_memory
 
     if os.environ.get("KEEP") != "no":
         keep_memory()
@@ -174,7 +174,7 @@ def profile(_: Path) -> dict[str, Any]:
     """Shares of a ResNet-20 step in bfloat16 by operation, and what compiling it brings."""
     import torch
 
-    from thawlab.training.environment import keep_memory
+    from thawlab.environment import keep_memory
 
     keep_memory()
     step = step_of("resnet20", 32, True)
@@ -189,13 +189,13 @@ def profile(_: Path) -> dict[str, Any]:
 
 
 def speednet(_: Path) -> dict[str, Any]:
-    """A step of speednet's recipe (512 pictures, bfloat16, Muon) by image size: rates, and where the time goes."""
+    """A step of speednet's recipe (512 images, bfloat16, Muon) by image size: rates, and where the time goes."""
     import torch
 
+    from thawlab.environment import keep_memory
     from thawlab.models.classifier import Classifier, make_head
     from thawlab.models.small import backbones
     from thawlab.recipe import Phase
-    from thawlab.training.environment import keep_memory
     from thawlab.training.optimizers import make_optimizer
 
     keep_memory()
@@ -220,7 +220,7 @@ def speednet(_: Path) -> dict[str, Any]:
         operations = 6 * 512 * sum(weights * places for weights, places in _convolutions(network, inputs[:2]))
         result[f"{size} px"] = {
             "ms": milliseconds,
-            "pictures per second": round(512_000 / milliseconds),
+            "images per second": round(512_000 / milliseconds),
             "GFLOP/s in convolutions": round(operations / milliseconds / 1e6),
             "share of the time": shares(step, 1),
         }
@@ -260,7 +260,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     from machine import measure
 
-    from thawlab.training.environment import processor_name
+    from thawlab.environment import processor_name
 
     measured: dict[str, Any] = {"date": time.strftime("%F"), "processor": processor_name(), "machine": measure()}
     cases = [(name, name, {}) for name in GROUPS] + [("steps, freed memory given back", "steps", {"KEEP": "no"})]

@@ -124,7 +124,7 @@ def summarize(work: Work) -> dict[str, Any]:
 
 def save(path: Path, summaries: list[dict[str, Any]], machine: dict[str, float]) -> None:
     """Write what has been measured so far."""
-    from thawlab.training.environment import processor_name
+    from thawlab.environment import processor_name
 
     content = {"date": str(date.today()), "processor": processor_name(), "platform": platform.platform(), "cores": os.cpu_count()}
     path.write_text(json.dumps({**content, "machine": machine, "works": summaries}, indent=1) + "\n")
@@ -133,7 +133,7 @@ def save(path: Path, summaries: list[dict[str, Any]], machine: dict[str, float])
 def main() -> None:
     """Run the comparisons that were asked for and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cifar10", type=Path, required=True, help="CIFAR-10: a folder of Parquet files or of pictures")
+    parser.add_argument("--cifar10", type=Path, required=True, help="CIFAR-10: a folder of Parquet files or of images")
     parser.add_argument("--keras-python", required=True, help="the Python of a virtual environment with TensorFlow")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--only", default="", help="names of works, separated by commas")

@@ -3,7 +3,7 @@
 For each seed: one epoch of `peers/keras_tutorial.py --model resnet20` in a process of its own, in float32, which is the faster
 arithmetic there (results/2026-11-22-cpu-b.json), then the whole recipe in a fresh folder of runs. The test split is read once
 per seed, after training. Seconds of training are those of the phases: from the first step on data in memory to the last weights.
-Nothing is compiled; fitting the whitening to 5,000 pictures in memory is stated apart. The ratio is training seconds over the
+Nothing is compiled; fitting the whitening to 5,000 images in memory is stated apart. The ratio is training seconds over the
 Keras epoch of the same repetition.
 """
 
@@ -28,15 +28,15 @@ from material import prepare_data
 HERE = Path(__file__).resolve().parent
 
 
-def keras_epoch(python: str, pictures: Path) -> dict[str, Any]:
-    """Train the tutorial's ResNet-20 for one epoch of 50,000 pictures and return its seconds."""
-    program = [python, str(HERE / "peers" / "keras_tutorial.py"), str(pictures), "--model", "resnet20"]
+def keras_epoch(python: str, images: Path) -> dict[str, Any]:
+    """Train the tutorial's ResNet-20 for one epoch of 50,000 images and return its seconds."""
+    program = [python, str(HERE / "peers" / "keras_tutorial.py"), str(images), "--model", "resnet20"]
     done = subprocess.run([*program, "--all-epochs", "1", "--size", "32"], capture_output=True, text=True, check=True)
     return {"seconds": json.loads(done.stdout[done.stdout.index("{") :])["seconds"]["all"]}
 
 
 def whitening_seconds() -> float:
-    """Return how long fitting the first layer takes, on pictures of noise."""
+    """Return how long fitting the first layer takes, on images of noise."""
     import torch
 
     from thawlab.models.whitening import PatchWhitening
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    from thawlab.training.environment import processor_name
+    from thawlab.environment import processor_name
 
     runs = arguments.keep or Path(tempfile.mkdtemp(prefix="bench-runs-"))
     if arguments.keep and arguments.keep.exists():

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 WORDS = {
-    "head": "head phase, frozen MobileNetV2-1.0, 96 px, 5,000 + 1,000 pictures, 20 epochs, whole command",
+    "head": "head phase, frozen MobileNetV2-1.0, 96 px, 5,000 + 1,000 images, 20 epochs, whole command",
     "head-again": "the same with another dropout, cache at hand, whole command",
     "head-again-training": "the same, training alone",
     "stage": "last-stage fine-tuning, 10 epochs, whole command",
-    "all-mobilenetv2_100-96": "one epoch of all layers, MobileNetV2-1.0, 96 px, 5,000 pictures",
-    "all-resnet50-32": "one epoch of all layers, ResNet50, 32 px, 5,000 pictures",
-    "all-resnet50-96": "one epoch of all layers, ResNet50, 96 px, 2,500 pictures",
-    "all-tf_efficientnetv2_b0-96": "one epoch of all layers, EfficientNetV2-B0, 96 px, 2,500 pictures",
-    "resnet20-epoch": "one epoch of ResNet-20 from scratch, 50,000 pictures, flip and crop",
+    "all-mobilenetv2_100-96": "one epoch of all layers, MobileNetV2-1.0, 96 px, 5,000 images",
+    "all-resnet50-32": "one epoch of all layers, ResNet50, 32 px, 5,000 images",
+    "all-resnet50-96": "one epoch of all layers, ResNet50, 96 px, 2,500 images",
+    "all-tf_efficientnetv2_b0-96": "one epoch of all layers, EfficientNetV2-B0, 96 px, 2,500 images",
+    "resnet20-epoch": "one epoch of ResNet-20 from scratch, 50,000 images, flip and crop",
     "input-first": "reading 10,000 JPEGs of 500 × 375 px to 224 px, first epoch",
     "input-later": "the same, later epochs",
     "predict": "`predict` on that folder, MobileNetV2-1.0, 224 px, whole command",
-    "memory": "peak memory, all layers of MobileNetV2-1.0, 96 px, 50,000 pictures",
+    "memory": "peak memory, all layers of MobileNetV2-1.0, 96 px, 50,000 images",
     "memory-float32": "the same, held to float32",
 }
 

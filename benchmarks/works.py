@@ -119,8 +119,8 @@ def works(folder: Path, keras_python: str) -> list[Work]:
     ):
         mine = ours(f"all-{name}-{size}", data, local[name], size, dict(ALL), precision="auto")
         options = ("--all-epochs", "1", "--size", str(size))
-        pictures = str(folder / f"{data}.npz")
-        result.append(Work(f"all-{name}-{size}", 1.3, mine, peers(pictures, keras_name, name, *options), "all"))
+        images = str(folder / f"{data}.npz")
+        result.append(Work(f"all-{name}-{size}", 1.3, mine, peers(images, keras_name, name, *options), "all"))
     scratch = {"name": "all", "train": "all", "epochs": 1, "optimizer": "adam", "batch_size": 64, "augment": ["flip", "crop:4"]}
     mine = ours("resnet20", "full", "resnet20", 32, scratch, precision="auto")
     options = ("--all-epochs", "1", "--size", "32")

@@ -72,7 +72,7 @@ def recipe() -> Callable[..., Recipe]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of pictures, a sub-folder per class: 12 red and 12 blue ones of several sizes."""
+    """A folder of images, a sub-folder per class: 12 red and 12 blue ones of several sizes."""
     root = tmp_path / "photos"
     rng = np.random.default_rng(0)
     for label, colour in (("blue", (30, 30, 200)), ("red", (200, 30, 30))):

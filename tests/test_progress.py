@@ -41,9 +41,9 @@ def test_a_log_gets_plain_lines_with_count_rate_and_time_left(
     out, err = capsys.readouterr()
     first, second = err.splitlines()
     assert out == "" and "\r" not in err
-    assert first.startswith("decoding: 1,000/4,000 pictures, ") and first.endswith(" s left")
-    assert "pictures/s" in first
-    assert second.startswith("decoding: 4,000/4,000 pictures") and second.endswith(", 0 s left")
+    assert first.startswith("decoding: 1,000/4,000 images, ") and first.endswith(" s left")
+    assert "images/s" in first
+    assert second.startswith("decoding: 4,000/4,000 images") and second.endswith(", 0 s left")
 
 
 @pytest.mark.usefixtures("aloud")
@@ -89,5 +89,5 @@ def test_a_terminal_gets_a_bar_on_standard_error_that_goes_away() -> None:
     os.close(leader)
     text = shown.getvalue().decode()
     assert done.stdout == "done\n"
-    assert "decoding" in text and "/4,000" in text and "pictures/s" in text
+    assert "decoding" in text and "/4,000" in text and "images/s" in text
     assert text.rstrip().endswith("\x1b[2K")  # the last thing written clears the bar's line

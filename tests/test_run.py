@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 import pytest
 
 from thawlab.errors import ThawlabError, UsageError
+from thawlab.files import read_json, write_atomically, write_json, write_text
 from thawlab.recipe import Recipe
-from thawlab.run import RunFolder, find_run, read_json, run_folder, write_atomically, write_json, write_text
+from thawlab.run import RunFolder, find_run, run_folder
 
 
 def full_disk(*_arguments: Any) -> None:

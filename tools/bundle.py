@@ -8,20 +8,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from thawlab.files import read_json, write_text
 from thawlab.models.catalog import BUNDLED, resolve_backbone
 from thawlab.models.classifier import save_backbone
 from thawlab.models.saved import load_model
-from thawlab.run import find_run, read_json, write_text
+from thawlab.run import find_run
 
 CARD = """# The bundled backbone
 
 `{architecture}`, {parameters:,} parameters in half precision, trained from scratch on CIFAR-10 by this project
-with `recipes/{name}.toml`, seed {seed}: test accuracy {accuracy:.4f} on 10,000 pictures (95 % interval {low:.4f} to
+with `recipes/{name}.toml`, seed {seed}: test accuracy {accuracy:.4f} on 10,000 images (95 % interval {low:.4f} to
 {high:.4f}, this seed){views}; {seconds:.0f} s on {cores} cores of {processor}.
 The command, other seeds and the whole results.json are in `results/{name}/` and `benchmarks/results/`.
 
 Inputs: RGB, 32 px or more, mean 0.5, std 0.5. Output: {features} pooled features. Data: CIFAR-10 (Krizhevsky 2009).
-It has seen ten kinds of animals and vehicles at 32 px: enough for demonstrations and small pictures, no match for weights
+It has seen ten kinds of animals and vehicles at 32 px: enough for demonstrations and small images, no match for weights
 trained on ImageNet. Licence: Apache-2.0, as the project.
 """
 

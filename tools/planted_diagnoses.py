@@ -25,11 +25,11 @@ from thawlab import progress
 from thawlab.data.decode import decode
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
+from thawlab.environment import keep_memory
 from thawlab.errors import Interrupted, ThawlabError
+from thawlab.files import read_json
 from thawlab.recipe import parse_recipe
-from thawlab.run import read_json
-from thawlab.training.environment import keep_memory
-from thawlab.training.train import train
+from thawlab.runner import train
 
 HEAD = {"name": "head", "train": "head", "epochs": 30, "lr": 1e-3, "patience": 6}
 SCRATCH = {"name": "scratch", "optimizer": "adam", "lr": 2e-3, "epochs": 12, "schedule": "one-cycle", "augment": ["shift:0.1"]}
@@ -41,19 +41,19 @@ HARMLESS = {"over-confidence", "under-confidence"}
 class Bench:
     """What all cases draw on."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     labels: np.ndarray
     weights: str
     folder: Path
 
     def manifest(self, name: str, seed: int, change: Callable[[Rows, np.random.Generator], Rows] | None = None) -> str:
-        """Write a folder of CIFAR-10 pictures with a CSV, changed by a fault, and return its path."""
+        """Write a folder of CIFAR-10 images with a CSV, changed by a fault, and return its path."""
         rng = np.random.default_rng([seed, 7])
         folder = self.folder / f"{name}-{seed}"
         folder.mkdir(parents=True)
         chosen = rng.permutation(len(self.labels))[:3000]
         rows = [
-            Row(self.pictures[k], int(self.labels[k]), "train" if place < 2000 else "test")
+            Row(self.images[k], int(self.labels[k]), "train" if place < 2000 else "test")
             for place, k in enumerate(chosen.tolist())
         ]
         rows = change(rows, rng) if change else rows
@@ -61,16 +61,16 @@ class Bench:
             writer = csv.writer(file)
             writer.writerow(["path", "label", "split"])
             for number, row in enumerate(rows):
-                Image.fromarray(row.picture).save(folder / f"{number:05}.png", compress_level=1)
+                Image.fromarray(row.image).save(folder / f"{number:05}.png", compress_level=1)
                 writer.writerow([f"{number:05}.png", f"class{row.label}", row.split])
         return str(folder / "all.csv")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture of a manifest."""
+    """One image of a manifest."""
 
-    picture: np.ndarray
+    image: np.ndarray
     label: int
     split: str
 
@@ -104,26 +104,26 @@ def noisy(share: float) -> Callable[[Rows, np.random.Generator], Rows]:
         wrong = rng.random(len(rows)) < share
         shift = rng.integers(1, 10, len(rows))
         return [
-            Row(row.picture, (row.label + int(shift[k])) % 10 if wrong[k] else row.label, row.split) for k, row in enumerate(rows)
+            Row(row.image, (row.label + int(shift[k])) % 10 if wrong[k] else row.label, row.split) for k, row in enumerate(rows)
         ]
 
     return change
 
 
 def shuffled(rows: Rows, rng: np.random.Generator) -> Rows:
-    """Give every picture the label of another one."""
+    """Give every image the label of another one."""
     order = rng.permutation(len(rows))
-    return [Row(row.picture, rows[k].label, row.split) for row, k in zip(rows, order.tolist(), strict=True)]
+    return [Row(row.image, rows[k].label, row.split) for row, k in zip(rows, order.tolist(), strict=True)]
 
 
 def leaking(rows: Rows, rng: np.random.Generator) -> Rows:
-    """Let some test pictures be learnt from as well."""
+    """Let some test images be learnt from as well."""
     test = [row for row in rows if row.split == "test"]
-    return rows + [Row(test[k].picture, test[k].label, "train") for k in rng.permutation(len(test))[:50].tolist()]
+    return rows + [Row(test[k].image, test[k].label, "train") for k in rng.permutation(len(test))[:50].tolist()]
 
 
 def uneven(rows: Rows, _: np.random.Generator) -> Rows:
-    """Keep 6 training pictures of two classes."""
+    """Keep 6 training images of two classes."""
     left = {0: 6, 1: 6}
     kept = []
     for row in rows:
@@ -161,13 +161,13 @@ def faults(bench: Bench, seed: int) -> Iterator[tuple[str, set[str], Case]]:
     yield "BatchNorm statistics of other data", {"batch-norm-mismatch"}, shifted
     yield "labels shuffled", {"chance-level"}, photos(bench, bench.manifest("shuffled", seed, shuffled))
     yield "20 % of the labels wrong", {"label-noise"}, photos(bench, bench.manifest("noisy", seed, noisy(0.2)))
-    yield "50 test pictures learnt from", {"leakage"}, photos(bench, bench.manifest("leak", seed, leaking))
+    yield "50 test images learnt from", {"leakage"}, photos(bench, bench.manifest("leak", seed, leaking))
     yield (
-        "6 pictures of two classes, 200 of the others",
+        "6 images of two classes, 200 of the others",
         {"class-imbalance"},
         photos(bench, bench.manifest("uneven", seed, uneven)),
     )
-    yield "15 validation pictures", {"validation-too-small"}, photos(bench, plain, val=0.0075)
+    yield "15 validation images", {"validation-too-small"}, photos(bench, plain, val=0.0075)
     shapes, digits = f"shapes:1500x32x{seed}", "digits"
     yield "learning rate 300 times too high", {"learning-rate-too-high", "class-collapse"}, scratch(shapes, lr=0.6)
     sgd = {"optimizer": "sgd", "momentum": 0.9, "schedule": "constant"}
@@ -178,7 +178,7 @@ def faults(bench: Bench, seed: int) -> Iterator[tuple[str, set[str], Case]]:
     yield "ended while it rises", {"stopped-early"}, scratch(shapes, "speednet", lr=5e-4, epochs=6, schedule="constant")
     few = scratch(shapes, epochs=60, augment=[])
     few["data"] |= {"train_size": 600, "val": 0.35, "test": 0.3}
-    yield "390 pictures, 60 epochs, nothing against it", {"overfitting"}, few
+    yield "390 images, 60 epochs, nothing against it", {"overfitting"}, few
     long = photos(bench, plain)
     long["phases"] = [{"name": "head", "train": "head", "epochs": 200, "lr": 5e-3}]
     yield "200 epochs of a head, never stopped", {"over-confidence", "overfitting"}, long
@@ -189,7 +189,7 @@ def faults(bench: Bench, seed: int) -> Iterator[tuple[str, set[str], Case]]:
 
 
 def healthy(bench: Bench, first_seed: int) -> Iterator[tuple[str, Case]]:
-    """Yield fifty sound recipes of four kinds, with other pictures, rates and lengths each."""
+    """Yield fifty sound recipes of four kinds, with other images, rates and lengths each."""
     for number in range(14):
         seed = first_seed + number
         rng = np.random.default_rng([seed, 1])
@@ -246,12 +246,12 @@ def main() -> None:
     listing = open_source("cifar10", arguments.cifar10)
     same = Preprocessing(size=32, mean=(0, 0, 0), std=(1, 1, 1))
     chosen = np.random.default_rng(0).permutation(len(listing))[:12_000]
-    pictures = np.stack([decode(listing.pictures.read(k), same) for k in chosen.tolist()])
+    images = np.stack([decode(listing.images.read(k), same) for k in chosen.tolist()])
     planted, sound = [], []
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        bench = Bench(pictures, listing.labels[chosen], arguments.weights, root / "data")
+        bench = Bench(images, listing.labels[chosen], arguments.weights, root / "data")
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             for fault, right, case in faults(bench, seed):
                 found, few = run(case, seed, root / "runs", root / "cache")

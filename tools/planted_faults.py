@@ -1,6 +1,6 @@
-"""Plant faults in real pictures and measure how many the data check finds: `python tools/planted_faults.py --help`.
+"""Plant faults in real images and measure how many the data check finds: `python tools/planted_faults.py --help`.
 
-Duplicates: copies of test pictures are added to the training pictures, as they are, saved as JPEG of quality 50, shifted by 2
+Duplicates: copies of test images are added to the training images, as they are, saved as JPEG of quality 50, shifted by 2
 pixels, 10 % brighter or darker, and mirrored. Labels: shares of the training labels are replaced by another class at random,
 and the score must rank them first. Prints and writes one JSON document.
 """
@@ -21,40 +21,41 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from thawlab.data.decode import decode
-from thawlab.data.listing import ArrayPictures, Listing
+from thawlab.data.images import ArrayImages
+from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
-from thawlab.evaluation.data_check import check_data
-from thawlab.evaluation.embedding import embed
-from thawlab.evaluation.label_errors import held_out_probabilities, score_labels
+from thawlab.environment import environment, keep_memory
+from thawlab.inference.embedding import embed
+from thawlab.quality.data_check import check_data
+from thawlab.quality.label_errors import held_out_probabilities, score_labels
 from thawlab.recipe import Recipe, parse_recipe
-from thawlab.training.environment import environment, keep_memory
 
 PER_KIND = 200
 
 
-def jpeg(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+def jpeg(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=50)
+    Image.fromarray(image).save(buffer, "JPEG", quality=50)
     return np.asarray(Image.open(buffer))
 
 
-def shifted(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def shifted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     down, right = [(2, 0), (-2, 0), (0, 2), (0, -2)][rng.integers(4)]
-    wide = np.pad(picture, ((2, 2), (2, 2), (0, 0)), mode="edge")
+    wide = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="edge")
     return wide[2 + down : 34 + down, 2 + right : 34 + right]
 
 
-def brightened(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.clip(picture * rng.choice([0.9, 1.1]), 0, 255).astype(np.uint8)
+def brightened(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.clip(image * rng.choice([0.9, 1.1]), 0, 255).astype(np.uint8)
 
 
 KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "exact": lambda picture, _: picture,
+    "exact": lambda image, _: image,
     "jpeg 50": jpeg,
     "shift 2 px": shifted,
     "brightness 10 %": brightened,
-    "mirrored": lambda picture, _: picture[:, ::-1],
+    "mirrored": lambda image, _: image[:, ::-1],
 }
 
 
@@ -70,14 +71,14 @@ def recipe_for(source: str, data_dir: str, backbone: str, size: int | None, cach
 
 
 def in_memory(listing: Listing) -> tuple[Listing, np.ndarray]:
-    """Return a listing of 32-pixel pictures with its pixels in memory."""
+    """Return a listing of 32-pixel images with its pixels in memory."""
     as_it_is = Preprocessing(size=32, mean=(0, 0, 0), std=(1, 1, 1))
-    pixels = np.stack([decode(listing.pictures.read(k), as_it_is) for k in range(len(listing))])
-    return replace(listing, pictures=ArrayPictures(pixels)), pixels
+    pixels = np.stack([decode(listing.images.read(k), as_it_is) for k in range(len(listing))])
+    return replace(listing, images=ArrayImages(pixels)), pixels
 
 
 def duplicates(listing: Listing, pixels: np.ndarray, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Plant copies of test pictures among the training pictures and look for them."""
+    """Plant copies of test images among the training images and look for them."""
     rng = np.random.default_rng(seed)
     sources = rng.permutation(np.flatnonzero(listing.splits == "test"))[: PER_KIND * len(KINDS)]
     kinds = np.repeat(list(KINDS), PER_KIND)
@@ -87,7 +88,7 @@ def duplicates(listing: Listing, pixels: np.ndarray, recipe: Recipe, seed: int) 
         ids=(*listing.ids, *(f"planted/{number:04}" for number in range(len(copies)))),
         labels=np.concatenate([listing.labels, listing.labels[sources]]),
         splits=np.concatenate([listing.splits, np.repeat("train", len(copies))]),
-        pictures=ArrayPictures(np.concatenate([pixels, copies])),
+        images=ArrayImages(np.concatenate([pixels, copies])),
     )
     started = time.monotonic()
     check = check_data(planted, recipe)

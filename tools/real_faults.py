@@ -1,4 +1,4 @@
-"""List what a data check finds in a data set as it is, with sheets of pictures to judge a sample by eye.
+"""List what a data check finds in a data set as it is, with sheets of images to judge a sample by eye.
 
 `python tools/real_faults.py cifar10 --data-dir FOLDER --backbone local-dir:FOLDER --size 96 --out results/cifar10-check`
 writes OUT.json with the pairs between splits and the suspected labels of the test split, as file names, and two sheets of 50
@@ -20,23 +20,23 @@ from thawlab.data.decode import decode
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
-from thawlab.evaluation.data_check import check_data
+from thawlab.environment import keep_memory
+from thawlab.quality.data_check import check_data
 from thawlab.recipe import parse_recipe
-from thawlab.training.environment import keep_memory
 
 SAMPLE, SIDE, COLUMNS = 50, 96, 5
 
 
 def sheet(listing: Listing, entries: list[tuple[list[int], str]], path: Path) -> None:
-    """Draw numbered entries of one or two pictures with a line of text."""
+    """Draw numbered entries of one or two images with a line of text."""
     wide, high = 2 * SIDE + 24, SIDE + 30
     canvas = Image.new("RGB", (COLUMNS * wide, -(-len(entries) // COLUMNS) * high), "white")
     pen = ImageDraw.Draw(canvas)
     look = Preprocessing(size=SIDE, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
-    for number, (pictures, text) in enumerate(entries):
+    for number, (images, text) in enumerate(entries):
         left, top = number % COLUMNS * wide, number // COLUMNS * high
-        for place, index in enumerate(pictures):
-            canvas.paste(Image.fromarray(decode(listing.pictures.read(index), look)), (left + place * (SIDE + 4), top))
+        for place, index in enumerate(images):
+            canvas.paste(Image.fromarray(decode(listing.images.read(index), look)), (left + place * (SIDE + 4), top))
         pen.text((left, top + SIDE + 2), f"{number}: {text}", fill="black", font_size=13)
     canvas.save(path)
 
@@ -94,10 +94,10 @@ def main() -> None:
     document = {
         "source": arguments.source,
         "backbone": Path(arguments.backbone).name,
-        "pictures": len(listing),
+        "images": len(listing),
         "seconds": round(seconds, 1),
         "pairs between splits": len(pairs),
-        "test pictures in them": len({index for pair in leaks for index in pair[:2] if listing.splits[index] == "test"}),
+        "test images in them": len({index for pair in leaks for index in pair[:2] if listing.splits[index] == "test"}),
         "pairs with different labels": len(check.conflicts()),
         "suspected labels in all": len(check.labels.suspects),
         "suspected labels in the test split": len(rows),

@@ -22,11 +22,11 @@ parser.add_argument("folder", help="a folder with a sub-folder per class")
 parser.add_argument("--task", choices=["input", "predict"], required=True)
 parser.add_argument("--size", type=int, default=224)
 parser.add_argument("--epochs", type=int, default=3)
-parser.add_argument("--cache", action="store_true", help="keep the decoded pictures in memory, as TensorFlow's guide does")
+parser.add_argument("--cache", action="store_true", help="keep the decoded images in memory, as TensorFlow's guide does")
 parser.add_argument("--precision", default="float32", choices=["float32", "mixed_bfloat16"])
 arguments = parser.parse_args()
 keras.mixed_precision.set_global_policy(arguments.precision)
-pictures = keras.utils.image_dataset_from_directory(
+images = keras.utils.image_dataset_from_directory(
     arguments.folder,
     image_size=(arguments.size, arguments.size),
     batch_size=64,
@@ -35,14 +35,14 @@ pictures = keras.utils.image_dataset_from_directory(
     verbose=False,
 )
 if arguments.cache:
-    pictures = pictures.cache()
-pictures = pictures.prefetch(tf.data.AUTOTUNE)
+    images = images.cache()
+images = images.prefetch(tf.data.AUTOTUNE)
 seconds = {}
 if arguments.task == "input":
     later = []
     for epoch in range(arguments.epochs):
         started = time.perf_counter()
-        for batch, _ in pictures:
+        for batch, _ in images:
             batch[0, 0, 0, 0].numpy()
         spent = time.perf_counter() - started
         if epoch == 0:
@@ -58,7 +58,7 @@ else:
     x = base(layers.Rescaling(1 / 127.5, offset=-1)(inputs), training=False)
     model = keras.Model(inputs, layers.Dense(10, activation="softmax", dtype="float32")(x))
     started = time.perf_counter()
-    model.predict(pictures, verbose=0)
+    model.predict(images, verbose=0)
     seconds["predict"] = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"seconds": seconds, "peak_mib": peak, "keras": keras.__version__}))

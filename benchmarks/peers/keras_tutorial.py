@@ -1,6 +1,6 @@
 """The tutorial Keras program: a frozen base in the model, a head, `fit`; then unfreeze and `fit`.
 
-Written as Keras' transfer-learning guide writes it: pictures in memory, resized and scaled inside the model, `Dropout` and
+Written as Keras' transfer-learning guide writes it: images in memory, resized and scaled inside the model, `Dropout` and
 `Dense` on pooled features. Weights are random, which changes no time. Prints one JSON line with the seconds of each part.
 """
 

@@ -33,17 +33,17 @@ arguments = parser.parse_args()
 torch.manual_seed(0)
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     """Arrays as Pillow images, as torchvision.datasets.CIFAR10 gives them."""
 
-    def __init__(self, pictures, labels, transform):
-        self.pictures, self.labels, self.transform = pictures, labels, transform
+    def __init__(self, images, labels, transform):
+        self.images, self.labels, self.transform = images, labels, transform
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, index):
-        return self.transform(Image.fromarray(self.pictures[index])), int(self.labels[index])
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
 steps = [transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip()] if arguments.augment else []
@@ -52,8 +52,8 @@ if arguments.size != 32:
 steps += [transforms.ToTensor(), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
 plain = steps[2:] if arguments.augment else steps
 with np.load(arguments.data) as table:
-    train = Pictures(table["x_train"], table["y_train"], transforms.Compose(steps))
-    test = Pictures(table["x_test"], table["y_test"], transforms.Compose(plain))
+    train = Images(table["x_train"], table["y_train"], transforms.Compose(steps))
+    test = Images(table["x_test"], table["y_test"], transforms.Compose(plain))
 loader = DataLoader(train, arguments.batch_size, shuffle=True, num_workers=2, persistent_workers=True)
 
 

@@ -1,4 +1,4 @@
-"""thawlab: image classification by transfer learning, from pictures to a judged and explained classifier.
+"""thawlab: image classification by transfer learning, from images to a judged and explained classifier.
 
 `import thawlab` is cheap: torch and timm are imported when a name that needs them is first used.
 """

@@ -13,7 +13,7 @@ _ALLOCATIONS_PER_COLLECTION = 100_000
 def run() -> None:
     """Run the command line and leave at once: taking down torch's modules one by one takes longer than loading a model."""
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
-    from thawlab.cli import main
+    from thawlab.cli.main import main
 
     code: object = 0
     try:

@@ -8,10 +8,11 @@ from typing import Any, final
 
 from thawlab.deploy.predictor import Predictor, load_predictor
 from thawlab.evaluation.predictions import Predictions, load_predictions
+from thawlab.files import read_json
 from thawlab.recipe import Recipe
 from thawlab.report.page import write_report
-from thawlab.run import RunFolder, find_run, read_json
-from thawlab.training.train import train as _train
+from thawlab.run import RunFolder, find_run
+from thawlab.runner import train as _train
 
 
 @final

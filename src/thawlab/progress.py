@@ -34,7 +34,7 @@ def _describe(done: int, total: int, unit: str, started: float) -> str:
 
 
 @contextmanager
-def task(label: str, total: int, unit: str = "pictures") -> Iterator[Advance]:
+def task(label: str, total: int, unit: str = "images") -> Iterator[Advance]:
     """Show the progress of `total` units of work and yield the function that reports units done.
 
     Args:

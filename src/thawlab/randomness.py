@@ -1,7 +1,7 @@
 """One seed, many independent streams: each purpose derives its own number from the seed and its name.
 
 Deriving by name keeps purposes independent of each other: drawing one more augmentation parameter never changes the order
-of the pictures. Deriving anew for every epoch and step makes the streams stateless, so that an interrupted run continues
+of the images. Deriving anew for every epoch and step makes the streams stateless, so that an interrupted run continues
 exactly from (epoch, step) alone.
 """
 

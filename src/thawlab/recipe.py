@@ -33,7 +33,7 @@ class Part(BaseModel):
 
 
 class Data(Part):
-    """Which pictures, how many, and how they are brought to the network's input."""
+    """Which images, how many, and how they are brought to the network's input."""
 
     source: str = Field(min_length=1)
     train_size: int | None = Field(default=None, ge=2)
@@ -113,7 +113,7 @@ class Phase(Part):
         if len(self.sizes) > self.epochs:
             raise ValueError(f"sizes: {len(self.sizes)} sizes do not fit into {self.epochs} epochs")
         if self.sizes and self.train != "all":
-            raise ValueError("sizes: only a phase that trains all layers sees pictures of other sizes")
+            raise ValueError("sizes: only a phase that trains all layers sees images of other sizes")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: {self.warmup} epochs of warm-up leave nothing of the {self.epochs} epochs")
         return self

@@ -1,4 +1,4 @@
-"""What the tests of the data share: small encoded pictures, and folders of them."""
+"""What the tests of the data share: small encoded images, and folders of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# A cat and a dog folder of 3 and 2 pictures, with a split on top.
+# A cat and a dog folder of 3 and 2 images, with a split on top.
 TREE = ("train/cat/1.png", "train/cat/2.png", "train/dog/1.png", "test/cat/3.png", "test/dog/2.png")
 
 
 @pytest.fixture
 def encoded() -> Callable[..., bytes]:
-    """Encode one picture of a plain colour."""
+    """Encode one image of a plain colour."""
 
     def encode(colour: Any = (200, 30, 30), size: tuple[int, int] = (12, 8), kind: str = "PNG", mode: str = "RGB") -> bytes:
         buffer = io.BytesIO()
@@ -29,9 +29,9 @@ def encoded() -> Callable[..., bytes]:
 
 @pytest.fixture
 def tree(tmp_path: Path, encoded: Callable[..., bytes]) -> Callable[..., Path]:
-    """Write pictures of different greys under the given relative paths."""
+    """Write images of different greys under the given relative paths."""
 
-    def write(*paths: str, under: str = "pictures") -> Path:
+    def write(*paths: str, under: str = "images") -> Path:
         for number, path in enumerate(paths):
             file = tmp_path / under / path
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from thawlab.data.augmentation import Augmentation, Pipeline, _resample, augmentations, parse_augmentation
 from thawlab.errors import UsageError
 
-# Two pictures of 3 × 3 pixels, all values different.
+# Two images of 3 × 3 pixels, all values different.
 PAIR = (torch.arange(54, dtype=torch.uint8) * 4).view(2, 3, 3, 3)
 LABELS = torch.tensor([1, 0])
 ONE_HOT = torch.eye(2)
@@ -33,22 +33,22 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def changed(augmentation: Augmentation, seed: int, pictures: torch.Tensor = PAIR) -> torch.Tensor:
-    result, targets = augmentation.apply(pictures, LABELS, seeded(seed))
+def changed(augmentation: Augmentation, seed: int, images: torch.Tensor = PAIR) -> torch.Tensor:
+    result, targets = augmentation.apply(images, LABELS, seeded(seed))
     assert torch.equal(targets, LABELS)
     return result
 
 
-def which(picture: torch.Tensor, candidates: list[np.ndarray]) -> int:
-    """Return which of the candidates a picture is, bit for bit."""
-    matches = [k for k, candidate in enumerate(candidates) if np.array_equal(picture.numpy(), candidate)]
+def which(image: torch.Tensor, candidates: list[np.ndarray]) -> int:
+    """Return which of the candidates an image is, bit for bit."""
+    matches = [k for k, candidate in enumerate(candidates) if np.array_equal(image.numpy(), candidate)]
     assert len(matches) == 1
     return matches[0]
 
 
-def sampled(pictures: torch.Tensor, matrices: torch.Tensor) -> np.ndarray:
+def sampled(images: torch.Tensor, matrices: torch.Tensor) -> np.ndarray:
     """Sample through affine maps the slow way: bilinear, with mirrored edges; what `_resample` must agree with."""
-    values, (count, channels, height, width) = pictures.numpy().astype(np.float64), pictures.shape
+    values, (count, channels, height, width) = images.numpy().astype(np.float64), images.shape
     result = np.zeros(values.shape)
 
     def weights(place: float, length: int) -> list[tuple[int, float]]:
@@ -70,7 +70,7 @@ def sampled(pictures: torch.Tensor, matrices: torch.Tensor) -> np.ndarray:
 
 
 def matrices_of(augmentation: Augmentation) -> torch.Tensor:
-    """Return the matrices drawn for two pictures from each seed, after checking that the pictures follow them."""
+    """Return the matrices drawn for two images from each seed, after checking that the images follow them."""
     assert augmentation.affine is not None
     drawn = []
     for seed in SEEDS:
@@ -79,7 +79,7 @@ def matrices_of(augmentation: Augmentation) -> torch.Tensor:
         if seed < 8:
             assert np.abs(changed(augmentation, seed).numpy() - sampled(PAIR, matrices)).max() < 0.01
     together = torch.stack(drawn)
-    assert not torch.allclose(together[:, 0], together[:, 1])  # each picture has a draw of its own
+    assert not torch.allclose(together[:, 0], together[:, 1])  # each image has a draw of its own
     assert torch.equal(together[..., 2, :], torch.tensor([0.0, 0.0, 1.0]).expand(len(SEEDS), 2, 3))
     return together
 
@@ -91,7 +91,7 @@ def _() -> None:
     for seed in SEEDS:
         result = changed(flip, seed)
         patterns.add(tuple(which(result[n], [PAIR[n].numpy(), PAIR[n].numpy()[:, :, ::-1]]) for n in range(2)))
-        if patterns == {(1, 0)}:  # the width is mirrored, of the first picture only
+        if patterns == {(1, 0)}:  # the width is mirrored, of the first image only
             assert result[0, 0].tolist() == [[8, 4, 0], [20, 16, 12], [32, 28, 24]]
             assert torch.equal(result[1], PAIR[1])
     assert patterns == {(0, 0), (0, 1), (1, 0), (1, 1)}
@@ -155,14 +155,14 @@ def _() -> None:
     assert factors.min() >= 0.5 and factors.max() <= 1.5 and factors.min() < 0.6 and factors.max() > 1.4
 
 
-def factors_of(name: str, pictures: torch.Tensor, about: torch.Tensor) -> list[float]:
-    """Return the factor by which each picture's distance from `about` was multiplied, after checking that it is one."""
+def factors_of(name: str, images: torch.Tensor, about: torch.Tensor) -> list[float]:
+    """Return the factor by which each image's distance from `about` was multiplied, after checking that it is one."""
     factors = []
     for seed in SEEDS:
-        result = changed(parse_augmentation(f"{name}:0.1"), seed, pictures)
-        ratio = (result - about) / (pictures.float() - about)
+        result = changed(parse_augmentation(f"{name}:0.1"), seed, images)
+        ratio = (result - about) / (images.float() - about)
         for n in range(2):
-            known = ratio[n][(pictures[n] - about[n]).abs() > 1]
+            known = ratio[n][(images[n] - about[n]).abs() > 1]
             assert known.max() - known.min() < 1e-3
             factors.append(float(known.mean()))
     assert min(factors) >= 0.9 - 1e-4 and max(factors) <= 1.1 + 1e-4
@@ -187,11 +187,11 @@ def _() -> None:
     assert strong.min() == 0 and strong.max() == 255
 
 
-def as_torchvision(operation: torch.nn.Module, pictures: torch.Tensor, seed: int) -> torch.Tensor:
+def as_torchvision(operation: torch.nn.Module, images: torch.Tensor, seed: int) -> torch.Tensor:
     """Run torchvision's own operation with the seed that our generator gives it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(0, 2**62, (1,), generator=seeded(seed))))
-        return torch.stack([operation(picture) for picture in pictures])
+        return torch.stack([operation(image) for image in images])
 
 
 @golden("randaugment")
@@ -206,11 +206,11 @@ def _() -> None:
 
 @golden("erase")
 def _() -> None:
-    pictures = (torch.arange(2 * 3 * 12 * 12) % 100).view(2, 3, 12, 12).to(torch.uint8)
+    images = (torch.arange(2 * 3 * 12 * 12) % 100).view(2, 3, 12, 12).to(torch.uint8)
     colour = torch.tensor([124.0, 116.0, 104.0]).view(3, 1, 1)
     erased = []
     for seed in SEEDS:
-        for before, after in zip(pictures.float(), changed(parse_augmentation("erase:0.5"), seed, pictures), strict=True):
+        for before, after in zip(images.float(), changed(parse_augmentation("erase:0.5"), seed, images), strict=True):
             mask = (after != before).any(dim=0)
             erased.append(bool(mask.any()))
             if erased[-1]:
@@ -228,11 +228,11 @@ def _() -> None:
     mix = parse_augmentation("mixup:1")
     shares = []
     for seed in SEEDS:
-        pictures, targets = mix.apply(PAIR, ONE_HOT, seeded(seed))
+        images, targets = mix.apply(PAIR, ONE_HOT, seeded(seed))
         share = float(targets[0, 0])
         shares.append(share)
         assert torch.allclose(targets, torch.tensor([[share, 1 - share], [1 - share, share]]))
-        assert torch.allclose(pictures, share * PAIR + (1 - share) * PAIR.flip(0), atol=1e-3)
+        assert torch.allclose(images, share * PAIR + (1 - share) * PAIR.flip(0), atol=1e-3)
     assert min(shares) < 0.1 and max(shares) > 0.9
 
 
@@ -241,8 +241,8 @@ def _() -> None:
     mix = parse_augmentation("cutmix")
     shares = set()
     for seed in SEEDS:
-        pictures, targets = mix.apply(PAIR, ONE_HOT, seeded(seed))
-        own, other = (pictures == PAIR).all(dim=1), (pictures == PAIR.flip(0)).all(dim=1)
+        images, targets = mix.apply(PAIR, ONE_HOT, seeded(seed))
+        own, other = (images == PAIR).all(dim=1), (images == PAIR.flip(0)).all(dim=1)
         assert torch.equal(own, ~other) and torch.equal(own[0], own[1])
         rows, columns = torch.nonzero(other[0], as_tuple=True)
         if len(rows):
@@ -263,22 +263,22 @@ def test_every_augmentation_does_what_its_golden_says(name: str) -> None:
 @pytest.mark.parametrize("name", augmentations.names())
 def test_every_augmentation_is_a_function_of_the_generator_alone(name: str) -> None:
     augmentation = parse_augmentation(name)
-    pictures = torch.randint(0, 256, (4, 3, 12, 12), generator=seeded(0), dtype=torch.uint8)
-    pictures = pictures.contiguous(memory_format=torch.channels_last)
+    images = torch.randint(0, 256, (4, 3, 12, 12), generator=seeded(0), dtype=torch.uint8)
+    images = images.contiguous(memory_format=torch.channels_last)
     targets = torch.eye(4) if augmentation.mixes else torch.arange(4)
-    kept, kept_targets, state = pictures.clone(), targets.clone(), torch.get_rng_state()
+    kept, kept_targets, state = images.clone(), targets.clone(), torch.get_rng_state()
     results = []
     for seed in [*range(12), 0]:
-        result, changed_targets = augmentation.apply(pictures, targets, seeded(seed))
+        result, changed_targets = augmentation.apply(images, targets, seeded(seed))
         results.append((result, changed_targets))
-        assert result.shape == pictures.shape and result.min() >= 0 and result.max() <= 255
+        assert result.shape == images.shape and result.min() >= 0 and result.max() <= 255
         if augmentation.mixes:
             assert torch.allclose(changed_targets.sum(dim=1), torch.ones(4)) and (changed_targets >= 0).all()
         else:
             assert torch.equal(changed_targets, targets)
     assert torch.equal(results[0][0], results[-1][0]) and torch.equal(results[0][1], results[-1][1])
     assert any(not torch.equal(results[0][0], other) for other, _ in results)
-    assert torch.equal(pictures, kept) and torch.equal(targets, kept_targets)  # what was given is not changed
+    assert torch.equal(images, kept) and torch.equal(targets, kept_targets)  # what was given is not changed
     assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn from the global generator
 
 
@@ -330,7 +330,7 @@ def test_a_wrong_specification_is_refused_in_one_line(specification: str, expect
 
 
 def test_a_crop_that_pads_more_than_there_is_to_mirror_is_refused() -> None:
-    with pytest.raises(UsageError, match="'crop:3' pads by more than the pictures' 3 pixels"):
+    with pytest.raises(UsageError, match="'crop:3' pads by more than the images' 3 pixels"):
         changed(parse_augmentation("crop:3"), 0)
     assert changed(parse_augmentation("crop:2"), 0).shape == PAIR.shape
 
@@ -339,7 +339,7 @@ def test_a_crop_that_pads_more_than_there_is_to_mirror_is_refused() -> None:
 
 
 def blob() -> torch.Tensor:
-    """Make two smooth pictures, on which resampling once and resampling twice look nearly alike."""
+    """Make two smooth images, on which resampling once and resampling twice look nearly alike."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
     spot = 255 * torch.exp(-((x - 0.25) ** 2 + 2 * (y + 0.1) ** 2) * 12)
     return torch.stack([spot, spot.T]).unsqueeze(1).repeat(1, 3, 1, 1)
@@ -359,17 +359,17 @@ def test_affine_changes_in_a_row_are_resampled_once_and_in_order(names: tuple[st
 
 def test_a_pipeline_applies_its_steps_in_the_order_they_are_written() -> None:
     names = ["crop:1", "flip", "brightness:0.3"]
-    pictures, targets = Pipeline(names)(PAIR, LABELS, seeded(5))
+    images, targets = Pipeline(names)(PAIR, LABELS, seeded(5))
     expected, generator = PAIR, seeded(5)
     for name in names:
         expected, _ = parse_augmentation(name).apply(expected, LABELS, generator)
-    assert torch.equal(pictures, expected) and torch.equal(targets, LABELS)
+    assert torch.equal(images, expected) and torch.equal(targets, LABELS)
 
 
 def test_an_empty_pipeline_changes_nothing() -> None:
     pipeline = Pipeline([])
-    pictures, targets = pipeline(PAIR, LABELS, seeded(0))
-    assert not pipeline.mixes and torch.equal(pictures, PAIR) and torch.equal(targets, LABELS)
+    images, targets = pipeline(PAIR, LABELS, seeded(0))
+    assert not pipeline.mixes and torch.equal(images, PAIR) and torch.equal(targets, LABELS)
 
 
 def test_of_several_ways_to_mix_each_batch_takes_one() -> None:
@@ -378,9 +378,9 @@ def test_of_several_ways_to_mix_each_batch_takes_one() -> None:
     still = torch.stack([torch.zeros(3, 6, 6), torch.full((3, 6, 6), 200.0)])  # flipping changes nothing here
     kinds = set()
     for seed in range(40):
-        pictures, targets = pipeline(still, ONE_HOT, seeded(seed))
+        images, targets = pipeline(still, ONE_HOT, seeded(seed))
         assert torch.allclose(targets.sum(dim=1), torch.ones(2))
-        values = pictures[0].unique()
+        values = images[0].unique()
         kinds.add("cutmix" if len(values) == 2 else "mixup" if 0 < values[0] < 200 else "either")
     assert {"cutmix", "mixup"} <= kinds
 

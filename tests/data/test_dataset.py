@@ -24,9 +24,10 @@ from thawlab.data.dataset import (
 )
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.sources import cache_root, open_source
+from thawlab.data.sources import open_source
 from thawlab.data.splits import Splits
 from thawlab.errors import ThawlabError, UsageError
+from thawlab.files import cache_root
 from thawlab.recipe import Recipe, System, parse_recipe
 
 Encoded = Callable[..., bytes]
@@ -53,12 +54,12 @@ def identity(listing: Listing) -> str:
 
 
 def used(dataset: Dataset) -> np.ndarray:
-    """Return the pictures of all splits, in the order of the source."""
+    """Return the images of all splits, in the order of the source."""
     return dataset.images[np.sort(np.concatenate([dataset.indices(split) for split in ("train", "val", "test")]))]
 
 
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count how often a picture is decoded from now on."""
+    """Count how often an image is decoded from now on."""
     counted: list[int] = []
     decode = loading.decode
 
@@ -130,11 +131,11 @@ def test_loading_is_a_function_of_the_content(photos: Path, tmp_path: Path) -> N
         assert np.array_equal(first.indices(split), second.indices(split))
 
 
-def test_pictures_at_working_size_in_memory_are_used_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_at_working_size_in_memory_are_used_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = decodings(monkeypatch)
     dataset = load("shapes:40x16")
     assert counted == [] and not (cache_root() / "decoded").exists()
-    assert np.array_equal(dataset.images[7], open_source("shapes:40x16").pictures.read(7))
+    assert np.array_equal(dataset.images[7], open_source("shapes:40x16").images.read(7))
     cropped = load("shapes:40x16", LOOK.model_copy(update={"resize": "crop", "crop_pct": 0.5}))
     assert not np.array_equal(cropped.images, dataset.images)
 
@@ -146,7 +147,7 @@ def test_the_fingerprint_sees_one_pixel_of_an_array() -> None:
     listing = open_source("shapes:40x16")
     before = identity(listing)
     assert identity(open_source("shapes:40x16")) == before
-    listing.pictures.read(39)[15, 15, 2] ^= 1
+    listing.images.read(39)[15, 15, 2] ^= 1
     assert identity(listing) != before
 
 
@@ -177,11 +178,11 @@ def test_the_fingerprint_does_not_depend_on_size_seed_or_train_size(photos: Path
     assert len(prints) == 1
 
 
-# Bad and odd pictures
+# Bad and odd images
 
 
 def write_odd(folder: Path, encoded: Encoded) -> dict[str, str]:
-    """Add pictures of every kind that people have; return the reasons expected of those that are of no use."""
+    """Add images of every kind that people have; return the reasons expected of those that are of no use."""
     rng = np.random.default_rng(0)
     red = folder / "red"
 
@@ -210,12 +211,12 @@ def write_odd(folder: Path, encoded: Encoded) -> dict[str, str]:
     return {
         "red/cut.jpg": "damaged: image file is truncated",
         "red/empty.png": "empty file",
-        "red/page.jpg": "not a picture of a known format",
+        "red/page.jpg": "not an image of a known format",
         "red/gone.jpg": "cannot be read: No such file or directory",
     }
 
 
-def test_odd_pictures_are_converted_and_bad_ones_quarantined_named_and_counted(photos: Path, encoded: Encoded) -> None:
+def test_odd_images_are_converted_and_bad_ones_quarantined_named_and_counted(photos: Path, encoded: Encoded) -> None:
     expected = write_odd(photos, encoded)
     files = {file: file.read_bytes() for file in photos.rglob("*.*") if file.is_file()}
     dataset = load(photos)
@@ -239,7 +240,7 @@ def test_what_was_bad_is_remembered_and_not_tried_again(photos: Path, encoded: E
     assert load(photos).quarantined == first.quarantined and counted == []
 
 
-def test_a_picture_that_was_mended_is_used_again(photos: Path, encoded: Encoded) -> None:
+def test_a_image_that_was_mended_is_used_again(photos: Path, encoded: Encoded) -> None:
     (photos / "red" / "03.png").write_bytes(b"")
     assert len(load(photos).quarantined) == 1
     (photos / "red" / "03.png").write_bytes(encoded())
@@ -259,7 +260,7 @@ def test_a_damaged_member_of_a_zip_is_quarantined(photos: Path, tmp_path: Path) 
     assert name == "red/big2.bmp" and reason.startswith("cannot be read: damaged or encrypted inside the archive")
 
 
-def test_a_damaged_list_of_bad_pictures_cannot_be_left_by_a_crash(
+def test_a_damaged_list_of_bad_images_cannot_be_left_by_a_crash(
     photos: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_odd(photos, encoded)
@@ -274,26 +275,26 @@ def test_a_damaged_list_of_bad_pictures_cannot_be_left_by_a_crash(
     assert len(load(photos).quarantined) == 4
 
 
-def test_more_bad_pictures_than_good_ones_stop_the_work(photos: Path) -> None:
+def test_more_bad_images_than_good_ones_stop_the_work(photos: Path) -> None:
     for file in sorted(photos.rglob("*.png"))[:13]:
         file.write_bytes(b"")
     with pytest.raises(ThawlabError) as error:
         load(photos)
-    assert str(error.value) == "photos: 13 of 24 pictures cannot be decoded, the first is blue/00.png (empty file)"
+    assert str(error.value) == "photos: 13 of 24 images cannot be decoded, the first is blue/00.png (empty file)"
 
 
-def test_a_class_without_any_readable_training_picture_is_named(photos: Path) -> None:
+def test_a_class_without_any_readable_training_image_is_named(photos: Path) -> None:
     (photos / "green").mkdir()
     for number in range(2):
         (photos / "green" / f"{number}.png").write_bytes(b"")
     with pytest.raises(ThawlabError) as error:
         load(photos)
-    assert str(error.value) == f"{photos}: no training picture of 'green' can be decoded; add some or remove the class"
+    assert str(error.value) == f"{photos}: no training image of 'green' can be decoded; add some or remove the class"
 
 
 def test_wrong_sources_are_refused_before_anything_is_decoded(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = decodings(monkeypatch)
-    with pytest.raises(UsageError, match="has 18 pictures to learn from"):
+    with pytest.raises(UsageError, match="has 18 images to learn from"):
         load(photos, train_size=100)
     shutil.rmtree(photos / "blue")
     with pytest.raises(UsageError, match="has one class only"):
@@ -317,7 +318,7 @@ def test_the_summary_is_json_and_counts_every_class(photos: Path) -> None:
     assert summary["n"] == {"train": 16, "val": 2, "test": 6}
     assert summary["per_class"] == {"train": [8, 8], "val": [1, 1], "test": [3, 3]}
     assert summary["classes"] == ["blue", "red"] and summary["fingerprint"] == dataset.fingerprint
-    assert summary["ignored"] == {"count": 1, "files": [{"id": "notes.txt", "reason": "is not a picture"}]}
+    assert summary["ignored"] == {"count": 1, "files": [{"id": "notes.txt", "reason": "is not an image"}]}
     assert summary["quarantined"] == {"count": 0, "files": []}
 
 
@@ -329,11 +330,11 @@ def test_a_clean_dataset_needs_no_warning_and_others_say_what_is_missing(photos:
     lines = warnings_before_training(many)
     assert lines[0] == "0.png is left out: empty file"
     assert lines[5:] == [
-        "… and 3 more pictures are left out; data.json lists them all",
+        "… and 3 more images are left out; data.json lists them all",
         "1 files are ignored, the first is a (is odd)",
     ]
     one_sided = replace(dataset, splits=replace(dataset.splits, test=np.flatnonzero(dataset.labels == 0)))
-    assert "the test split has no picture of 1 classes, the first is 'red'" in warnings_before_training(one_sided)[0]
+    assert "the test split has no image of 1 classes, the first is 'red'" in warnings_before_training(one_sided)[0]
 
 
 # Judging a classifier on another source
@@ -357,7 +358,7 @@ def test_of_a_foreign_source_with_a_test_split_that_alone_is_read(tree: Callable
 def test_a_foreign_source_may_be_a_test_split_alone(tree: Callable[..., Path]) -> None:
     source = tree("test/cat/3.png", "test/dog/4.png")
     assert load_foreign(str(source), ("cat", "dog"), LOOK, System())[0].summary()["n"] == {"train": 0, "val": 0, "test": 2}
-    with pytest.raises(UsageError, match="no training pictures of cat, dog"):
+    with pytest.raises(UsageError, match="no training images of cat, dog"):
         load(tree("test/cat/5.png", "test/dog/6.png"))
 
 
@@ -373,18 +374,18 @@ def test_a_class_that_the_classifier_does_not_know_is_named(photos: Path) -> Non
 def test_real_fruits_are_decoded(fruits360: Path) -> None:
     listing = open_source("fruits360", str(fruits360))
     for index in np.random.default_rng(0).choice(len(listing), 40, replace=False).tolist():
-        picture = loading.decode(listing.pictures.read(index), LOOK)
-        assert picture.shape == (16, 16, 3) and picture.std() > 5
+        image = loading.decode(listing.images.read(index), LOOK)
+        assert image.shape == (16, 16, 3) and image.std() > 5
 
 
-def test_pictures_of_the_same_content_in_two_splits_are_leaks() -> None:
+def test_images_of_the_same_content_in_two_splits_are_leaks() -> None:
     splits = Splits(np.array([0, 1, 2]), np.array([3, 4]), np.array([5, 6, 7]))
     digests = [b"a", b"b", b"b", b"c", b"a", b"b", b"d", b"a"]
     assert leaks_between(splits, digests) == ((0, 4), (1, 5), (0, 7))
     assert leaks_between(splits, [bytes([k]) for k in range(8)]) == ()
 
 
-def test_a_copied_test_picture_is_listed_in_the_summary(tmp_path: Path, encoded: Encoded) -> None:
+def test_a_copied_test_image_is_listed_in_the_summary(tmp_path: Path, encoded: Encoded) -> None:
     for split, count in (("train", 6), ("test", 4)):
         for label in ("x", "y"):
             (tmp_path / "p" / split / label).mkdir(parents=True)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from thawlab.data import decode as decoding
-from thawlab.data.decode import BadPictureError, decode, to_rgb
+from thawlab.data.decode import BadImageError, decode, to_rgb
 from thawlab.data.preprocessing import Preprocessing
 
 Encoded = Callable[..., bytes]
@@ -24,9 +24,9 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def assert_all(picture: np.ndarray, colour: tuple[int, int, int], tolerance: int = 0) -> None:
-    assert picture.shape == (8, 8, 3) and picture.dtype == np.uint8
-    assert np.abs(picture.astype(int) - colour).max() <= tolerance
+def assert_all(image: np.ndarray, colour: tuple[int, int, int], tolerance: int = 0) -> None:
+    assert image.shape == (8, 8, 3) and image.dtype == np.uint8
+    assert np.abs(image.astype(int) - colour).max() <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_transparent_colour_of_an_rgb_or_grey_png_is_laid_on_white() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_orientation_that_a_camera_noted_is_applied(orientation: int) -> None:
-    """The stored pixels are turned so that the upright picture has its red mark top left and its green one top right."""
+    """The stored pixels are turned so that the upright image has its red mark top left and its green one top right."""
     upright = np.full((16, 16, 3), 255, np.uint8)
     upright[:8, :8], upright[:8, 8:] = (255, 0, 0), (0, 255, 0)
     undo: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -133,8 +133,8 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (4000, 5), (5, 4000), (1, 3000)])
 def test_extreme_shapes_are_decoded(size: tuple[int, int], resize: str, encoded: Encoded) -> None:
     look = Preprocessing(size=16, resize=resize, mean=(1.0,) * 3, std=(0.5,) * 3)
-    picture = decode(encoded((0, 0, 0), size=size, kind="JPEG"), look)
-    assert picture.shape == (16, 16, 3) and picture.min() < 10
+    image = decode(encoded((0, 0, 0), size=size, kind="JPEG"), look)
+    assert image.shape == (16, 16, 3) and image.min() < 10
 
 
 def test_decoding_a_jpeg_small_changes_little() -> None:
@@ -155,18 +155,18 @@ def bad_checksum(content: bytes) -> bytes:
     ("damage", "kind", "reason"),
     [
         (lambda _: b"", "PNG", "empty file"),
-        (lambda _: b"<html>404</html>", "PNG", "not a picture of a known format"),
+        (lambda _: b"<html>404</html>", "PNG", "not an image of a known format"),
         (lambda content: content[:20], "PNG", ""),
         (lambda content: content[: len(content) // 2], "PNG", "damaged: "),
         (lambda content: content[: len(content) // 2], "JPEG", "damaged: image file is truncated"),
         (bad_checksum, "PNG", "damaged: "),
     ],
 )
-def test_a_bad_picture_gives_its_reason_in_one_line(
+def test_a_bad_image_gives_its_reason_in_one_line(
     damage: Callable[[bytes], bytes], kind: str, reason: str, noise: Callable[..., np.ndarray]
 ) -> None:
     content = damage(saved(Image.fromarray(noise(64, 64, 3)), kind))
-    with pytest.raises(BadPictureError) as error:
+    with pytest.raises(BadImageError) as error:
         decode(content, LOOK)
     assert str(error.value).startswith(reason) and str(error.value) and "\n" not in str(error.value)
 
@@ -177,17 +177,17 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 @pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [15_000, 60_000])
-def test_a_picture_of_monstrous_size_is_refused_before_it_is_decoded(side: int) -> None:
+def test_a_image_of_monstrous_size_is_refused_before_it_is_decoded(side: int) -> None:
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    with pytest.raises(BadPictureError, match="too large"):
+    with pytest.raises(BadImageError, match="too large"):
         decode(content, LOOK)
 
 
 def test_the_limit_counts_pixels(monkeypatch: pytest.MonkeyPatch, encoded: Encoded) -> None:
     monkeypatch.setattr(decoding, "MAX_PIXELS", 12 * 8)
     decode(encoded(size=(12, 8)), LOOK)
-    with pytest.raises(BadPictureError, match="too large: 13×8 pixels"):
+    with pytest.raises(BadImageError, match="too large: 13×8 pixels"):
         decode(encoded(size=(13, 8)), LOOK)
 
 
@@ -198,5 +198,5 @@ def test_rgb_is_returned_as_it_is() -> None:
 
 def test_documents_that_start_other_programs_are_not_opened() -> None:
     content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
-    with pytest.raises(BadPictureError, match="not a picture of a known format"):
+    with pytest.raises(BadImageError, match="not an image of a known format"):
         decode(content, Preprocessing(size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))

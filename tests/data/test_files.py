@@ -49,8 +49,8 @@ def pack(folder: Path, kind: str) -> Path:
 
 
 def rows(listing: Listing) -> list[tuple[str, str, str, bytes]]:
-    """Return (id, class, split, content) of every picture."""
-    contents = [listing.pictures.read(index) for index in range(len(listing))]
+    """Return (id, class, split, content) of every image."""
+    contents = [listing.images.read(index) for index in range(len(listing))]
     assert all(isinstance(content, bytes) for content in contents)
     labels = [listing.classes[label] for label in listing.labels]
     return list(zip(listing.ids, labels, listing.splits.tolist(), contents, strict=True))  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ def test_folders_and_archives_of_the_same_files_are_the_same_listing(paths: Sequ
         expected.append((path, label, places.get(above[-1].lower() if above else "train", "train"), (folder / path).read_bytes()))
     assert rows(listing) == expected
     assert listing.classes == ("cat", "dog")
-    assert listing.name == ("pictures" if kind == "folder" else "packed")
+    assert listing.name == ("images" if kind == "folder" else "packed")
     assert listing.ignored == ()
 
 
@@ -82,11 +82,11 @@ def test_other_files_are_ignored_by_name_and_litter_silently(kind: str, tree: Tr
     (folder / "__MACOSX" / "1.png").write_text("litter")
     listing = open_path(folder if kind == "folder" else pack(folder, kind))
     assert listing.ids == FLAT
-    assert dict(listing.ignored) == {"README": "is not a picture", "cat/notes.txt": "is not a picture"}
+    assert dict(listing.ignored) == {"README": "is not an image", "cat/notes.txt": "is not an image"}
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
-def test_a_picture_without_a_pictures_name_is_found_by_its_content(kind: str, tree: Tree, encoded: Encoded) -> None:
+def test_a_image_without_a_images_name_is_found_by_its_content(kind: str, tree: Tree, encoded: Encoded) -> None:
     folder = tree(*FLAT)
     (folder / "cat" / "3.txt").write_bytes(encoded(kind="JPEG"))
     (folder / "dog" / "4").write_bytes(encoded(kind="PNG"))
@@ -98,7 +98,7 @@ def test_an_empty_class_folder_is_named(kind: str, tree: Tree) -> None:
     folder = tree(*FLAT)
     (folder / "emu").mkdir()
     source = folder if kind == "folder" else pack(folder, kind)
-    assert refusal(source) == f"{source}/emu: this class folder is empty; put pictures into it or remove it"
+    assert refusal(source) == f"{source}/emu: this class folder is empty; put images into it or remove it"
 
 
 def test_a_class_folder_with_litter_only_is_empty(tree: Tree) -> None:
@@ -115,12 +115,12 @@ def test_empty_folders_inside_hidden_ones_are_nobodys_business(tree: Tree) -> No
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
-def test_no_pictures_at_all_is_said(kind: str, tree: Tree) -> None:
+def test_no_images_at_all_is_said(kind: str, tree: Tree) -> None:
     folder = tree("cat/1.png")
     (folder / "cat" / "1.png").rename(folder / "cat" / "1.doc")
-    (folder / "cat" / "1.doc").write_text("no picture")
+    (folder / "cat" / "1.doc").write_text("no image")
     source = folder if kind == "folder" else pack(folder, kind)
-    assert refusal(source).startswith(f"{source}: no pictures found; expected a folder per class")
+    assert refusal(source).startswith(f"{source}: no images found; expected a folder per class")
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar.gz"])
@@ -189,10 +189,10 @@ def test_a_compressed_archive_scrambled_inside_is_named_in_one_line(
     kind: str, tmp_path: Path, noise: Callable[..., np.ndarray]
 ) -> None:
     for number in range(4):
-        file = tmp_path / "pictures" / "cat" / f"{number}.png"
+        file = tmp_path / "images" / "cat" / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(noise(5000, seed=number).tobytes())
-    source = pack(tmp_path / "pictures", kind)
+    source = pack(tmp_path / "images", kind)
     scrambled(source)
     assert refusal(source).startswith(f"{source}: cannot be read as a tar archive: ")
 
@@ -250,7 +250,7 @@ def test_links_and_paths_that_leave_the_archive_are_not_followed(tmp_path: Path,
 @pytest.mark.parametrize("name", ["photos.7z", "photos.txt", "photo.jpg"])
 def test_a_file_that_is_no_source_says_what_is(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("x")
-    expected = f"{tmp_path / name}: not a source of pictures; give a folder, .zip, .tar, .parquet or .csv"
+    expected = f"{tmp_path / name}: not a source of images; give a folder, .zip, .tar, .parquet or .csv"
     assert refusal(tmp_path / name) == expected
 
 
@@ -279,7 +279,7 @@ def test_a_csv_without_splits_is_all_train_and_other_names_of_the_columns_serve(
     assert [row[:3] for row in rows(listing)] == [("cat/1.png", "a", "train"), ("dog/1.png", "b", "train")]
 
 
-def test_a_csv_may_name_pictures_by_absolute_path(tree: Tree) -> None:
+def test_a_csv_may_name_images_by_absolute_path(tree: Tree) -> None:
     folder = tree(*FLAT)
     file = folder.parent / "far.csv"
     file.write_text(f"path,label\n{folder}/cat/1.png,a\n{folder}/dog/1.png,b\n")
@@ -290,9 +290,9 @@ def test_a_csv_may_name_pictures_by_absolute_path(tree: Tree) -> None:
     ("text", "expected"),
     [
         ("path,lable\na,b\n", ": needs the columns 'path' and 'label'; found path, lable"),
-        ("picture,label\na,b\n", ": needs the columns 'path' and 'label'; found picture, label"),
+        ("photo,label\na,b\n", ": needs the columns 'path' and 'label'; found photo, label"),
         ("", ": needs the columns 'path' and 'label'; found none"),
-        ("path,label\n", ": lists no pictures"),
+        ("path,label\n", ": lists no images"),
         (CSV.replace(",test", ",tset"), ", line 3: 'tset' is not a split; write train, val or test (did you mean 'test'?)"),
         (CSV.replace(",test", ","), ", line 3: '' is not a split; write train, val or test"),
         (CSV.replace("cat/2.png", "cat/1.png"), ", line 3: 'cat/1.png' is listed twice"),
@@ -319,9 +319,9 @@ def table(
     encoded: Encoded, labels: Sequence[Any], names: Sequence[str] | None = None, column: str = "image", start: int = 0
 ) -> pa.Table:
     """Make a table as Hugging Face's `datasets` writes it: a struct of bytes and path, and the features as metadata."""
-    pictures = [{"bytes": encoded((start + k, 0, 0)), "path": f"{start + k}.png"} for k in range(len(labels))]
+    images = [{"bytes": encoded((start + k, 0, 0)), "path": f"{start + k}.png"} for k in range(len(labels))]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    result = pa.table({column: pa.array(pictures, kind), "label": pa.array(labels)})
+    result = pa.table({column: pa.array(images, kind), "label": pa.array(labels)})
     if names is None:
         return result
     features = {column: {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
@@ -391,7 +391,7 @@ def test_equal_names_in_parquet_get_ids_of_their_own(tmp_path: Path, encoded: En
         ([0, None], ["dog", "cat"], ": row 1 has no label"),
         ([0, -1], None, ": the column 'label' must hold class numbers or class names"),
         ([0.5, 1.5], None, ": the column 'label' must hold class numbers or class names"),
-        ([], None, ": holds no pictures; its Parquet files have no rows"),
+        ([], None, ": holds no images; its Parquet files have no rows"),
     ],
 )
 def test_wrong_parquet_labels_are_refused(
@@ -404,7 +404,7 @@ def test_wrong_parquet_labels_are_refused(
 def test_parquet_without_the_columns_says_which_there_are(tmp_path: Path, encoded: Encoded) -> None:
     file = tmp_path / "train.parquet"
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), file)
-    assert refusal(tmp_path).startswith(f"{file}: has no column of encoded pictures") and "text, label" in refusal(tmp_path)
+    assert refusal(tmp_path).startswith(f"{file}: has no column of encoded images") and "text, label" in refusal(tmp_path)
     pq.write_table(table(encoded, [0, 1]).rename_columns(["image", "mood"]), file)
     assert refusal(tmp_path) == f"{file}: has no 'label' column; its columns: image, mood"
     pq.write_table(table(encoded, [0, 1]), file)
@@ -432,7 +432,7 @@ def test_the_real_fruits360_is_listed(fruits360: Path) -> None:
     listing = open_source("fruits360", str(fruits360))
     assert len(listing.classes) == 95
     assert (int((listing.splits == "train").sum()), int((listing.splits == "test").sum())) == (9_500, 2_850)
-    assert listing.pictures.read(0)[:3] == b"\xff\xd8\xff"
+    assert listing.images.read(0)[:3] == b"\xff\xd8\xff"
 
 
 def test_pipes_are_named_and_never_opened(photos: Path) -> None:
@@ -449,11 +449,11 @@ def test_hard_links_in_a_tar_are_the_files_they_name(photos: Path) -> None:
         file.add(photos, "photos")
     listing = open_path(archive)
     assert len(listing) == 25
-    pictures = {name: listing.pictures.read(index) for index, name in enumerate(listing.ids)}
-    assert pictures["photos/red/again.png"] == pictures["photos/red/00.png"]
+    images = {name: listing.images.read(index) for index, name in enumerate(listing.ids)}
+    assert images["photos/red/again.png"] == images["photos/red/00.png"]
 
 
-def test_an_empty_folder_beside_pictures_is_nobodys_class(photos: Path) -> None:
+def test_an_empty_folder_beside_images_is_nobodys_class(photos: Path) -> None:
     (photos / "red" / "later").mkdir()
     assert len(open_path(photos)) == 24
 
@@ -464,4 +464,4 @@ def test_a_pipe_in_a_csv_is_refused_and_never_waited_for(photos: Path) -> None:
     (photos / "list.csv").write_text("path,label\nred/00.png,red\npipe.png,blue\n")
     listing = open_path(photos / "list.csv")
     with pytest.raises(OSError, match="not a file"):
-        listing.pictures.read(listing.ids.index("pipe.png"))
+        listing.images.read(listing.ids.index("pipe.png"))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from thawlab.data.layout import Placed, class_names, has_picture_extension, is_litter, looks_like_picture, place_files
+from thawlab.data.layout import Placed, class_names, has_image_extension, is_litter, looks_like_image, place_files
 from thawlab.errors import UsageError
 
 
@@ -62,7 +62,7 @@ def test_a_test_split_alone_is_a_split() -> None:
     assert placed("test/cat/1.jpg", "test/dog/1.jpg") == {("test/cat/1.jpg", "cat", "test"), ("test/dog/1.jpg", "dog", "test")}
 
 
-def test_pictures_may_lie_deeper_than_the_class_folder() -> None:
+def test_images_may_lie_deeper_than_the_class_folder() -> None:
     assert placed("cat/2024/may/1.jpg", "dog/1.jpg") == {
         ("cat/2024/may/1.jpg", "cat", "train"),
         ("dog/1.jpg", "dog", "train"),
@@ -79,7 +79,7 @@ def test_files_come_out_sorted_whatever_the_order_they_came_in() -> None:
     assert place_files(paths[::-1], "photos") == place_files(paths, "photos")
 
 
-def test_pictures_of_no_class_are_ignored_with_the_reason() -> None:
+def test_images_of_no_class_are_ignored_with_the_reason() -> None:
     assert ignored("cat/1.jpg", "dog/1.jpg", "logo.jpg") == {"logo.jpg": "lies in no class folder"}
     assert ignored("train/cat/1.jpg", "train/loose.jpg", "papers/cat/1.jpg") == {
         "train/loose.jpg": "lies in no class folder",
@@ -88,9 +88,7 @@ def test_pictures_of_no_class_are_ignored_with_the_reason() -> None:
     assert ignored("top/cat/1.jpg", "top/dog/1.jpg", "logo.jpg") == {"logo.jpg": "lies in no class folder"}
 
 
-@pytest.mark.parametrize(
-    ("paths", "expected"), [([], "no pictures found"), (["1.jpg", "2.jpg"], "pictures lie in no class folder")]
-)
+@pytest.mark.parametrize(("paths", "expected"), [([], "no images found"), (["1.jpg", "2.jpg"], "images lie in no class folder")])
 def test_nothing_to_learn_from_says_what_is_expected(paths: list[str], expected: str) -> None:
     with pytest.raises(UsageError) as error:
         place_files(paths, "photos")
@@ -122,7 +120,7 @@ def test_other_files_are_no_litter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "is_picture"),
+    ("head", "is_image"),
     [
         (b"\xff\xd8\xff\xe0", True),
         (b"\x89PNG\r\n\x1a\n", True),
@@ -133,12 +131,12 @@ def test_other_files_are_no_litter() -> None:
         (b"", False),
     ],
 )
-def test_pictures_are_known_by_their_first_bytes(head: bytes, is_picture: bool) -> None:
-    assert looks_like_picture(head) is is_picture
+def test_images_are_known_by_their_first_bytes(head: bytes, is_image: bool) -> None:
+    assert looks_like_image(head) is is_image
 
 
 def test_extensions_count_in_any_case() -> None:
-    assert has_picture_extension("a/b.JPeG") and not has_picture_extension("a/jpg") and not has_picture_extension("a.txt")
+    assert has_image_extension("a/b.JPeG") and not has_image_extension("a/jpg") and not has_image_extension("a.txt")
 
 
 def test_a_class_may_be_called_train() -> None:

@@ -18,7 +18,7 @@ def test_classes_are_counted_per_split(tree: Tree) -> None:
     source = tree("train/cat/1.png", "train/cat/2.png", "train/dog/1.png", "test/cat/1.png", "test/notes.png")
     table = overview(open_source(str(source)))
     assert table == {
-        "name": "pictures",
+        "name": "images",
         "n": 4,
         "splits": ["train", "test"],
         "classes": [{"class": "cat", "train": 2, "test": 1}, {"class": "dog", "train": 1, "test": 0}],
@@ -26,7 +26,7 @@ def test_classes_are_counted_per_split(tree: Tree) -> None:
     }
 
 
-def test_the_sheet_has_a_row_per_class_and_shows_its_pictures(photos: Path, tmp_path: Path) -> None:
+def test_the_sheet_has_a_row_per_class_and_shows_its_images(photos: Path, tmp_path: Path) -> None:
     write_sheet(open_source(str(photos)), tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as image:
         sheet = np.asarray(image.convert("RGB")).astype(int)
@@ -38,7 +38,7 @@ def test_the_sheet_has_a_row_per_class_and_shows_its_pictures(photos: Path, tmp_
     assert (sheet[:, :150] < 100).any()  # the names
 
 
-def test_a_bad_picture_leaves_a_grey_tile_and_fewer_pictures_leave_white(tree: Tree, tmp_path: Path) -> None:
+def test_a_bad_image_leaves_a_grey_tile_and_fewer_images_leave_white(tree: Tree, tmp_path: Path) -> None:
     source = tree("cat/1.png", "cat/2.png", "dog/1.png")
     (source / "cat" / "2.png").write_bytes(b"")
     write_sheet(open_source(str(source)), tmp_path / "sheet.png")

@@ -21,7 +21,7 @@ def preprocessing(size: int = 8, **changes: Any) -> Preprocessing:
 
 
 def stripes(width: int, height: int) -> Image.Image:
-    """Make a picture whose red value is the column and whose green value is the row."""
+    """Make an image whose red value is the column and whose green value is the row."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[..., 0] = np.arange(width)
     pixels[..., 1] = np.arange(height)[:, None]
@@ -36,13 +36,13 @@ def stripes(width: int, height: int) -> Image.Image:
     st.sampled_from(["upsample", "pad", "crop"]),
     st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
 )
-def test_every_picture_becomes_a_square_of_the_size(width: int, height: int, size: int, resize: str, kind: str) -> None:
+def test_every_image_becomes_a_square_of_the_size(width: int, height: int, size: int, resize: str, kind: str) -> None:
     result = preprocessing(size, resize=resize, interpolation=kind, crop_pct=0.9).fit(stripes(width, height))
     assert result.shape == (size, size, 3) and result.dtype == np.uint8
 
 
 @pytest.mark.parametrize("resize", ["upsample", "pad"])
-def test_a_picture_of_the_right_size_is_not_touched(resize: str, noise: Callable[..., np.ndarray]) -> None:
+def test_a_image_of_the_right_size_is_not_touched(resize: str, noise: Callable[..., np.ndarray]) -> None:
     pixels = noise(8, 8, 3)
     assert np.array_equal(preprocessing(8, resize=resize).fit(Image.fromarray(pixels)), pixels)
 
@@ -126,7 +126,7 @@ def test_a_draft_keeps_twice_the_pixels_that_are_needed(width: int, height: int,
         assert 126 <= kept <= 128
 
 
-def test_a_small_picture_is_decoded_whole() -> None:
+def test_a_small_image_is_decoded_whole() -> None:
     assert preprocessing(64).draft_size(100, 120) is None
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from thawlab.data.dataset import content_digests, fingerprint
 from thawlab.data.files import open_path
-from thawlab.data.listing import ArrayPictures, Listing
+from thawlab.data.images import ArrayImages
+from thawlab.data.listing import Listing
 from thawlab.data.selection import chosen, excluded_ids, group_numbers, open_data, without
 from thawlab.data.splits import make_splits
 from thawlab.errors import UsageError
@@ -31,7 +32,7 @@ def listing_of(ids: list[str], labels: list[int], **more: object) -> Listing:
         ids=tuple(ids),
         labels=np.array(labels, dtype=np.int64),
         splits=np.array(["train"] * len(ids)),
-        pictures=ArrayPictures(np.arange(len(ids), dtype=np.uint8).reshape(-1, 1, 1, 1).repeat(3, axis=3)),
+        images=ArrayImages(np.arange(len(ids), dtype=np.uint8).reshape(-1, 1, 1, 1).repeat(3, axis=3)),
         **more,  # type: ignore[arg-type]
     )
 
@@ -54,11 +55,11 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
         excluded_ids(write(tmp_path / "list.csv", "colour\nred\n"))
 
 
-def test_pictures_keep_their_labels_and_pixels_when_others_leave() -> None:
+def test_images_keep_their_labels_and_pixels_when_others_leave() -> None:
     listing = listing_of(list("abcd"), [0, 1, 0, 1], columns={"farm": ("x", "y", "z", "w")}, groups=np.array([5, 6, 7, 8]))
     rest = without(listing, {"b"}, "list.csv")
     assert rest.ids == ("a", "c", "d") and rest.labels.tolist() == [0, 0, 1]
-    assert [int(rest.pictures.read(k)[0, 0, 0]) for k in range(3)] == [0, 2, 3]
+    assert [int(rest.images.read(k)[0, 0, 0]) for k in range(3)] == [0, 2, 3]
     assert rest.columns["farm"] == ("x", "z", "w") and rest.groups.tolist() == [5, 7, 8]
     assert without(listing, set(), "list.csv") is listing
 
@@ -71,7 +72,7 @@ def test_a_list_for_other_data_is_refused() -> None:
 def test_files_are_read_through_the_choice(tree: Tree) -> None:
     listing = open_path(tree("a/1.png", "a/2.png", "b/1.png", "b/2.png"))
     some = chosen(listing, np.array([3, 0]))
-    assert [some.pictures.read(k) for k in range(2)] == [listing.pictures.read(3), listing.pictures.read(0)]
+    assert [some.images.read(k) for k in range(2)] == [listing.images.read(3), listing.images.read(0)]
 
 
 def test_what_is_left_out_changes_the_fingerprint_and_so_do_groups(tree: Tree, tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_group_is_never_learnt_from_and_held_out(seed: int, val: float, test: 
     assert np.array_equal(smaller.test, splits.test)
 
 
-def test_groups_of_one_split_as_pictures_without_groups_do() -> None:
+def test_groups_of_one_split_as_images_without_groups_do() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200).tolist()
     ids = [f"{k:03}" for k in range(200)]

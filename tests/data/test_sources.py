@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from thawlab.data.sources import cache_root, check_source, datasets, open_source
+from thawlab.data.sources import check_source, datasets, open_source
 from thawlab.errors import ThawlabError, UsageError
+from thawlab.files import cache_root
 
 torchvision = pytest.importorskip("torchvision")
 Noise = Callable[..., np.ndarray]
@@ -74,15 +75,15 @@ def test_wrong_shapes_are_refused_with_what_is_right(argument: str) -> None:
 
 def test_shapes_take_count_size_and_seed() -> None:
     assert [len(open_source(source)) for source in ("shapes:20", "shapes:30x16")] == [20, 30]
-    first, other = (open_source(f"shapes:20x16x{seed}").pictures.read(0) for seed in (0, 1))
+    first, other = (open_source(f"shapes:20x16x{seed}").images.read(0) for seed in (0, 1))
     assert isinstance(first, np.ndarray) and first.shape == (16, 16, 3)
-    assert np.array_equal(first, open_source("shapes:20x16").pictures.read(0)) and not np.array_equal(first, other)
+    assert np.array_equal(first, open_source("shapes:20x16").images.read(0)) and not np.array_equal(first, other)
 
 
 def test_digits_use_the_full_range_of_a_byte() -> None:
     listing = open_source("digits")
-    pictures = np.stack([listing.pictures.read(index) for index in range(len(listing))])
-    assert pictures.shape == (1797, 8, 8, 3) and (pictures.min(), pictures.max()) == (0, 255)
+    images = np.stack([listing.images.read(index) for index in range(len(listing))])
+    assert images.shape == (1797, 8, 8, 3) and (images.min(), images.max()) == (0, 255)
     assert listing.classes == tuple("0123456789") and len(set(listing.ids)) == 1797
 
 
@@ -150,13 +151,13 @@ def md5(content: bytes) -> str:
 
 @pytest.fixture
 def small_cifar10(server: tuple[Path, str, list[str]], monkeypatch: pytest.MonkeyPatch, noise: Noise) -> np.ndarray:
-    """Offer a CIFAR-10 of 5 × 4 + 4 pictures in the official archive's format; returns its pixels."""
+    """Offer a CIFAR-10 of 5 × 4 + 4 images in the official archive's format; returns its pixels."""
     folder, address, _ = server
-    pictures = noise(24, 32, 32, 3)
+    images = noise(24, 32, 32, 3)
     names = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
     files = {}
     for k, name in enumerate(names):
-        rows = pictures[4 * k : 4 * k + 4].transpose(0, 3, 1, 2).reshape(4, -1)
+        rows = images[4 * k : 4 * k + 4].transpose(0, 3, 1, 2).reshape(4, -1)
         files[name] = pickle.dumps({"data": rows, "labels": [0, 1, 2, k % 3]}, protocol=2)
     files["batches.meta"] = pickle.dumps({"label_names": ["plane", "car", "bird"]}, protocol=2)
     with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as archive:
@@ -170,20 +171,20 @@ def small_cifar10(server: tuple[Path, str, list[str]], monkeypatch: pytest.Monke
     monkeypatch.setattr(cifar, "train_list", [[name, md5(files[name])] for name in names[:5]])
     monkeypatch.setattr(cifar, "test_list", [[names[5], md5(files[names[5]])]])
     monkeypatch.setattr(cifar, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5(files["batches.meta"])})
-    return pictures
+    return images
 
 
 @pytest.fixture
 def small_fashion(server: tuple[Path, str, list[str]], monkeypatch: pytest.MonkeyPatch, noise: Noise) -> np.ndarray:
-    """Offer a Fashion-MNIST of 20 + 10 pictures in the official format; returns its pixels."""
+    """Offer a Fashion-MNIST of 20 + 10 images in the official format; returns its pixels."""
     folder, address, _ = server
-    pictures = noise(30, 28, 28)
+    images = noise(30, 28, 28)
     labels = np.arange(30, dtype=np.uint8) % 10
     resources = []
     for name, part in (("train", slice(0, 20)), ("t10k", slice(20, 30))):
-        count = len(pictures[part])
+        count = len(images[part])
         contents = {
-            f"{name}-images-idx3-ubyte.gz": struct.pack(">IIII", 2051, count, 28, 28) + pictures[part].tobytes(),
+            f"{name}-images-idx3-ubyte.gz": struct.pack(">IIII", 2051, count, 28, 28) + images[part].tobytes(),
             f"{name}-labels-idx1-ubyte.gz": struct.pack(">II", 2049, count) + labels[part].tobytes(),
         }
         for file, content in contents.items():
@@ -191,7 +192,7 @@ def small_fashion(server: tuple[Path, str, list[str]], monkeypatch: pytest.Monke
             resources.append((file, md5((folder / file).read_bytes())))
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [address])
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "resources", resources)
-    return pictures
+    return images
 
 
 def test_cifar10_is_fetched_once_and_read_bit_for_bit(
@@ -202,7 +203,7 @@ def test_cifar10_is_fetched_once_and_read_bit_for_bit(
     assert listing.classes == ("plane", "car", "bird")
     assert (listing.splits == "train").sum() == 20 and (listing.splits == "test").sum() == 4
     assert listing.labels.tolist() == [label for k in range(6) for label in (0, 1, 2, k % 3)]
-    assert np.array_equal(np.stack([listing.pictures.read(k) for k in range(24)]), small_cifar10)
+    assert np.array_equal(np.stack([listing.images.read(k) for k in range(24)]), small_cifar10)
     assert listing.ids[0] == "train/00000" and listing.ids[20] == "test/00000"
     before = len(server[2])
     open_source("cifar10", str(tmp_path / "kept"))
@@ -218,8 +219,8 @@ def test_fashion_mnist_is_fetched_once_and_grey_is_repeated(
     small_fashion: np.ndarray, server: tuple[Path, str, list[str]], tmp_path: Path
 ) -> None:
     listing = open_source("fashion-mnist", str(tmp_path / "kept"))
-    pictures = np.stack([listing.pictures.read(k) for k in range(30)])
-    assert np.array_equal(pictures, np.repeat(small_fashion[..., None], 3, axis=-1))
+    images = np.stack([listing.images.read(k) for k in range(30)])
+    assert np.array_equal(images, np.repeat(small_fashion[..., None], 3, axis=-1))
     assert (listing.splits == "train").sum() == 20 and listing.labels.tolist() == [k % 10 for k in range(30)]
     assert listing.classes[0] == "T-shirt/top"
     before = len(server[2])
@@ -275,9 +276,9 @@ def write_parquet(folder: Path, encoded: Callable[..., bytes], classes: int) -> 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pictures = [{"bytes": encoded((k, 0, 0), (32, 32)), "path": None} for k in range(2 * classes)]
+    images = [{"bytes": encoded((k, 0, 0), (32, 32)), "path": None} for k in range(2 * classes)]
     labels = [f"class{k % classes:02d}" for k in range(2 * classes)]
-    pq.write_table(pa.table({"img": pictures, "label": labels}), folder / "train-00000-of-00001.parquet")
+    pq.write_table(pa.table({"img": images, "label": labels}), folder / "train-00000-of-00001.parquet")
 
 
 def test_cifar10_as_a_folder_of_parquet_needs_no_network(tmp_path: Path, encoded: Callable[..., bytes]) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thawlab.data.listing import ArrayPictures, Listing
+from thawlab.data.images import ArrayImages
+from thawlab.data.listing import Listing
 from thawlab.data.splits import Splits, absent_classes, class_ranks, held_out, make_splits, nested_subset
 from thawlab.errors import UsageError
 
@@ -23,7 +24,7 @@ def listing_of(labels: list[int] | np.ndarray, splits: list[str] | None = None, 
         ids=tuple(map(str, range(len(numbers)))),
         labels=numbers,
         splits=np.array(splits or ["train"] * len(numbers)),
-        pictures=ArrayPictures(np.zeros((len(numbers), 1, 1, 3), np.uint8)),
+        images=ArrayImages(np.zeros((len(numbers), 1, 1, 3), np.uint8)),
     )
 
 
@@ -41,7 +42,7 @@ def assert_disjoint(splits: Splits) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(listings(), st.integers(0, 10**6), FRACTIONS, FRACTIONS)
-def test_every_picture_is_in_exactly_one_part_and_every_class_is_held_out(
+def test_every_image_is_in_exactly_one_part_and_every_class_is_held_out(
     listing: Listing, seed: int, val: float, test: float
 ) -> None:
     splits = make_splits(listing, seed, None, val, test)
@@ -78,7 +79,7 @@ def test_the_parts_of_a_smaller_train_size_lie_inside_those_of_a_larger_one(
         try:
             parts.append(make_splits(listing, seed, size, val, 0.2))
         except UsageError as error:
-            assert "no training pictures of" in str(error) and size < available
+            assert "no training images of" in str(error) and size < available
             continue
         assert_disjoint(parts[-1])
         assert len(parts[-1].train) + len(parts[-1].val) == size
@@ -112,7 +113,7 @@ def test_the_10_000_of_cifar10_lie_inside_its_50_000_with_their_val_parts() -> N
     assert (large.test >= 50_000).all()
 
 
-def test_one_picture_per_class_is_learnt_from_and_stays_so_in_a_larger_subset() -> None:
+def test_one_image_per_class_is_learnt_from_and_stays_so_in_a_larger_subset() -> None:
     listing = listing_of(np.repeat(np.arange(4), 10), ["train"] * 36 + ["test"] * 4)
     one, two = (make_splits(listing, 0, size, 0.1, 0.2) for size in (4, 8))
     assert (len(one.train), len(one.val), len(two.train), len(two.val)) == (4, 0, 4, 4)
@@ -153,7 +154,7 @@ def test_val_zero_means_none_and_a_train_size_that_is_all_means_all() -> None:
     assert (len(splits.train), len(splits.val), len(splits.test)) == (16, 0, 4)
 
 
-def test_a_class_of_one_picture_is_learnt_from_and_never_held_out() -> None:
+def test_a_class_of_one_image_is_learnt_from_and_never_held_out() -> None:
     listing = listing_of([0] * 10 + [1])
     splits = make_splits(listing, 0, None, 0.1, 0.2)
     assert 10 in splits.train
@@ -177,11 +178,11 @@ def test_ranks_number_each_class_by_itself() -> None:
     ("listing", "train_size", "expected"),
     [
         (listing_of([0, 0, 0, 0]), None, "pets: has one class only ('class0'); a classifier needs at least two"),
-        (listing_of([0, 1, 2]), None, "pets: has 3 pictures for 3 classes; each class needs a few"),
-        (listing_of([0, 1] * 10), 17, "data.train_size = 17: pets has 16 pictures to learn from; take fewer, or omit the key"),
-        (listing_of([0, 1] * 10, classes=3), None, "pets: no training pictures of class2; add some, raise data.train_size"),
-        (listing_of([0, 1, 0, 1, 2, 2], ["train"] * 4 + ["test"] * 2), None, "pets: no training pictures of class2"),
-        (listing_of([0] * 30 + [1] * 2), 2, "pets: no training pictures of class1; add some, raise data.train_size"),
+        (listing_of([0, 1, 2]), None, "pets: has 3 images for 3 classes; each class needs a few"),
+        (listing_of([0, 1] * 10), 17, "data.train_size = 17: pets has 16 images to learn from; take fewer, or omit the key"),
+        (listing_of([0, 1] * 10, classes=3), None, "pets: no training images of class2; add some, raise data.train_size"),
+        (listing_of([0, 1, 0, 1, 2, 2], ["train"] * 4 + ["test"] * 2), None, "pets: no training images of class2"),
+        (listing_of([0] * 30 + [1] * 2), 2, "pets: no training images of class1; add some, raise data.train_size"),
     ],
 )
 def test_what_cannot_be_split_is_said_in_one_line(listing: Listing, train_size: int | None, expected: str) -> None:

@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thawlab.deploy.predictor import Prediction, Predictor, load_predictor, picture_files
+from thawlab.deploy.predictor import Prediction, Predictor, image_files, load_predictor
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.predictions import load_predictions
+from thawlab.files import read_json
 from thawlab.models.saved import load_model
 from thawlab.recipe import parse_recipe
-from thawlab.run import RunFolder, read_json
-from thawlab.training.train import train
+from thawlab.run import RunFolder
+from thawlab.runner import train
 
 COLOURS = {"blue": (30, 30, 200), "green": (30, 170, 30), "red": (200, 30, 30)}
 
 
-def _picture(label: str, rng: np.random.Generator) -> Image.Image:
+def _image(label: str, rng: np.random.Generator) -> Image.Image:
     height, width = rng.integers(20, 60, 2)
     pixels = np.clip(np.array(COLOURS[label]) + rng.normal(0, 60, (height, width, 3)), 0, 255)
     return Image.fromarray(pixels.astype(np.uint8))
@@ -31,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         (root / "photos" / label).mkdir(parents=True)
         for index in range(20):
             ending = ("png", "jpg", "webp")[index % 3]
-            _picture(label, rng).save(root / "photos" / label / f"{index:02d}.{ending}")
+            _image(label, rng).save(root / "photos" / label / f"{index:02d}.{ending}")
     recipe = parse_recipe(
         {
             "data": {"source": str(root / "photos"), "image_size": 16, "val": 0.2, "test": 0.4},
@@ -50,7 +51,7 @@ def predictor(trained: RunFolder) -> Predictor:
 
 @pytest.fixture(scope="module")
 def files(trained: RunFolder) -> list[Path]:
-    """The pictures of the run's test split, in its order."""
+    """The images of the run's test split, in its order."""
     source = Path(trained.recipe.data.source)
     return [source / name for name in load_predictions(trained.predictions("test")).ids]
 
@@ -81,11 +82,11 @@ def test_it_has_learnt_the_colours(predictor: Predictor) -> None:
     rng = np.random.default_rng(7)
     assert predictor.classes == ("blue", "green", "red")
     labels = list(COLOURS) * 5
-    found = predictor.predict_many([_picture(label, rng) for label in labels])
+    found = predictor.predict_many([_image(label, rng) for label in labels])
     assert sum(one.classes[0] == label for one, label in zip(found, labels, strict=True)) >= 12
 
 
-def test_path_text_pillow_image_and_array_are_the_same_picture(predictor: Predictor, files: list[Path]) -> None:
+def test_path_text_pillow_image_and_array_are_the_same_image(predictor: Predictor, files: list[Path]) -> None:
     for file in files[:3]:
         image = Image.open(file)
         ways = [file, str(file), image, image.convert("RGB"), np.asarray(image.convert("RGB"))]
@@ -108,10 +109,10 @@ def test_a_cameras_orientation_is_applied_to_files_and_to_pillow_images(predicto
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
-def test_pictures_of_every_mode_are_taken(predictor: Predictor, tmp_path: Path, mode: str) -> None:
-    image = _picture("red", np.random.default_rng(1)).convert(mode)
-    image.save(tmp_path / "picture.tif")
-    from_file, from_image = predictor.predict_many([tmp_path / "picture.tif", image])
+def test_images_of_every_mode_are_taken(predictor: Predictor, tmp_path: Path, mode: str) -> None:
+    image = _image("red", np.random.default_rng(1)).convert(mode)
+    image.save(tmp_path / "image.tif")
+    from_file, from_image = predictor.predict_many([tmp_path / "image.tif", image])
     assert sum(from_file.probabilities) == pytest.approx(1.0)
     assert from_file.probabilities == from_image.probabilities
 
@@ -127,7 +128,7 @@ def test_a_file_that_cannot_be_read_gets_an_error_and_the_rest_go_on(
     predictor: Predictor, files: list[Path], tmp_path: Path
 ) -> None:
     text, empty, cut = tmp_path / "text.jpg", tmp_path / "empty.png", tmp_path / "cut.png"
-    text.write_text("no picture")
+    text.write_text("no image")
     empty.touch()
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "PNG")
@@ -156,22 +157,22 @@ def test_an_array_of_another_kind_is_an_error_that_says_what_is_wanted(predictor
         predictor.predict(pixels)
 
 
-def test_many_pictures_are_predicted_in_portions_as_each_alone(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_are_predicted_in_portions_as_each_alone(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
-    pictures = [np.asarray(_picture("green", rng)) for _ in range(10)]
-    at_once = predictor.predict_many(pictures)
+    images = [np.asarray(_image("green", rng)) for _ in range(10)]
+    at_once = predictor.predict_many(images)
     monkeypatch.setattr("thawlab.deploy.predictor._PORTION", 4)
-    results = predictor.predict_many(pictures)
+    results = predictor.predict_many(images)
     assert [result.source for result in results] == [str(number) for number in range(10)]
     assert results == at_once
-    assert predictor.predict(pictures[9]).probabilities == results[9].probabilities
+    assert predictor.predict(images[9]).probabilities == results[9].probabilities
 
 
 def test_nothing_to_predict_gives_nothing(predictor: Predictor) -> None:
     assert predictor.predict_many([]) == []
 
 
-def test_a_picture_unlike_those_of_training_is_said_to_be(trained: RunFolder, predictor: Predictor, files: list[Path]) -> None:
+def test_a_image_unlike_those_of_training_is_said_to_be(trained: RunFolder, predictor: Predictor, files: list[Path]) -> None:
     checker = (np.indices((40, 40)).sum(axis=0) // 5 % 2 * 255).astype(np.uint8)
     results = predictor.predict_many([*files, np.stack([checker, checker, 255 - checker], axis=2)])
     assert results[-1].novel
@@ -223,29 +224,29 @@ def test_a_folder_is_listed_sorted_with_its_subfolders_and_without_litter(tmp_pa
     for name in ("b.png", "a.JPG", "deep/er/c.webp", "notes.txt", ".hidden.png", "__MACOSX/d.png", "Thumbs.db"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = [file.relative_to(tmp_path).as_posix() for file in picture_files([str(tmp_path)])]
+    found = [file.relative_to(tmp_path).as_posix() for file in image_files([str(tmp_path)])]
     assert found == ["a.JPG", "b.png", "deep/er/c.webp"]
 
 
 def test_a_folder_inside_a_hidden_one_is_listed_when_it_is_asked_for(tmp_path: Path) -> None:
-    folder = tmp_path / ".hidden" / "pictures"
+    folder = tmp_path / ".hidden" / "images"
     folder.mkdir(parents=True)
     (folder / "a.png").touch()
-    assert picture_files([str(folder)]) == [folder / "a.png"]
+    assert image_files([str(folder)]) == [folder / "a.png"]
 
 
 def test_a_file_is_taken_whatever_its_name(tmp_path: Path) -> None:
     (tmp_path / "photo").touch()
     (tmp_path / "a.png").touch()
-    assert picture_files([str(tmp_path / "photo"), str(tmp_path / "a.png")]) == [tmp_path / "photo", tmp_path / "a.png"]
+    assert image_files([str(tmp_path / "photo"), str(tmp_path / "a.png")]) == [tmp_path / "photo", tmp_path / "a.png"]
 
 
 def test_a_wrong_path_is_a_usage_error_with_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "holiday.png").touch()
     with pytest.raises(UsageError, match=r"there is no such file or folder \(did you mean 'holiday.png'\?\)"):
-        picture_files([str(tmp_path / "holidya.png")])
+        image_files([str(tmp_path / "holidya.png")])
 
 
-def test_a_folder_without_pictures_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="this folder holds no pictures"):
-        picture_files([str(tmp_path)])
+def test_a_folder_without_images_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="this folder holds no images"):
+        image_files([str(tmp_path)])

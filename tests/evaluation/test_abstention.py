@@ -28,7 +28,7 @@ def test_sets_cover_as_promised_over_1000_random_splits(sharpness: float) -> Non
     assert 0.895 <= np.mean(covered) <= 0.91
 
 
-def test_too_few_pictures_promise_nothing_but_all_classes() -> None:
+def test_too_few_images_promise_nothing_but_all_classes() -> None:
     table = _table(np.random.default_rng(1), 8)
     assert conformal_threshold(table.probabilities(), table.labels) == 0.0
     assert prediction_sets(table.probabilities(), 0.0).all()
@@ -52,13 +52,13 @@ def test_declining_the_least_sure_helps_a_classifier_that_knows_itself() -> None
     assert 0.87 < found["conformal"]["coverage"] < 0.93
 
 
-def test_without_val_or_test_pictures_nothing_is_promised() -> None:
+def test_without_val_or_test_images_nothing_is_promised() -> None:
     rng = np.random.default_rng(3)
     nothing = Predictions(np.zeros(0, np.str_), np.zeros(0, np.int64), np.zeros((0, 10), np.float32))
     assert abstention(nothing, nothing, 1.0) == {}
     assert "conformal" not in abstention(nothing, _table(rng, 10), 1.0)
 
 
-def test_all_pictures_equally_sure_are_answered_together() -> None:
+def test_all_images_equally_sure_are_answered_together() -> None:
     even = Predictions(np.arange(4).astype(str), np.array([0, 1, 0, 1]), np.zeros((4, 2), np.float32))
     assert abstention(even, even, 1.0)["accuracy_when_declining"]["0.2"] == 0.5

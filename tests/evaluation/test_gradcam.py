@@ -32,7 +32,7 @@ def classifier_of(name: str, size: int) -> Classifier:
         ("convnext_atto", 96),
     ],
 )
-def test_maps_of_many_architectures_have_the_pictures_size_and_leave_the_network_alone(name: str, size: int) -> None:
+def test_maps_of_many_architectures_have_the_images_size_and_leave_the_network_alone(name: str, size: int) -> None:
     classifier = classifier_of(name, size)
     classifier.backbone.requires_grad_(False)
     before = {key: value.clone() for key, value in classifier.state_dict().items()}

@@ -20,7 +20,7 @@ def test_the_distance_is_that_of_a_full_sort() -> None:
     assert np.allclose(distances(features, bank[:3]), 1 - cosines[:, :3].min(axis=1), atol=1e-6)
 
 
-def test_a_limit_lets_99_of_100_new_pictures_pass() -> None:
+def test_a_limit_lets_99_of_100_new_images_pass() -> None:
     rng = np.random.default_rng(1)
     beyond = []
     for _ in range(100):
@@ -29,14 +29,14 @@ def test_a_limit_lets_99_of_100_new_pictures_pass() -> None:
     assert 0.006 < np.mean(beyond) < 0.0135  # 1 % is promised; (n + 1) · 0.99 = 198 of 199 leaves exactly that
 
 
-def test_few_held_out_pictures_give_the_largest_distance() -> None:
+def test_few_held_out_images_give_the_largest_distance() -> None:
     rng = np.random.default_rng(2)
     training, held_out = clouds(rng, 50, 0), clouds(rng, 10, 0)
     known = fit_known(training, held_out)
     assert known.limit == distances(held_out, known.features).max()
 
 
-def test_foreign_pictures_are_told_from_familiar_ones() -> None:
+def test_foreign_images_are_told_from_familiar_ones() -> None:
     rng = np.random.default_rng(3)
     known = fit_known(clouds(rng, 300, 0), clouds(rng, 200, 0))
 

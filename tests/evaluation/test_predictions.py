@@ -9,7 +9,8 @@ from torch import nn
 
 from thawlab.data.preprocessing import to_tensor
 from thawlab.errors import ThawlabError
-from thawlab.evaluation.predictions import INFERENCE_BATCH, Predictions, infer, load_predictions
+from thawlab.evaluation.predictions import Predictions, load_predictions
+from thawlab.inference.infer import INFERENCE_BATCH, infer
 from thawlab.models.classifier import Classifier, make_head
 from thawlab.models.small import backbones
 
@@ -32,7 +33,7 @@ def _prepare(rows: torch.Tensor) -> torch.Tensor:
     return to_tensor(rows).float() / 255
 
 
-def _pictures(n: int) -> np.ndarray:
+def _images(n: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
 
 
@@ -92,20 +93,20 @@ def test_huge_logits_give_finite_probabilities() -> None:
 
 
 @pytest.mark.parametrize("name", ["cnn5", "vgg10", "resnet20", "speednet"])
-def test_a_picture_has_the_same_logits_bit_for_bit_however_many_stand_beside_it(name: str) -> None:
-    classifier, pictures = _classifier(name), _pictures(9 * INFERENCE_BATCH + 5)
-    whole = infer(classifier, pictures, np.arange(len(pictures)), _prepare, CPU)
-    assert whole.shape == (len(pictures), 10)
+def test_a_image_has_the_same_logits_bit_for_bit_however_many_stand_beside_it(name: str) -> None:
+    classifier, images = _classifier(name), _images(9 * INFERENCE_BATCH + 5)
+    whole = infer(classifier, images, np.arange(len(images)), _prepare, CPU)
+    assert whole.shape == (len(images), 10)
     assert whole.dtype == np.float32
     for chosen in ([0], [200], [3, 1, 2], list(range(129)), [291, 0, 291], list(range(292, 100, -1))):
-        assert np.array_equal(infer(classifier, pictures, np.array(chosen), _prepare, CPU), whole[chosen]), chosen[:3]
+        assert np.array_equal(infer(classifier, images, np.array(chosen), _prepare, CPU), whole[chosen]), chosen[:3]
 
 
 def test_inference_agrees_with_a_plain_forward_pass_in_eval_mode() -> None:
-    classifier, pictures = _classifier("resnet20"), _pictures(20)
-    logits = infer(classifier, pictures, np.arange(20), _prepare, CPU)
+    classifier, images = _classifier("resnet20"), _images(20)
+    logits = infer(classifier, images, np.arange(20), _prepare, CPU)
     with torch.inference_mode():
-        plain = classifier.eval()(_prepare(torch.from_numpy(pictures)))
+        plain = classifier.eval()(_prepare(torch.from_numpy(images)))
     assert np.allclose(logits, plain.numpy(), atol=1e-5)
 
 
@@ -116,7 +117,7 @@ def test_modes_and_statistics_are_as_before() -> None:
     first.train()
     modes = {name: module.training for name, module in classifier.named_modules()}
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
-    infer(classifier, _pictures(5), np.arange(5), _prepare, CPU)
+    infer(classifier, _images(5), np.arange(5), _prepare, CPU)
     assert {name: module.training for name, module in classifier.named_modules()} == modes
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
 
@@ -124,9 +125,9 @@ def test_modes_and_statistics_are_as_before() -> None:
 def test_modes_are_restored_when_inference_fails() -> None:
     classifier = _classifier("speednet").train()
     with pytest.raises(RuntimeError):
-        infer(classifier, _pictures(5)[..., :2], np.arange(5), _prepare, CPU)
+        infer(classifier, _images(5)[..., :2], np.arange(5), _prepare, CPU)
     assert all(module.training for module in classifier.modules())
 
 
 def test_nothing_to_infer_gives_an_empty_table() -> None:
-    assert len(infer(_classifier("cnn5"), _pictures(5), np.zeros(0, dtype=np.int64), _prepare, CPU)) == 0
+    assert len(infer(_classifier("cnn5"), _images(5), np.zeros(0, dtype=np.int64), _prepare, CPU)) == 0

@@ -5,18 +5,18 @@ import pytest
 import torch
 
 from thawlab.evaluation.views import View, view_sets
+from thawlab.files import read_json
 from thawlab.recipe import Recipe
-from thawlab.run import read_json
-from thawlab.training.train import train
+from thawlab.runner import train
 
 
 def test_views_show_what_they_say() -> None:
-    picture = torch.arange(9.0).view(1, 1, 3, 3)
-    assert View(True, (0, 0), 1.0).of(picture)[0, 0].tolist() == [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
-    moved = View(False, (1, 1), 1.0).of(picture)[0, 0]
+    image = torch.arange(9.0).view(1, 1, 3, 3)
+    assert View(True, (0, 0), 1.0).of(image)[0, 0].tolist() == [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
+    moved = View(False, (1, 1), 1.0).of(image)[0, 0]
     assert moved[1:, 1:].tolist() == [[0, 1], [3, 4]]
     assert moved[0].tolist() == [4, 3, 4]  # what comes in from outside is mirrored
-    assert View(False, (-1, -1), 1.0).of(picture)[0, 0, :2, :2].tolist() == [[4, 5], [7, 8]]
+    assert View(False, (-1, -1), 1.0).of(image)[0, 0, :2, :2].tolist() == [[4, 5], [7, 8]]
 
 
 @pytest.mark.parametrize("name", ["flip", "flip-shift"])

@@ -234,8 +234,8 @@ def test_preprocessing_comes_from_the_weights_own_config(recipe: Callable[..., R
 @pytest.mark.parametrize(("normalize", "black", "white"), [("unit", 0.0, 1.0), ("symmetric", -1.0, 1.0)])
 def test_other_normalisations_can_be_studied(recipe: Callable[..., Recipe], normalize: str, black: float, white: float) -> None:
     preprocessing = make_preprocessing(recipe(f"data.normalize={normalize}"), resolve_backbone("resnet50"), 8)
-    pictures = torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 255.0)]).to(torch.uint8)
-    values = preprocessing.normalize(pictures)
+    images = torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 255.0)]).to(torch.uint8)
+    values = preprocessing.normalize(images)
     assert torch.allclose(values[0], torch.tensor(black), atol=1e-6)
     assert torch.allclose(values[1], torch.tensor(white), atol=1e-6)
 

@@ -10,7 +10,7 @@ from thawlab.models.whitening import PatchWhitening, fit_whitening
 
 
 def correlated(count: int, seed: int = 0) -> torch.Tensor:
-    """Smooth pictures: neighbouring pixels and the colours of a pixel go together."""
+    """Smooth images: neighbouring pixels and the colours of a pixel go together."""
     noise = torch.randn(count, 3, 20, 20, generator=torch.Generator().manual_seed(seed))
     return F.avg_pool2d(noise + noise.mean(1, keepdim=True), 5, 1)
 

@@ -12,14 +12,14 @@ from PIL import Image
 
 from thawlab.recipe import parse_recipe, with_overrides
 from thawlab.run import RunFolder
-from thawlab.training.train import train
+from thawlab.runner import train
 
 MakeRun = Callable[..., RunFolder]
 
 
 @pytest.fixture(scope="package")
 def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
-    """Train on noise with a folder per class name, `count` pictures each; overrides as on the command line."""
+    """Train on noise with a folder per class name, `count` images each; overrides as on the command line."""
 
     def make(classes: Sequence[str], count: int, *overrides: str, file: str = "{:02d}.png") -> RunFolder:
         root, rng = tmp_path_factory.mktemp("report"), np.random.default_rng(0)

@@ -74,7 +74,7 @@ def test_the_report_opens_from_its_file_quietly_and_its_table_sorts(browser: Any
     page.close()
 
 
-def test_a_cell_of_the_confusion_matrix_opens_the_pictures_behind_it(browser: Any, report: Path) -> None:
+def test_a_cell_of_the_confusion_matrix_opens_the_images_behind_it(browser: Any, report: Path) -> None:
     page = browser.new_page(viewport={"width": 1100, "height": 900})
     page.goto(report.as_uri())
     cells = page.locator(".matrix [data-cell]")

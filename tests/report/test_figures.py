@@ -87,7 +87,7 @@ def test_the_confusion_matrix_writes_its_counts_where_they_are_not_zero() -> Non
     assert [text for text in texts if text.isdigit()] == ["11", "2", "37"]
 
 
-def test_a_class_without_pictures_has_an_empty_row() -> None:
+def test_a_class_without_images_has_an_empty_row() -> None:
     assert [text for text in _texts(figures.confusion_matrix([[3, 0], [0, 0]], ["a", "b"])) if text.isdigit()] == ["3"]
 
 
@@ -112,7 +112,7 @@ def test_without_a_validation_split_only_the_training_loss_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 500])
-def test_the_reliability_of_any_number_of_pictures_can_be_drawn(n: int) -> None:
+def test_the_reliability_of_any_number_of_images_can_be_drawn(n: int) -> None:
     rng = np.random.default_rng(0)
     table = Predictions(
         np.array([str(k) for k in range(n)], np.str_), rng.integers(0, 3, n), rng.normal(size=(n, 3)).astype(np.float32)

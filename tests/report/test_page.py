@@ -12,10 +12,11 @@ import pytest
 
 from thawlab.data.dataset import Dataset
 from thawlab.errors import ThawlabError
-from thawlab.evaluation.near_leaks import NearLeaks
+from thawlab.files import read_json
+from thawlab.quality.near_leaks import NearLeaks
 from thawlab.report.page import write_report
 from thawlab.report.style import BLUE, FOREGROUND, GREEN, GRID, MUTED, ORANGE
-from thawlab.run import RunFolder, read_json
+from thawlab.run import RunFolder
 
 MakeRun = Callable[..., RunFolder]
 NASTY = [
@@ -173,7 +174,7 @@ def test_the_same_run_gives_the_same_report(run_copy: RunFolder) -> None:
     assert write_report(run_copy).read_bytes() == first
 
 
-def test_two_classes_and_a_test_split_of_two_pictures(make_run: Callable[..., RunFolder]) -> None:
+def test_two_classes_and_a_test_split_of_two_images(make_run: Callable[..., RunFolder]) -> None:
     run = make_run(["a", "b"], 6, "data.test=0.1", "data.val=0.2")
     assert read_json(run.results)["test"]["n"] == 2
     _check_self_contained(write_report(run).read_text(encoding="utf-8"))
@@ -195,7 +196,7 @@ def test_a_run_without_a_validation_split_says_so(make_run: Callable[..., RunFol
 
 
 def test_the_pairs_confused_most_are_explained_for_both_classes(make_run: Callable[..., RunFolder]) -> None:
-    # Noise is confused at random: every second test picture is a mistake.
+    # Noise is confused at random: every second test image is a mistake.
     run = make_run(["left", "right"], 40, "model.backbone=resnet20")
     page = write_report(run).read_text(encoding="utf-8")
     section = page.split("<h2>Confused most</h2>")[1].split("</section>")[0]
@@ -204,9 +205,9 @@ def test_the_pairs_confused_most_are_explained_for_both_classes(make_run: Callab
     names = ["left", "right"]
     headings = re.findall(r"<h3><bdi>(\w+)</bdi> taken for <bdi>(\w+)</bdi></h3>", section)
     assert sorted(headings) == sorted((names[row], names[column]) for row, column in wrong)
-    pictures = sum(min(matrix[row][column], 3) for row, column in wrong)
-    assert section.count("<figure>") == pictures > 0
-    assert len(re.findall(r"the parts that spoke for (?:left|right)", section)) == 2 * pictures
+    images = sum(min(matrix[row][column], 3) for row, column in wrong)
+    assert section.count("<figure>") == images > 0
+    assert len(re.findall(r"the parts that spoke for (?:left|right)", section)) == 2 * images
     for heading, part in zip(headings, section.split("<h3>")[1:], strict=True):
         spoke = re.findall(r"the parts that spoke for (\w+)", part)
         assert spoke[0::2] == [heading[1]] * (len(spoke) // 2) and spoke[1::2] == [heading[0]] * (len(spoke) // 2)
@@ -219,14 +220,14 @@ def test_near_duplicates_between_training_and_test_are_shown_as_pairs(
         train, test = dataset.splits.train, dataset.splits.test
         return NearLeaks(len(test), 1, ((int(train[0]), int(test[0])), (int(train[1]), int(test[1]))), (0.97, 0.93))
 
-    monkeypatch.setattr("thawlab.training.judge.near_leaks", found)
+    monkeypatch.setattr("thawlab.judging.judge.near_leaks", found)
     run = make_run(["left", "right"], 12)
     near = read_json(run.results)["near_duplicates"]
     assert near["count"] == len(near["first"]) == 2
     section = (
         write_report(run).read_text(encoding="utf-8").split("<h2>Nearly the same as in training</h2>")[1].split("</section>")[0]
     )
-    assert f"2 of {near['looked_at']} test pictures" in section and "1 have too little" in section
+    assert f"2 of {near['looked_at']} test images" in section and "1 have too little" in section
     assert section.count("<figure>") == 2 and section.count("<img ") == 4
     assert all(f"<bdi>{entry[split]}</bdi>" in section for entry in near["first"] for split in ("train", "test"))
 
@@ -234,11 +235,11 @@ def test_near_duplicates_between_training_and_test_are_shown_as_pairs(
 def test_a_report_without_mistakes_says_so(run_copy: RunFolder) -> None:
     import numpy as np
 
-    with np.load(run_copy.pictures) as table:
+    with np.load(run_copy.images) as table:
         kept = {name: table[name] for name in table.files}
     kept["mistakes"], kept["mistake_rows"] = kept["mistakes"][:0], kept["mistake_rows"][:0]
-    np.savez(run_copy.pictures, **kept)
-    assert "every test picture was classified correctly" in write_report(run_copy).read_text(encoding="utf-8")
+    np.savez(run_copy.images, **kept)
+    assert "every test image was classified correctly" in write_report(run_copy).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -283,13 +284,13 @@ def test_results_of_another_version_are_refused(run_copy: RunFolder, lacking: st
         write_report(run_copy)
 
 
-def test_pictures_that_were_left_out_are_named(run_copy: RunFolder) -> None:
+def test_images_that_were_left_out_are_named(run_copy: RunFolder) -> None:
     file = run_copy.path / "data.json"
     data = read_json(file)
     data["quarantined"] = {"count": 1, "files": [{"id": "<i>bad</i>.png", "reason": "empty file"}]}
     file.write_text(json.dumps(data), encoding="utf-8")
     words = "".join(Page(write_report(run_copy).read_text(encoding="utf-8")).words)
-    assert "1 pictures were left out" in words
+    assert "1 images were left out" in words
     assert "<i>bad</i>.png: empty file" in words
 
 
@@ -307,7 +308,7 @@ def test_a_thousand_classes_make_a_report_that_opens(make_run: Callable[..., Run
     assert "class 0999 &lt;b&gt;" in text and "<b>'ü" not in text
 
 
-def test_ten_test_pictures_with_an_absent_class_make_a_report(make_run: Callable[..., RunFolder]) -> None:
+def test_ten_test_images_with_an_absent_class_make_a_report(make_run: Callable[..., RunFolder]) -> None:
     folder = make_run(["train/a", "train/b", "train/c", "test/a", "test/b"], 5, "data.val=0.0", 'phases=[{"epochs" = 2}]')
     results = read_json(folder.results)
     assert results["test"]["n"] == 10 and results["test"]["per_class"][2]["n"] == 0 and results["novelty"] == {}

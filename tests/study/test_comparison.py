@@ -10,8 +10,8 @@ from thawlab.errors import UsageError
 from thawlab.recipe import Recipe
 from thawlab.report.comparison_page import write_comparison
 from thawlab.run import RunFolder
+from thawlab.runner import train
 from thawlab.study.comparison import compare_runs, differences
-from thawlab.training.train import train
 
 Make = Callable[..., Recipe]
 
@@ -40,7 +40,7 @@ def test_a_phase_more_is_a_difference_with_nothing_on_the_other_side(recipe: Mak
     assert found[f"phases.{len(base.phases)}.name"] == [None, "more"] and all(values[0] is None for values in found.values())
 
 
-def test_runs_are_compared_picture_by_picture_with_what_cannot_be_shown(folders: list[RunFolder], tmp_path: Path) -> None:
+def test_runs_are_compared_image_by_image_with_what_cannot_be_shown(folders: list[RunFolder], tmp_path: Path) -> None:
     comparison = compare_runs(folders)
     first, second, third = comparison["runs"]
     assert first["against_first"] is None and first["differs"] == {}

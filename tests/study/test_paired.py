@@ -12,23 +12,23 @@ def table(right: list[bool], name: str = "p") -> Predictions:
     return Predictions(np.array([f"{name}{k}" for k in range(len(right))]), np.ones(len(right), dtype=np.int64), logits)
 
 
-def test_discordant_pictures_are_counted_and_tested_exactly() -> None:
+def test_discordant_images_are_counted_and_tested_exactly() -> None:
     first = table([True] * 9 + [False] * 1 + [True] * 50)
     second = table([False] * 9 + [True] * 1 + [True] * 50)
     found = compare_predictions(first, second)
     assert (found.n, found.only_first, found.only_second) == (60, 9, 1)
     assert found.p_value == pytest.approx(2 * binom.cdf(1, 10, 0.5))
     assert found.difference == pytest.approx(8 / 60)
-    assert found.describe().startswith("On 60 test pictures the first is better by 13.33 points")
+    assert found.describe().startswith("On 60 test images the first is better by 13.33 points")
 
 
 def test_a_difference_that_chance_explains_is_not_called_one() -> None:
     found = compare_predictions(table([True, True, False, True]), table([True, False, True, False]))
-    assert found.describe().startswith("No difference shown on 4 test pictures")
+    assert found.describe().startswith("No difference shown on 4 test images")
     same = table([True, False])
     assert compare_predictions(same, same).p_value == 1.0
 
 
-def test_different_pictures_are_refused() -> None:
-    with pytest.raises(UsageError, match="not tested on the same pictures"):
+def test_different_images_are_refused() -> None:
+    with pytest.raises(UsageError, match="not tested on the same images"):
         compare_predictions(table([True]), table([True], name="q"))

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from thawlab.files import read_json
 from thawlab.models.classifier import Classifier
 from thawlab.recipe import Recipe
-from thawlab.run import read_json
+from thawlab.runner import range_test, train
 from thawlab.training.lr_finder import _suggest
-from thawlab.training.train import range_test, train
 
 Make = Callable[..., Recipe]
 

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from thawlab.errors import Interrupted
+from thawlab.files import read_json
 from thawlab.recipe import Phase, Recipe
-from thawlab.run import read_json
+from thawlab.runner import train
 from thawlab.training import precision
 from thawlab.training.precision import choose_precision, has_fast_bfloat16
-from thawlab.training.train import train
 
 Make = Callable[..., Recipe]
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def test_auto_gives_what_the_chosen_arithmetic_gives(
         assert real[0] in {"float32", "bfloat16"}
         return choice, "the test says so"
 
-    monkeypatch.setattr("thawlab.training.train.choose_precision", choose)
+    monkeypatch.setattr("thawlab.runner.choose_precision", choose)
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda _: True)
     folder = train(recipe("precision=auto"), tmp_path / "b")
     assert asked == ["head", "all"]
@@ -75,15 +75,15 @@ def test_a_phase_is_continued_in_the_arithmetic_it_began_in(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = train(recipe("precision=bfloat16"), tmp_path / "a")
-    monkeypatch.setattr("thawlab.training.train.choose_precision", lambda *_: ("bfloat16", "first"))
+    monkeypatch.setattr("thawlab.runner.choose_precision", lambda *_: ("bfloat16", "first"))
 
     def stop(*_: object) -> None:
         raise Interrupted("stopped by the test", 15)
 
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr("thawlab.training.train.train_phase", stop)
+        patched.setattr("thawlab.runner.train_phase", stop)
         train(recipe("precision=auto"), tmp_path / "b")
     choices = iter([("bfloat16", "second phase")])
-    monkeypatch.setattr("thawlab.training.train.choose_precision", lambda *_: next(choices))
+    monkeypatch.setattr("thawlab.runner.choose_precision", lambda *_: next(choices))
     folder = train(recipe("precision=auto"), tmp_path / "b")
     assert same(weights(folder.path), weights(expected.path))

@@ -1,1 +1,1 @@
-"""Pictures and labels: sources, splits, preprocessing, decoding into arrays, augmentation and batches."""
+"""Images and labels: sources, splits, preprocessing, decoding into arrays, augmentation and batches."""

@@ -1,7 +1,7 @@
 """Augmentations as tensor operations on whole batches, drawn from an explicit generator.
 
-A specification is `name` or `name:argument`, e.g. `"rotate:15"`. Pictures are n × 3 × height × width with values in
-[0, 255], uint8 or float; targets are class numbers, or class probabilities where pictures are mixed. Shift, rotation and
+A specification is `name` or `name:argument`, e.g. `"rotate:15"`. Images are n × 3 × height × width with values in
+[0, 255], uint8 or float; targets are class numbers, or class probabilities where images are mixed. Shift, rotation and
 zoom that stand next to each other in a list are resampled together, once.
 """
 
@@ -21,7 +21,7 @@ from thawlab.registry import Registry
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Apply = Callable[[torch.Tensor, torch.Tensor, torch.Generator], Batch]
-# The colour of erased rectangles: the mean of ImageNet's pictures.
+# The colour of erased rectangles: the mean of ImageNet's images.
 _ERASED = (124.0, 116.0, 104.0)
 
 
@@ -31,7 +31,7 @@ class Augmentation:
     """One random change of a batch.
 
     Attributes:
-        apply: pictures, targets, generator → pictures, targets.
+        apply: images, targets, generator → images, targets.
         affine: count, generator → count × 3 × 3 matrices in normalised coordinates, where the change is affine.
         mixes: whether targets must be class probabilities.
     """
@@ -72,25 +72,25 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
     return torch.rand(count, generator=generator) * (high - low) + low
 
 
-def _per_picture(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _per_image(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return mask.view(-1, 1, 1, 1).to(like.device)
 
 
 @augmentations.register("flip")
 def flip(argument: str) -> Augmentation:
-    """Mirror half of the pictures left to right."""
+    """Mirror half of the images left to right."""
     _none("flip", argument)
 
-    def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        mask = torch.rand(len(pictures), generator=generator) < 0.5
-        return torch.where(_per_picture(mask, pictures), pictures.flip(-1), pictures), targets
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        mask = torch.rand(len(images), generator=generator) < 0.5
+        return torch.where(_per_image(mask, images), images.flip(-1), images), targets
 
     return Augmentation(apply)
 
 
 @augmentations.register("alternate-flip")
 def alternate_flip(argument: str) -> Augmentation:
-    """Mirror a random half of the pictures in the first epoch, the other half in the second, and so on.
+    """Mirror a random half of the images in the first epoch, the other half in the second, and so on.
 
     Training does so when it takes the rows, since it knows the epoch; where there is none, this is `flip`.
     """
@@ -100,14 +100,14 @@ def alternate_flip(argument: str) -> Augmentation:
 
 @augmentations.register("rotate90")
 def rotate90(argument: str) -> Augmentation:
-    """Turn each picture by a multiple of 90 degrees."""
+    """Turn each image by a multiple of 90 degrees."""
     _none("rotate90", argument)
 
-    def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        turns = torch.randint(0, 4, (len(pictures),), generator=generator)
-        result = pictures
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        turns = torch.randint(0, 4, (len(images),), generator=generator)
+        result = images
         for count in (1, 2, 3):
-            result = torch.where(_per_picture(turns == count, pictures), torch.rot90(pictures, count, (-2, -1)), result)
+            result = torch.where(_per_image(turns == count, images), torch.rot90(images, count, (-2, -1)), result)
         return result, targets
 
     return Augmentation(apply)
@@ -118,16 +118,16 @@ def crop(argument: str) -> Augmentation:
     """Pad by so many pixels (default 4), mirrored at the edges, and cut out at a random place."""
     pad = _whole("crop", argument, 4, 256)
 
-    def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        count, _, height, width = pictures.shape
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        count, _, height, width = images.shape
         if pad >= min(height, width):
-            raise UsageError(f"augment: 'crop:{pad}' pads by more than the pictures' {min(height, width)} pixels")
+            raise UsageError(f"augment: 'crop:{pad}' pads by more than the images' {min(height, width)} pixels")
         offsets = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator)
         # Indices beyond the edge are mirrored; indexing with height × width × channel keeps channels-last memory.
-        rows = _mirror(offsets[0] + torch.arange(height) - pad, height).to(pictures.device)
-        columns = _mirror(offsets[1] + torch.arange(width) - pad, width).to(pictures.device)
-        picture = torch.arange(count, device=pictures.device).view(-1, 1, 1)
-        return pictures.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2), targets
+        rows = _mirror(offsets[0] + torch.arange(height) - pad, height).to(images.device)
+        columns = _mirror(offsets[1] + torch.arange(width) - pad, width).to(images.device)
+        image = torch.arange(count, device=images.device).view(-1, 1, 1)
+        return images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2), targets
 
     return Augmentation(apply)
 
@@ -137,17 +137,17 @@ def _mirror(index: torch.Tensor, length: int) -> torch.Tensor:
     return torch.where(index >= length, 2 * (length - 1) - index, index)
 
 
-def _resample(pictures: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """Sample pictures through affine maps from output to input coordinates; edges are mirrored."""
-    values = pictures.float()
-    grid = F.affine_grid(matrices[:, :2].to(pictures.device), list(values.shape), align_corners=False)
+def _resample(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Sample images through affine maps from output to input coordinates; edges are mirrored."""
+    values = images.float()
+    grid = F.affine_grid(matrices[:, :2].to(images.device), list(values.shape), align_corners=False)
     sampled = F.grid_sample(values, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return sampled.contiguous(memory_format=torch.channels_last)
 
 
 def _affine(matrices: Callable[[int, torch.Generator], torch.Tensor]) -> Augmentation:
-    def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        return _resample(pictures, matrices(len(pictures), generator)), targets
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        return _resample(images, matrices(len(images), generator)), targets
 
     return Augmentation(apply, affine=matrices)
 
@@ -202,24 +202,24 @@ def zoom(argument: str) -> Augmentation:
 
 @augmentations.register("brightness")
 def brightness(argument: str) -> Augmentation:
-    """Multiply all values of a picture by a factor within ± this fraction (default 0.2) of one."""
+    """Multiply all values of an image by a factor within ± this fraction (default 0.2) of one."""
     limit = _number("brightness", argument, 0.2, 0, 1)
 
-    def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        factor = _per_picture(_uniform(len(pictures), 1 - limit, 1 + limit, generator), pictures)
-        return (pictures.float() * factor).clamp_(0, 255), targets
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        factor = _per_image(_uniform(len(images), 1 - limit, 1 + limit, generator), images)
+        return (images.float() * factor).clamp_(0, 255), targets
 
     return Augmentation(apply)
 
 
 @augmentations.register("contrast")
 def contrast(argument: str) -> Augmentation:
-    """Multiply a picture's distance from its own mean by a factor within ± this fraction (default 0.2) of one."""
+    """Multiply an image's distance from its own mean by a factor within ± this fraction (default 0.2) of one."""
     limit = _number("contrast", argument, 0.2, 0, 1)
 
-    def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        factor = _per_picture(_uniform(len(pictures), 1 - limit, 1 + limit, generator), pictures)
-        values = pictures.float()
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        factor = _per_image(_uniform(len(images), 1 - limit, 1 + limit, generator), images)
+        values = images.float()
         mean = values.mean(dim=(1, 2, 3), keepdim=True)
         return ((values - mean) * factor + mean).clamp_(0, 255), targets
 
@@ -241,23 +241,23 @@ def randaugment(argument: str) -> Augmentation:
     count, _, magnitude = argument.partition(":")
     operation = v2.RandAugment(_whole("randaugment", count, 2, 10), _whole("randaugment", magnitude, 9, 30))
 
-    def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        whole = pictures.clamp(0, 255).round().to(torch.uint8)
-        return _seeded(generator, lambda: (torch.stack([operation(picture) for picture in whole]), targets))
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        whole = images.clamp(0, 255).round().to(torch.uint8)
+        return _seeded(generator, lambda: (torch.stack([operation(image) for image in whole]), targets))
 
     return Augmentation(apply)
 
 
 @augmentations.register("erase")
 def erase(argument: str) -> Augmentation:
-    """Random erasing (Zhong et al. 2020) through torchvision: a rectangle of a picture, with this probability (default 0.25)."""
+    """Random erasing (Zhong et al. 2020) through torchvision: a rectangle of an image, with this probability (default 0.25)."""
     from torchvision.transforms import v2
 
     operation = v2.RandomErasing(_number("erase", argument, 0.25, 0, 1), value=list(_ERASED))
 
-    def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        values = pictures.float()
-        return _seeded(generator, lambda: (torch.stack([operation(picture) for picture in values]), targets))
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        values = images.float()
+        return _seeded(generator, lambda: (torch.stack([operation(image) for image in values]), targets))
 
     return Augmentation(apply)
 
@@ -267,30 +267,30 @@ def _mixing(kind: str, alpha: float) -> Augmentation:
 
     build = {"mixup": v2.MixUp, "cutmix": v2.CutMix}[kind]
 
-    def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         operation = build(alpha=alpha, num_classes=targets.shape[1])
-        return _seeded(generator, lambda: operation(pictures.float(), targets))
+        return _seeded(generator, lambda: operation(images.float(), targets))
 
     return Augmentation(apply, mixes=True)
 
 
 @augmentations.register("mixup")
 def mixup(argument: str) -> Augmentation:
-    """Mixup (Zhang et al. 2018) through torchvision: blend each batch with its neighbour's pictures; default alpha 0.2."""
+    """Mixup (Zhang et al. 2018) through torchvision: blend each batch with its neighbour's images; default alpha 0.2."""
     return _mixing("mixup", _number("mixup", argument, 0.2, 0, 100))
 
 
 @augmentations.register("cutmix")
 def cutmix(argument: str) -> Augmentation:
-    """CutMix (Yun et al. 2019) through torchvision: paste a rectangle of the neighbour's picture; default alpha 1."""
+    """CutMix (Yun et al. 2019) through torchvision: paste a rectangle of the neighbour's image; default alpha 1."""
     return _mixing("cutmix", _number("cutmix", argument, 1.0, 0, 100))
 
 
-def scaled(pictures: torch.Tensor, side: int) -> torch.Tensor:
-    """Return pictures brought to side × side pixels, antialiased bilinear, as float; as they are if they have that size."""
-    if pictures.shape[-2:] == (side, side):
-        return pictures
-    return F.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True)
+def scaled(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Return images brought to side × side pixels, antialiased bilinear, as float; as they are if they have that size."""
+    if images.shape[-2:] == (side, side):
+        return images
+    return F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
 
 
 def parse_augmentation(specification: str, place: str = "augment") -> Augmentation:
@@ -322,24 +322,24 @@ class Pipeline:
             members = list(group)
             self._steps.extend([_merged(members)] if is_affine else [step.apply for step in members])
 
-    def __call__(self, pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+    def __call__(self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         """Apply all steps; of several ways to mix, each batch takes one at random."""
         for step in self._steps:
-            pictures, targets = step(pictures, targets, generator)
+            images, targets = step(images, targets, generator)
         if self._mixers:
             choice = int(torch.randint(0, len(self._mixers), (1,), generator=generator))
-            pictures, targets = self._mixers[choice].apply(pictures, targets, generator)
-        return pictures, targets
+            images, targets = self._mixers[choice].apply(images, targets, generator)
+        return images, targets
 
 
 def _merged(members: Sequence[Augmentation]) -> Apply:
     """Resample once for several affine changes in a row."""
 
-    def apply(pictures: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        total = _identity(len(pictures))
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        total = _identity(len(images))
         for member in members:
             assert member.affine is not None
-            total = total @ member.affine(len(pictures), generator)
-        return _resample(pictures, total), targets
+            total = total @ member.affine(len(images), generator)
+        return _resample(images, total), targets
 
     return apply

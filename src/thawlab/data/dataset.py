@@ -1,4 +1,4 @@
-"""The dataset that training reads: pictures decoded once into uint8 rows, splits, and a fingerprint of the content."""
+"""The dataset that training reads: images decoded once into uint8 rows, splits, and a fingerprint of the content."""
 
 from __future__ import annotations
 
@@ -13,44 +13,46 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from thawlab.data.decode import BadPictureError, decode, why_unreadable
-from thawlab.data.listing import ArrayPictures, Indices, Labels, Listing, content_digest
+from thawlab.data.decode import BadImageError, decode, why_unreadable
+from thawlab.data.images import ArrayImages, content_digest
+from thawlab.data.listing import Listing
 from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
 from thawlab.data.selection import open_data
-from thawlab.data.sources import cache_root, open_source
+from thawlab.data.sources import open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
+from thawlab.data.types import Indices, Labels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
+from thawlab.files import cache_root, write_text
 from thawlab.recipe import Recipe, System
-from thawlab.run import write_text
 
 # Decoded rows become valid in portions, so that an interruption loses little of a long decoding; a multiple of the chunks
 # that the threads work in.
 _PORTION = 4096
-# Above this share of bad pictures something is wrong with the source, not with single files.
+# Above this share of bad images something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
-# So many pictures of each foreign kind tell how well strangers are known.
+# So many images of each foreign kind tell how well strangers are known.
 _FOREIGN = 250
 
 
 @final
 @dataclass(frozen=True)
 class Dataset:
-    """Decoded pictures with labels and splits.
+    """Decoded images with labels and splits.
 
     Attributes:
         name: of the source.
         classes: class names; a label is an index into them.
-        ids: a unique name per picture.
-        labels: int64 per picture.
+        ids: a unique name per image.
+        labels: int64 per image.
         images: uint8, n × size × size × 3, in memory or memory-mapped; only rows of `splits` are valid.
         splits: disjoint indices for train, val and test.
-        fingerprint: SHA-256 over classes, ids, labels, splits of the source and the content of every picture.
+        fingerprint: SHA-256 over classes, ids, labels, splits of the source and the content of every image.
         geometry: the key of the preprocessing that made `images`.
-        quarantined: (id, reason) of pictures that could not be decoded; they are in no split.
-        ignored: (path, reason) of files that are no pictures of a class.
-        leaks: (training picture, picture of val or test) of the very same content.
+        quarantined: (id, reason) of images that could not be decoded; they are in no split.
+        ignored: (path, reason) of files that are no images of a class.
+        leaks: (training image, image of val or test) of the very same content.
     """
 
     name: str
@@ -93,11 +95,11 @@ class Dataset:
 
 
 def content_digests(listing: Listing, workers: int | None = None) -> list[bytes]:
-    """Return the SHA-256 of each picture's content, in the listing's order; of unreadable ones a word instead."""
+    """Return the SHA-256 of each image's content, in the listing's order; of unreadable ones a word instead."""
 
     def hash_one(index: int) -> bytes:
         try:
-            return content_digest(listing.pictures.read(index))
+            return content_digest(listing.images.read(index))
         except OSError:
             return b"unreadable"
 
@@ -105,18 +107,18 @@ def content_digests(listing: Listing, workers: int | None = None) -> list[bytes]
 
 
 def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
-    """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content of its pictures.
+    """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content of its images.
 
     Args:
-        listing: the pictures.
+        listing: the images.
         digests: of their content.
     """
     header = [listing.classes, listing.ids, listing.labels.tolist(), listing.splits.tolist()]
     if listing.groups is not None:
         header.append(listing.groups.tolist())
     digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
-    if isinstance(listing.pictures, ArrayPictures):
-        digest.update(np.ascontiguousarray(listing.pictures.array).data)
+    if isinstance(listing.images, ArrayImages):
+        digest.update(np.ascontiguousarray(listing.images.array).data)
         return digest.hexdigest()
 
     digest.update(b"".join(digests))
@@ -124,7 +126,7 @@ def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
 
 
 def leaks_between(splits: Splits, digests: Sequence[bytes]) -> tuple[tuple[int, int], ...]:
-    """Return the pictures of val and test whose very same content is learnt from as well: (training picture, other)."""
+    """Return the images of val and test whose very same content is learnt from as well: (training image, other)."""
     learnt = {digests[index]: index for index in splits.train.tolist()[::-1]}
     judged = np.concatenate([splits.val, splits.test]).tolist()
     return tuple((learnt[digests[index]], index) for index in judged if digests[index] in learnt)
@@ -136,18 +138,18 @@ def _decode_rows(
     """Return all rows as an array of which `indices` are valid, and the reasons of those that could not be decoded."""
     size = preprocessing.size
     if (
-        isinstance(listing.pictures, ArrayPictures)
-        and listing.pictures.array.shape[1:] == (size, size, 3)
+        isinstance(listing.images, ArrayImages)
+        and listing.images.array.shape[1:] == (size, size, 3)
         and (preprocessing.resize != "crop" or preprocessing.crop_pct == 1.0)
     ):
-        return listing.pictures.array, {}
+        return listing.images.array, {}
     store = RowStore(folder, len(listing), (size, size, 3), np.uint8)
     bad_file = folder / "bad.json"
 
     def decode_one(index: int) -> npt.NDArray[np.uint8] | str:
         try:
-            return decode(listing.pictures.read(index), preprocessing)
-        except (BadPictureError, OSError) as error:
+            return decode(listing.images.read(index), preprocessing)
+        except (BadImageError, OSError) as error:
             return why_unreadable(error)
 
     with store.filling():
@@ -176,11 +178,11 @@ def _without(indices: Indices, bad: Sequence[int]) -> Indices:
 def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     """Open a recipe's source, split it, and decode what the splits need.
 
-    Decoded pictures are kept in the cache folder by content, so that no epoch and no later run decodes them again.
+    Decoded images are kept in the cache folder by content, so that no epoch and no later run decodes them again.
 
     Raises:
         UsageError: if the source or its classes are wrong; said before anything is decoded.
-        ThawlabError: if too many pictures are bad, or the cache cannot be written.
+        ThawlabError: if too many images are bad, or the cache cannot be written.
     """
     data = recipe.data
     listing = open_data(data, recipe.system)
@@ -188,12 +190,12 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     dataset = _decoded(listing, splits, preprocessing, recipe.system)
     missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
     if missing:
-        raise ThawlabError(f"{data.source}: no training picture of '{missing[0]}' can be decoded; add some or remove the class")
+        raise ThawlabError(f"{data.source}: no training image of '{missing[0]}' can be decoded; add some or remove the class")
     return dataset
 
 
 def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preprocessing, system: System) -> tuple[Dataset, str]:
-    """Open a source to judge an existing classifier on: its test split, or all of its pictures where it has none.
+    """Open a source to judge an existing classifier on: its test split, or all of its images where it has none.
 
     Args:
         source: a name or a path.
@@ -202,7 +204,7 @@ def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preproces
         system: says where data and caches are.
 
     Returns:
-        The data, with the pictures to judge on as its test split, and what they are: "test" or "all".
+        The data, with the images to judge on as its test split, and what they are: "test" or "all".
 
     Raises:
         UsageError: if the source has a class that the classifier does not know.
@@ -244,10 +246,10 @@ def foreign_datasets(preprocessing: Preprocessing, system: System, own: str) -> 
 
 
 def decode_all(listing: Listing, preprocessing: Preprocessing, system: System) -> Dataset:
-    """Decode every picture of a listing; all that can be decoded are in the train split of the result.
+    """Decode every image of a listing; all that can be decoded are in the train split of the result.
 
     Raises:
-        ThawlabError: if too many pictures are bad, or the cache cannot be written.
+        ThawlabError: if too many images are bad, or the cache cannot be written.
     """
     nothing = np.zeros(0, dtype=np.int64)
     return _decoded(listing, Splits(np.arange(len(listing)), nothing, nothing), preprocessing, system)
@@ -265,7 +267,7 @@ def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, sys
     if len(bad) > _MAX_BAD_SHARE * len(needed):
         first = quarantined[0]
         raise ThawlabError(
-            f"{listing.name}: {len(bad)} of {len(needed)} pictures cannot be decoded, the first is {first[0]} ({first[1]})"
+            f"{listing.name}: {len(bad)} of {len(needed)} images cannot be decoded, the first is {first[0]} ({first[1]})"
         )
     kept = Splits(*(_without(part, list(bad)) for part in (splits.train, splits.val, splits.test)))
     return Dataset(
@@ -287,7 +289,7 @@ def warnings_before_training(dataset: Dataset) -> list[str]:
     """Return what should be said about the data before training starts, a line each."""
     lines = [f"{identifier} is left out: {reason}" for identifier, reason in dataset.quarantined[:5]]
     if len(dataset.quarantined) > 5:
-        lines.append(f"… and {len(dataset.quarantined) - 5} more pictures are left out; data.json lists them all")
+        lines.append(f"… and {len(dataset.quarantined) - 5} more images are left out; data.json lists them all")
     if dataset.ignored:
         path, reason = dataset.ignored[0]
         lines.append(f"{len(dataset.ignored)} files are ignored, the first is {path} ({reason})")
@@ -296,7 +298,7 @@ def warnings_before_training(dataset: Dataset) -> list[str]:
         missing = absent_classes(indices, dataset.labels, dataset.classes)
         if len(indices) and missing:
             lines.append(
-                f"the {split} split has no picture of {len(missing)} classes, the first is '{missing[0]}'; "
+                f"the {split} split has no image of {len(missing)} classes, the first is '{missing[0]}'; "
                 "their scores are not measured"
             )
         elif not len(indices):

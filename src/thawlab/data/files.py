@@ -14,16 +14,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from thawlab.data.csv_table import pick_column, read_table
+from thawlab.data.images import BytesImages, FileImages, Images, TarImages, ZipImages
 from thawlab.data.layout import (
     SPLIT_NAMES,
     Placed,
     class_names,
-    has_picture_extension,
+    has_image_extension,
     is_litter,
-    looks_like_picture,
+    looks_like_image,
     place_files,
 )
-from thawlab.data.listing import BytesPictures, FilePictures, Listing, Pictures, TarPictures, ZipPictures
+from thawlab.data.listing import Listing
 from thawlab.data.parquet import open_parquet, parquet_files
 from thawlab.errors import UsageError, first_line, listed, nearest
 
@@ -35,10 +36,10 @@ _COLUMNS = {
 
 
 def open_path(path: Path) -> Listing:
-    """List the pictures of a folder, archive, Parquet folder or CSV manifest.
+    """List the images of a folder, archive, Parquet folder or CSV manifest.
 
     Raises:
-        UsageError: if the path is none of these, or holds no usable pictures.
+        UsageError: if the path is none of these, or holds no usable images.
     """
     if path.is_dir():
         return open_parquet(path) if parquet_files(path) else _open_folder(path)
@@ -51,7 +52,7 @@ def open_path(path: Path) -> Listing:
         return _open_zip(path)
     if path.suffix.lower() == ".tar" or suffixes in {".tar.gz", ".tar.xz", ".tar.bz2"} or path.suffix.lower() == ".tgz":
         return _open_tar(path)
-    raise UsageError(f"{path}: not a source of pictures; give a folder, .zip, .tar, .parquet or .csv")
+    raise UsageError(f"{path}: not a source of images; give a folder, .zip, .tar, .parquet or .csv")
 
 
 def _from_placed(
@@ -59,7 +60,7 @@ def _from_placed(
     origin: str,
     paths: Sequence[str],
     ignored: list[tuple[str, str]],
-    read: Callable[[Sequence[str]], Pictures],
+    read: Callable[[Sequence[str]], Images],
 ) -> Listing:
     """Make a listing of files whose paths tell class and split."""
     placed, homeless = place_files(paths, origin)
@@ -72,7 +73,7 @@ def _from_placed(
         ids=tuple(names),
         labels=np.array([label_of[item.label] for item in placed], dtype=np.int64),
         splits=np.array([item.split for item in placed]),
-        pictures=read(names),
+        images=read(names),
         ignored=tuple(ignored + homeless),
     )
 
@@ -87,18 +88,18 @@ def _is_text(path: str) -> bool:
 
 
 def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Part pictures from other files; a file without a picture's extension is judged by its first bytes."""
-    pictures, ignored = [], []
+    """Part images from other files; a file without an image's extension is judged by its first bytes."""
+    images, ignored = [], []
     for path in paths:
         if is_litter(path):
             continue
         if not _is_text(path):
             ignored.append((ascii(path)[1:-1], "has a name that is not UTF-8; rename it"))
-        elif has_picture_extension(path) or looks_like_picture(head_of(path)):
-            pictures.append(path)
+        elif has_image_extension(path) or looks_like_image(head_of(path)):
+            images.append(path)
         else:
-            ignored.append((path, "is not a picture"))
-    return pictures, ignored
+            ignored.append((path, "is not an image"))
+    return images, ignored
 
 
 def _open_folder(root: Path) -> Listing:
@@ -125,14 +126,14 @@ def _open_folder(root: Path) -> Listing:
             return b""
 
     _refuse_empty_classes(inner, paths, str(root))
-    pictures, ignored = _sift(sorted(paths), head_of)
+    images, ignored = _sift(sorted(paths), head_of)
     ignored += special
     return _from_placed(
         root.resolve().name,
         str(root),
-        pictures,
+        images,
         ignored,
-        lambda names: FilePictures(tuple(root / name for name in names)),
+        lambda names: FileImages(tuple(root / name for name in names)),
     )
 
 
@@ -144,12 +145,12 @@ def _refuse_empty_classes(folders: Iterable[str], files: Iterable[str], origin: 
     """
     content = [*folders, *(path for path in files if not is_litter(path))]
     occupied = {PurePosixPath(path).parent.as_posix() for path in content}
-    # Beside pictures lies no class folder; an empty folder there is nobody's class.
-    beside = {PurePosixPath(path).parent.as_posix() for path in content if has_picture_extension(path)}
+    # Beside images lies no class folder; an empty folder there is nobody's class.
+    beside = {PurePosixPath(path).parent.as_posix() for path in content if has_image_extension(path)}
     hollow = [folder for folder in folders if folder not in occupied and not is_litter(folder)]
     empty = sorted(folder for folder in hollow if PurePosixPath(folder).parent.as_posix() not in beside)
     if empty:
-        raise UsageError(f"{origin}/{empty[0]}: this class folder is empty; put pictures into it or remove it")
+        raise UsageError(f"{origin}/{empty[0]}: this class folder is empty; put images into it or remove it")
 
 
 def _member_name(name: str) -> str:
@@ -167,12 +168,12 @@ def _open_zip(path: Path) -> Listing:
                 with archive.open(members[name]) as file:
                     return file.read(16)
 
-            pictures, ignored = _sift(sorted(members), head_of)
+            images, ignored = _sift(sorted(members), head_of)
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         raise UsageError(f"{path}: cannot be read as a zip archive: {first_line(error)}") from None
     _refuse_empty_classes(folders, members, str(path))
     return _from_placed(
-        path.stem, str(path), pictures, ignored, lambda names: ZipPictures(path, tuple(members[name] for name in names))
+        path.stem, str(path), images, ignored, lambda names: ZipImages(path, tuple(members[name] for name in names))
     )
 
 
@@ -204,16 +205,16 @@ def _open_tar(path: Path) -> Listing:
                 pass  # to the very end, where the checksum stands
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, KeyError) as error:
         raise UsageError(f"{path}: cannot be read as a tar archive: {first_line(error)}") from None
-    pictures, ignored = _sift(sorted(places), heads.__getitem__)
+    images, ignored = _sift(sorted(places), heads.__getitem__)
     _refuse_empty_classes(folders, places, str(path))
     name = path.name.split(".")[0]
 
-    def read(names: Sequence[str]) -> Pictures:
+    def read(names: Sequence[str]) -> Images:
         if compressed:
-            return BytesPictures([contents[name] for name in names])
-        return TarPictures(path, tuple(places[name] for name in names))
+            return BytesImages([contents[name] for name in names])
+        return TarImages(path, tuple(places[name] for name in names))
 
-    return _from_placed(name, str(path), pictures, ignored, read)
+    return _from_placed(name, str(path), images, ignored, read)
 
 
 def _open_csv(path: Path) -> Listing:
@@ -237,7 +238,7 @@ def _open_csv(path: Path) -> Listing:
         seen.add(name)
         placed.append(Placed(name, label, SPLIT_NAMES[split]))
     if not placed:
-        raise UsageError(f"{path}: lists no pictures")
+        raise UsageError(f"{path}: lists no images")
     classes = class_names(placed, str(path))
     label_of = {label: index for index, label in enumerate(classes)}
     return Listing(
@@ -246,6 +247,6 @@ def _open_csv(path: Path) -> Listing:
         ids=tuple(item.path for item in placed),
         labels=np.array([label_of[item.label] for item in placed], dtype=np.int64),
         splits=np.array([item.split for item in placed]),
-        pictures=FilePictures(tuple(path.parent / item.path for item in placed)),
+        images=FileImages(tuple(path.parent / item.path for item in placed)),
         columns={name: tuple((row.get(name) or "").strip() for _, row in rows) for name in columns},
     )

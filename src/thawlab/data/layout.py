@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import final
 
-from thawlab.data.listing import Split
+from thawlab.data.types import Split
 from thawlab.errors import UsageError, nearest
 
 SPLIT_NAMES: dict[str, Split] = {
@@ -61,13 +61,13 @@ def is_litter(path: str) -> bool:
     return any(part.startswith(".") or part.lower() in _LITTER for part in PurePosixPath(path).parts)
 
 
-def has_picture_extension(path: str) -> bool:
-    """Say whether the file's name claims to be a picture."""
+def has_image_extension(path: str) -> bool:
+    """Say whether the file's name claims to be an image."""
     return PurePosixPath(path).suffix.lower() in EXTENSIONS
 
 
-def looks_like_picture(head: bytes) -> bool:
-    """Say whether a file starts like one of the common picture formats, whatever its name claims."""
+def looks_like_image(head: bytes) -> bool:
+    """Say whether a file starts like one of the common image formats, whatever its name claims."""
     starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
     return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
@@ -76,7 +76,7 @@ def _common_top(parts: Sequence[tuple[str, ...]]) -> int:
     """Return how many leading folders all files share without losing the class folder.
 
     An archive often has one extra folder on top (Kaggle's have). A single top folder is skipped while it is no split's name
-    and holds folders itself; pictures that lie beside those folders then belong to no class.
+    and holds folders itself; images that lie beside those folders then belong to no class.
     """
     depth = 0
     while True:
@@ -91,10 +91,10 @@ def place_files(paths: Iterable[str], origin: str) -> tuple[list[Placed], list[t
     """Give each file its class and split.
 
     Recognised are a folder per class, the same under `train`, `val`, `test` (also `Training`, `Validation`, `Test`, in any
-    case), and either of these inside one extra folder. Pictures may lie deeper than the class folder.
+    case), and either of these inside one extra folder. Images may lie deeper than the class folder.
 
     Args:
-        paths: of pictures, relative to the source, with forward slashes.
+        paths: of images, relative to the source, with forward slashes.
         origin: the source's name, for messages.
 
     Returns:
@@ -105,7 +105,7 @@ def place_files(paths: Iterable[str], origin: str) -> tuple[list[Placed], list[t
     """
     parts = sorted(tuple(PurePosixPath(path).parts) for path in paths)
     if not parts:
-        raise UsageError(f"{origin}: no pictures found; expected a folder per class, for example {origin}/cat/1.jpg")
+        raise UsageError(f"{origin}: no images found; expected a folder per class, for example {origin}/cat/1.jpg")
     depth = _common_top(parts)
     folders = {path[depth].lower() for path in parts if len(path) > depth + 1}
     # A class may be called "train" or "test". Folders are splits where all of them have a split's name, as in a data set to
@@ -126,9 +126,7 @@ def place_files(paths: Iterable[str], origin: str) -> tuple[list[Placed], list[t
             continue
         placed.append(Placed(name, rest[0], split))
     if not placed:
-        raise UsageError(
-            f"{origin}: pictures lie in no class folder; expected a folder per class, for example {origin}/cat/1.jpg"
-        )
+        raise UsageError(f"{origin}: images lie in no class folder; expected a folder per class, for example {origin}/cat/1.jpg")
     return placed, ignored
 
 

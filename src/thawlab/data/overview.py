@@ -1,4 +1,4 @@
-"""A look at pictures before training: counts per class and split, and a sheet of samples."""
+"""A look at images before training: counts per class and split, and a sheet of samples."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from thawlab.data.decode import BadPictureError, decode
-from thawlab.data.listing import SPLITS, Listing
+from thawlab.data.decode import BadImageError, decode
+from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.types import SPLITS
 from thawlab.errors import ThawlabError
 
 _PER_CLASS, _TILE, _GAP, _LABEL = 8, 64, 4, 150
@@ -33,7 +34,7 @@ def overview(listing: Listing) -> dict[str, Any]:
 
 
 def write_sheet(listing: Listing, path: Path) -> None:
-    """Write a picture with some samples of every class, the first ones by id; at most 100 classes.
+    """Write an image with some samples of every class, the first ones by id; at most 100 classes.
 
     Raises:
         ThawlabError: if the file cannot be written.
@@ -49,8 +50,8 @@ def write_sheet(listing: Listing, path: Path) -> None:
         pen.text((_GAP * 2, top + _TILE / 2), name[:22], fill="#1d232b", font=font, anchor="lm")
         for column, index in enumerate(np.flatnonzero(listing.labels == row)[:_PER_CLASS].tolist()):
             try:
-                tile = Image.fromarray(decode(listing.pictures.read(index), look))
-            except (BadPictureError, OSError):
+                tile = Image.fromarray(decode(listing.images.read(index), look))
+            except (BadImageError, OSError):
                 tile = Image.new("RGB", (_TILE, _TILE), "#d5dbe2")
             canvas.paste(tile, (_LABEL + column * step, top))
     try:

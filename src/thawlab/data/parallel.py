@@ -1,4 +1,4 @@
-"""Work on many pictures in threads, with progress: decoding and hashing leave Python's lock, so threads share the cores."""
+"""Work on many images in threads, with progress: decoding and hashing leave Python's lock, so threads share the cores."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TypeVar
 
 from thawlab import progress
 from thawlab.cores import usable_cores
-from thawlab.data.listing import Indices
+from thawlab.data.types import Indices
 
 T = TypeVar("T")
 _CHUNK = 256
 
 
 def in_threads(work: Callable[[int], T], indices: Indices, workers: int | None, label: str) -> Iterator[tuple[Indices, list[T]]]:
-    """Yield the results of some pictures, a chunk at a time and in order.
+    """Yield the results of some images, a chunk at a time and in order.
 
     Args:
-        work: what to do with the picture of an index.
-        indices: of the pictures.
+        work: what to do with the image of an index.
+        indices: of the images.
         workers: how many threads; as many as there are cores for this process if omitted. Changes no result.
         label: what is being done, for the progress.
     """

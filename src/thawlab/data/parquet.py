@@ -1,4 +1,4 @@
-"""Sources in Parquet files as Hugging Face's data sets write them: encoded pictures and class labels."""
+"""Sources in Parquet files as Hugging Face's data sets write them: encoded images and class labels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, final
 
 import numpy as np
 
+from thawlab.data.images import Images
 from thawlab.data.layout import SPLIT_NAMES
-from thawlab.data.listing import Listing, Pictures
+from thawlab.data.listing import Listing
 from thawlab.errors import UsageError, first_line, listed
 
 _LABEL_COLUMNS = ("label", "class", "category", "target", "class_name", "fine_label", "labels")
@@ -19,13 +20,13 @@ _LABEL_COLUMNS = ("label", "class", "category", "target", "class_name", "fine_la
 
 @final
 @dataclass(frozen=True)
-class ColumnPictures(Pictures):
-    """Encoded pictures in a column of Arrow's, which stays their only copy in memory."""
+class ColumnImages(Images):
+    """Encoded images in a column of Arrow's, which stays their only copy in memory."""
 
     column: Any
 
     def read(self, index: int) -> bytes:
-        """Return the encoded picture."""
+        """Return the encoded image."""
         content: bytes | None = self.column[index].as_py()
         return content or b""
 
@@ -42,7 +43,7 @@ def _split_of_file(file: Path) -> str:
 
 
 def open_parquet(path: Path) -> Listing:
-    """List Parquet files with a column of encoded pictures and one of class labels."""
+    """List Parquet files with a column of encoded images and one of class labels."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -56,16 +57,16 @@ def open_parquet(path: Path) -> Listing:
             raise UsageError(f"{file}: cannot be read as Parquet: {first_line(error)}") from None
         splits.extend([_split_of_file(file)] * tables[-1].num_rows)
     if not splits:
-        raise UsageError(f"{path}: holds no pictures; its Parquet files have no rows")
+        raise UsageError(f"{path}: holds no images; its Parquet files have no rows")
     schema = tables[0].schema
-    picture_column, label_column = _parquet_columns(schema, files[0])
+    image_column, label_column = _parquet_columns(schema, files[0])
     chunks: list[Any] = []
     names: list[str] = []
     labels: list[Any] = []
     for file, table in zip(files, tables, strict=True):
-        if picture_column not in table.column_names or label_column not in table.column_names:
-            raise UsageError(f"{file}: lacks the columns '{picture_column}' and '{label_column}' that {files[0].name} has")
-        column = table.column(picture_column)
+        if image_column not in table.column_names or label_column not in table.column_names:
+            raise UsageError(f"{file}: lacks the columns '{image_column}' and '{label_column}' that {files[0].name} has")
+        column = table.column(image_column)
         chunks.extend(pc.struct_field(column, "bytes").cast(pa.large_binary()).chunks)
         has_names = "path" in {f.name for f in column.type}
         inner = pc.struct_field(column, "path").to_pylist() if has_names else [None] * len(column)
@@ -78,7 +79,7 @@ def open_parquet(path: Path) -> Listing:
         ids=_unique(names),
         labels=np.array(numbers, dtype=np.int64),
         splits=np.array(splits),
-        pictures=ColumnPictures(pa.chunked_array(chunks, pa.large_binary())),
+        images=ColumnImages(pa.chunked_array(chunks, pa.large_binary())),
     )
 
 
@@ -87,9 +88,7 @@ def _parquet_columns(schema: Any, file: Path) -> tuple[str, str]:
 
     structs = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type}]
     if not structs:
-        raise UsageError(
-            f"{file}: has no column of encoded pictures (a struct with 'bytes'); its columns: {listed(schema.names)}"
-        )
+        raise UsageError(f"{file}: has no column of encoded images (a struct with 'bytes'); its columns: {listed(schema.names)}")
     lowered = {name.strip().lower(): name for name in schema.names if name not in structs}
     label = next((lowered[word] for word in _LABEL_COLUMNS if word in lowered), None)
     if label is None:

@@ -1,4 +1,4 @@
-"""The one way from a picture to the network's input, used in training, evaluation, prediction and every export."""
+"""The one way from an image to the network's input, used in training, evaluation, prediction and every export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from thawlab.data.listing import Picture
+from thawlab.data.types import Pixels
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 _RESAMPLING = {
@@ -25,7 +25,7 @@ _AT_ONCE = 1 << 18
 
 
 class Preprocessing(BaseModel):
-    """How a picture becomes the network's input.
+    """How an image becomes the network's input.
 
     Attributes:
         size: side of the square input in pixels.
@@ -66,7 +66,7 @@ class Preprocessing(BaseModel):
         scale = self.size * _DRAFT_GAP / side
         return (max(1, int(width * scale)), max(1, int(height * scale))) if scale < 1 else None
 
-    def fit(self, image: Image.Image) -> Picture:
+    def fit(self, image: Image.Image) -> Pixels:
         """Bring an RGB image to the input's size.
 
         Args:
@@ -90,35 +90,35 @@ class Preprocessing(BaseModel):
             return np.asarray(image)
         return np.asarray(image.resize((self.size, self.size), resample, box=(left, top, left + side, top + side)))
 
-    def normalize(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Turn pictures into the network's input values.
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Turn images into the network's input values.
 
         Args:
-            pictures: n × 3 × size × size; uint8, or float in [0, 255] after augmentation.
+            images: n × 3 × size × size; uint8, or float in [0, 255] after augmentation.
 
         Returns:
-            float32 of the same shape in channels-last memory: (picture / 255 − mean) / std.
+            float32 of the same shape in channels-last memory: (image / 255 − mean) / std.
         """
-        count, channels, height, width = pictures.shape
+        count, channels, height, width = images.shape
         mean = torch.tensor(self.mean, dtype=torch.float64)
         std = torch.tensor(self.std, dtype=torch.float64)
-        # One value per column and channel: loops over whole rows of a picture run many times faster than over 3 channels.
-        scale = (1 / (255 * std)).float().repeat(width).to(pictures.device)
-        shift = (-mean / std).float().repeat(width).to(pictures.device)
-        rows = pictures.permute(0, 2, 3, 1).reshape(count, height, width * channels)
+        # One value per column and channel: loops over whole rows of an image run many times faster than over 3 channels.
+        scale = (1 / (255 * std)).float().repeat(width).to(images.device)
+        shift = (-mean / std).float().repeat(width).to(images.device)
+        rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)
         values = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
-        # A few pictures at a time stay in the processor's cache through all three operations.
+        # A few images at a time stay in the processor's cache through all three operations.
         step = max(1, _AT_ONCE // max(rows[0].numel(), 1)) if count and rows.device.type == "cpu" else max(count, 1)
         for start in range(0, count, step):
             values[start : start + step].copy_(rows[start : start + step]).mul_(scale).add_(shift)
         return values.view(count, height, width, channels).permute(0, 3, 1, 2)
 
-    def inputs(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the network's input of n × size × size × 3 pictures at working size."""
-        return self.normalize(to_tensor(pictures))
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the network's input of n × size × size × 3 images at working size."""
+        return self.normalize(to_tensor(images))
 
 
-def to_tensor(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Return n × size × size × 3 pictures as an n × 3 × size × size tensor in channels-last memory, without a copy."""
-    tensor = torch.from_numpy(pictures) if isinstance(pictures, np.ndarray) else pictures
+def to_tensor(images: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Return n × size × size × 3 images as an n × 3 × size × size tensor in channels-last memory, without a copy."""
+    tensor = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
     return tensor.permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""A file of equally shaped rows that is filled little by little and shared between runs: decoded pictures, features.
+"""A file of equally shaped rows that is filled little by little and shared between runs: decoded images, features.
 
 Rows are keyed by sample, the file by the content of everything that determines its rows. A row is valid once its mark is
 set, and marks are written only after the rows are on the disk; a crash loses work, never correctness. Rows are written with
@@ -18,7 +18,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from thawlab.data.listing import Indices
+from thawlab.data.types import Indices
 from thawlab.errors import ThawlabError
 
 # After so many bytes were taken from a map, its pages are given back; the system maps several times as many around them.

@@ -1,4 +1,4 @@
-"""Which pictures of a source a recipe uses, and which of them belong together."""
+"""Which images of a source a recipe uses, and which of them belong together."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from thawlab.data.csv_table import pick_column, read_table
-from thawlab.data.listing import ArrayPictures, ChosenPictures, Indices, Listing
+from thawlab.data.images import ArrayImages, ChosenImages
+from thawlab.data.listing import Listing
 from thawlab.data.sources import open_source
+from thawlab.data.types import Indices
 from thawlab.errors import UsageError, listed, nearest
 from thawlab.recipe import Data, System
 
@@ -19,10 +21,10 @@ _ID_COLUMNS = ("path", "id", "file", "filename")
 
 
 def open_data(data: Data, system: System) -> Listing:
-    """List the pictures of a recipe: those of its source without the excluded ones, with their groups.
+    """List the images of a recipe: those of its source without the excluded ones, with their groups.
 
     Raises:
-        UsageError: if the source, the list of excluded pictures or the grouping is wrong.
+        UsageError: if the source, the list of excluded images or the grouping is wrong.
         ThawlabError: if a download is needed and fails.
     """
     listing = open_source(data.source, system.data_dir)
@@ -32,10 +34,10 @@ def open_data(data: Data, system: System) -> Listing:
 
 
 def excluded_ids(path: Path) -> set[str]:
-    """Read which pictures a CSV takes out: those whose column `keep` says no, or all of them where it has no such column.
+    """Read which images a CSV takes out: those whose column `keep` says no, or all of them where it has no such column.
 
     Raises:
-        UsageError: if the file is absent or has no column that names pictures.
+        UsageError: if the file is absent or has no column that names images.
     """
     columns, rows = read_table(path, "data.exclude")
     name, keep = pick_column(columns, _ID_COLUMNS), pick_column(columns, ["keep"])
@@ -45,7 +47,7 @@ def excluded_ids(path: Path) -> set[str]:
 
 
 def without(listing: Listing, excluded: set[str], origin: str) -> Listing:
-    """Return a listing without some pictures.
+    """Return a listing without some images.
 
     Raises:
         UsageError: if one of them is not in the listing: a list made for other data takes out the wrong ones, or none.
@@ -60,32 +62,30 @@ def without(listing: Listing, excluded: set[str], origin: str) -> Listing:
 
 
 def chosen(listing: Listing, indices: Indices) -> Listing:
-    """Return a listing of some pictures of another one."""
+    """Return a listing of some images of another one."""
     places = indices.tolist()
-    pictures = listing.pictures
+    images = listing.images
     return replace(
         listing,
         ids=tuple(listing.ids[place] for place in places),
         labels=listing.labels[indices],
         splits=listing.splits[indices],
-        pictures=ArrayPictures(pictures.array[indices])
-        if isinstance(pictures, ArrayPictures)
-        else ChosenPictures(pictures, indices),
+        images=ArrayImages(images.array[indices]) if isinstance(images, ArrayImages) else ChosenImages(images, indices),
         columns={name: tuple(values[place] for place in places) for name, values in listing.columns.items()},
         groups=None if listing.groups is None else listing.groups[indices],
     )
 
 
 def group_numbers(listing: Listing, group: str) -> Indices:
-    """Return a number per picture, equal for pictures of one group.
+    """Return a number per image, equal for images of one group.
 
     Args:
-        listing: the pictures.
+        listing: the images.
         group: the name of a column of the manifest, or a regular expression with one group in parentheses, which is searched
-            for in each picture's id.
+            for in each image's id.
 
     Raises:
-        UsageError: if there is no such column, the pattern is none, or it does not fit every picture.
+        UsageError: if there is no such column, the pattern is none, or it does not fit every image.
     """
     names = list(listing.columns[group]) if group in listing.columns else _matched(listing, group)
     _, numbers = np.unique(np.array(names, dtype=np.str_), return_inverse=True)

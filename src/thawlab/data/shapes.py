@@ -1,4 +1,4 @@
-"""Drawn pictures in ten classes, for tests and teaching: any size and count, made from a seed."""
+"""Drawn images in ten classes, for tests and teaching: any size and count, made from a seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from thawlab.data.listing import Labels
+from thawlab.data.types import Labels
 
 SHAPES = ("arrow", "circle", "crescent", "cross", "hexagon", "ring", "square", "star", "stripes", "triangle")
 _OVERSAMPLING = 3  # drawn larger and scaled down, for smooth edges
@@ -72,18 +72,18 @@ def _draw(shape: str, size: int, rng: np.random.Generator) -> npt.NDArray[np.uin
 
 
 def draw_shapes(count: int, size: int, seed: int) -> tuple[npt.NDArray[np.uint8], Labels]:
-    """Draw pictures of the ten shapes, each class equally often as far as the count allows.
+    """Draw images of the ten shapes, each class equally often as far as the count allows.
 
     Args:
-        count: how many pictures.
+        count: how many images.
         size: width and height in pixels.
-        seed: equal seeds give equal pictures; a larger count begins with the pictures of a smaller one.
+        seed: equal seeds give equal images; a larger count begins with the images of a smaller one.
 
     Returns:
-        uint8 pictures, count × size × size × 3, and int64 labels.
+        uint8 images, count × size × size × 3, and int64 labels.
     """
     labels = np.arange(count, dtype=np.int64) % len(SHAPES)
-    pictures = np.empty((count, size, size, 3), dtype=np.uint8)
+    images = np.empty((count, size, size, 3), dtype=np.uint8)
     for index, label in enumerate(labels):
-        pictures[index] = _draw(SHAPES[label], size, np.random.default_rng((seed, index)))
-    return pictures, labels
+        images[index] = _draw(SHAPES[label], size, np.random.default_rng((seed, index)))
+    return images, labels

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,16 @@ from typing import Any
 import numpy as np
 
 from thawlab.data.files import open_path
-from thawlab.data.listing import ArrayPictures, Listing
+from thawlab.data.images import ArrayImages
+from thawlab.data.listing import Listing
 from thawlab.data.shapes import SHAPES, draw_shapes
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
+from thawlab.files import cache_root
 from thawlab.registry import Registry
 
 # A factory is given what follows the name's colon ("shapes:500x64") and the folder where data sets are kept.
 Source = Callable[[str, Path], Listing]
 datasets: Registry[Source] = Registry("data set")
-
-
-def cache_root() -> Path:
-    """Return the folder for everything that can be made again: `$THAWLAB_CACHE`, or else the user's cache folder."""
-    chosen = os.environ.get("THAWLAB_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(chosen) if chosen else base / "thawlab"
 
 
 def check_source(source: str) -> None:
@@ -45,7 +39,7 @@ def check_source(source: str) -> None:
 
 
 def open_source(source: str, data_dir: str | None = None) -> Listing:
-    """List the pictures of a named data set or a path.
+    """List the images of a named data set or a path.
 
     Args:
         source: a name (`cifar10`, `shapes:500x64`) or a path (folder, zip, tar, Parquet, CSV).
@@ -82,15 +76,15 @@ def _from_torchvision(name: str, build: Callable[..., Any], data_dir: Path, wher
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ThawlabError(
             f"{name}: could not be fetched from {where} or read in {data_dir} ({reason}); "
-            f"put a whole copy into a folder and name it with --data-dir, or give a folder of pictures as the source"
+            f"put a whole copy into a folder and name it with --data-dir, or give a folder of images as the source"
         ) from None
 
 
 def _arrays(name: str, classes: list[str], train: tuple[Any, Any], test: tuple[Any, Any]) -> Listing:
-    """Make a listing of two pairs (pictures, labels) of arrays."""
-    pictures = np.concatenate([np.asarray(train[0]), np.asarray(test[0])])
-    if pictures.ndim == 3:
-        pictures = np.repeat(pictures[..., None], 3, axis=-1)
+    """Make a listing of two pairs (images, labels) of arrays."""
+    images = np.concatenate([np.asarray(train[0]), np.asarray(test[0])])
+    if images.ndim == 3:
+        images = np.repeat(images[..., None], 3, axis=-1)
     counts = (len(train[1]), len(test[1]))
     return Listing(
         name=name,
@@ -98,7 +92,7 @@ def _arrays(name: str, classes: list[str], train: tuple[Any, Any], test: tuple[A
         ids=tuple(f"{split}/{index:05d}" for split, n in zip(("train", "test"), counts, strict=True) for index in range(n)),
         labels=np.concatenate([np.asarray(train[1]), np.asarray(test[1])]).astype(np.int64),
         splits=np.repeat(np.array(["train", "test"]), counts),
-        pictures=ArrayPictures(pictures),
+        images=ArrayImages(images),
     )
 
 
@@ -120,21 +114,21 @@ def _cifar(name: str, class_name: str, data_dir: Path) -> Listing:
 
 @datasets.register("cifar10")
 def cifar10(argument: str, data_dir: Path) -> Listing:
-    """CIFAR-10: 50,000 + 10,000 colour pictures of 32×32 in 10 classes (Krizhevsky 2009)."""
+    """CIFAR-10: 50,000 + 10,000 colour images of 32×32 in 10 classes (Krizhevsky 2009)."""
     _no_argument("cifar10", argument)
     return _cifar("cifar10", "CIFAR10", data_dir)
 
 
 @datasets.register("cifar100")
 def cifar100(argument: str, data_dir: Path) -> Listing:
-    """CIFAR-100: 50,000 + 10,000 colour pictures of 32×32 in 100 classes (Krizhevsky 2009)."""
+    """CIFAR-100: 50,000 + 10,000 colour images of 32×32 in 100 classes (Krizhevsky 2009)."""
     _no_argument("cifar100", argument)
     return _cifar("cifar100", "CIFAR100", data_dir)
 
 
 @datasets.register("fashion-mnist")
 def fashion_mnist(argument: str, data_dir: Path) -> Listing:
-    """Fashion-MNIST: 60,000 + 10,000 grey pictures of 28×28 in 10 classes (Xiao et al. 2017)."""
+    """Fashion-MNIST: 60,000 + 10,000 grey images of 28×28 in 10 classes (Xiao et al. 2017)."""
     import torchvision
 
     _no_argument("fashion-mnist", argument)
@@ -145,21 +139,21 @@ def fashion_mnist(argument: str, data_dir: Path) -> Listing:
 
 @datasets.register("digits")
 def digits(argument: str, data_dir: Path) -> Listing:  # noqa: ARG001 - it comes with scikit-learn
-    """Handwritten digits: 1,797 grey pictures of 8×8 in 10 classes; comes with scikit-learn, no split of its own."""
+    """Handwritten digits: 1,797 grey images of 8×8 in 10 classes; comes with scikit-learn, no split of its own."""
     from sklearn.datasets import load_digits
 
     _no_argument("digits", argument)
     table = load_digits()
     # Grey values run from 0 to 16; 255/16 brings them to the full range of a byte.
-    pictures = np.rint(table.images * (255 / 16)).astype(np.uint8)
-    count = len(pictures)
+    images = np.rint(table.images * (255 / 16)).astype(np.uint8)
+    count = len(images)
     return Listing(
         name="digits",
         classes=tuple(map(str, table.target_names)),
         ids=tuple(f"{index:04d}" for index in range(count)),
         labels=table.target.astype(np.int64),
         splits=np.repeat("train", count),
-        pictures=ArrayPictures(np.repeat(pictures[..., None], 3, axis=-1)),
+        images=ArrayImages(np.repeat(images[..., None], 3, axis=-1)),
     )
 
 
@@ -171,21 +165,21 @@ def shapes(argument: str, data_dir: Path) -> Listing:  # noqa: ARG001 - it is dr
         raise UsageError(f"data.source: 'shapes:{argument}' should read shapes:COUNTxSIZE or shapes:COUNTxSIZExSEED")
     count, size, seed = (*map(int, parts), *(1000, 32, 0)[len(parts) :])
     if count < len(SHAPES) or not 8 <= size <= 1024:
-        raise UsageError(f"data.source: 'shapes:{argument}' needs at least {len(SHAPES)} pictures of 8 to 1024 pixels")
-    pictures, labels = draw_shapes(count, size, seed)
+        raise UsageError(f"data.source: 'shapes:{argument}' needs at least {len(SHAPES)} images of 8 to 1024 pixels")
+    images, labels = draw_shapes(count, size, seed)
     return Listing(
         name="shapes",
         classes=SHAPES,
         ids=tuple(f"{index:06d}" for index in range(count)),
         labels=labels,
         splits=np.repeat("train", count),
-        pictures=ArrayPictures(pictures),
+        images=ArrayImages(images),
     )
 
 
 @datasets.register("fruits360")
 def fruits360(argument: str, data_dir: Path) -> Listing:
-    """Fruits-360: pictures of fruit of 100×100 in `Training/` and `Test/`; needs a copy at hand (folder, zip or tar)."""
+    """Fruits-360: images of fruit of 100×100 in `Training/` and `Test/`; needs a copy at hand (folder, zip or tar)."""
     _no_argument("fruits360", argument)
     if data_dir.is_file():
         return open_path(data_dir)

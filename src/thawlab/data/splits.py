@@ -8,7 +8,8 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from thawlab.data.listing import Indices, Labels, Listing
+from thawlab.data.listing import Listing
+from thawlab.data.types import Indices, Labels
 from thawlab.errors import UsageError, listed
 from thawlab.randomness import derive
 
@@ -106,21 +107,21 @@ def nested_subset(labels: Labels, ranks: npt.NDArray[np.int64], size: int) -> np
 def make_splits(listing: Listing, seed: int, train_size: int | None, val: float, test: float) -> Splits:
     """Split a listing, keeping the splits that the source has.
 
-    A source without a test split gives the fraction `test` of its pictures to one, whatever `train_size` is. `train_size`
-    counts the labelled pictures that may be learnt from: a source without a val split gives the fraction `val` of them to
+    A source without a test split gives the fraction `test` of its images to one, whatever `train_size` is. `train_size`
+    counts the labelled images that may be learnt from: a source without a val split gives the fraction `val` of them to
     validation. All parts are stratified; with the same seed, the parts of a smaller `train_size` lie inside those of a
-    larger one. Pictures of one group are never learnt from and held out at once by a split that is made here; the fractions
+    larger one. Images of one group are never learnt from and held out at once by a split that is made here; the fractions
     then count groups.
 
     Raises:
-        UsageError: if there are fewer than two classes, a class without training pictures, or not enough pictures.
+        UsageError: if there are fewer than two classes, a class without training images, or not enough images.
     """
     labels, splits = listing.labels, listing.splits
     classes = len(listing.classes)
     if classes < 2:
         raise UsageError(f"{listing.name}: has one class only ('{listing.classes[0]}'); a classifier needs at least two")
     if len(listing) < 2 * classes:
-        raise UsageError(f"{listing.name}: has {len(listing)} pictures for {classes} classes; each class needs a few")
+        raise UsageError(f"{listing.name}: has {len(listing)} images for {classes} classes; each class needs a few")
     pool = splits == "train"
     in_test, in_val = splits == "test", splits == "val"
     groups = listing.groups
@@ -132,7 +133,7 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
     available = int(pool.sum())
     if train_size is not None and train_size > available:
         raise UsageError(
-            f"data.train_size = {train_size}: {listing.name} has {available} pictures to learn from; take fewer, or omit the key"
+            f"data.train_size = {train_size}: {listing.name} has {available} images to learn from; take fewer, or omit the key"
         )
     pool_indices = np.flatnonzero(pool)
     pool_labels = labels[pool_indices]
@@ -156,11 +157,11 @@ def _check(splits: Splits, listing: Listing) -> None:
     missing = [name for name, count in zip(listing.classes, counts, strict=True) if count == 0]
     if missing:
         raise UsageError(
-            f"{listing.name}: no training pictures of {listed(missing, 3)}; add some, raise data.train_size, or remove the class"
+            f"{listing.name}: no training images of {listed(missing, 3)}; add some, raise data.train_size, or remove the class"
         )
 
 
 def absent_classes(indices: Indices, listing_labels: Labels, classes: tuple[str, ...]) -> list[str]:
-    """Return the classes of which a split holds no picture."""
+    """Return the classes of which a split holds no image."""
     counts = np.bincount(listing_labels[indices], minlength=len(classes))
     return [name for name, count in zip(classes, counts, strict=True) if count == 0]

@@ -1,4 +1,4 @@
-"""Predict the classes of pictures with a saved model and its own preprocessing."""
+"""Predict the classes of images with a saved model and its own preprocessing."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from PIL import Image, ImageOps
 
 from thawlab import progress
 from thawlab.cores import usable_cores
-from thawlab.data.decode import BadPictureError, decode, to_rgb, why_unreadable
-from thawlab.data.layout import has_picture_extension, is_litter, looks_like_picture
-from thawlab.data.listing import Picture
+from thawlab.data.decode import BadImageError, decode, to_rgb, why_unreadable
+from thawlab.data.layout import has_image_extension, is_litter, looks_like_image
+from thawlab.data.types import Pixels
 from thawlab.errors import ThawlabError, UsageError, nearest
 from thawlab.evaluation.abstention import prediction_sets
 from thawlab.evaluation.gradcam import explain, overlay
 from thawlab.evaluation.novelty import distances
-from thawlab.evaluation.predictions import INFERENCE_BATCH, calibrated, infer
+from thawlab.evaluation.predictions import calibrated
+from thawlab.inference.folding import folded
+from thawlab.inference.infer import INFERENCE_BATCH, infer
 from thawlab.models.classifier import WithFeatures
-from thawlab.models.folding import folded
 from thawlab.models.saved import SavedModel, load_model
 
-# So many pictures are decoded and held at once; a folder of any size then fits in memory.
+# So many images are decoded and held at once; a folder of any size then fits in memory.
 _PORTION = 8 * INFERENCE_BATCH
 
 
 @final
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifier says about one picture.
+    """What the classifier says about one image.
 
     Attributes:
-        source: the file, or a number for a picture that was given as pixels.
+        source: the file, or a number for an image that was given as pixels.
         classes: the most probable classes, the best first.
         probabilities: of these classes, calibrated, in [0, 1].
         unsure: whether more than one class is in the 90 % prediction set; None where nothing was held out to tell.
-        novel: whether the picture is unlike anything in training: farther from it than 99 % of held-out pictures; None likewise.
-        error: why the picture could not be read; the other fields are then empty.
+        novel: whether the image is unlike anything in training: farther from it than 99 % of held-out images; None likewise.
+        error: why the image could not be read; the other fields are then empty.
     """
 
     source: str
@@ -61,7 +62,7 @@ class Prediction:
 
 @final
 class Predictor:
-    """A saved classifier that takes files or pictures.
+    """A saved classifier that takes files or images.
 
     Args:
         model: as `load_predictor` reads it.
@@ -79,39 +80,39 @@ class Predictor:
         """The class names, in the order of the logits."""
         return self._model.card.classes
 
-    def logits(self, pictures: np.ndarray) -> np.ndarray:
-        """Return the logits of pictures at working size.
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the logits of images at working size.
 
         Args:
-            pictures: uint8, n × size × size × 3, as the model's preprocessing fits them.
+            pixels: uint8, n × size × size × 3, as the model's preprocessing fits them.
 
         Returns:
             float32, n × classes, uncalibrated.
         """
-        return self._outputs(pictures)[:, : len(self.classes)]
+        return self._outputs(pixels)[:, : len(self.classes)]
 
-    def _outputs(self, pictures: np.ndarray) -> np.ndarray:
+    def _outputs(self, pixels: np.ndarray) -> np.ndarray:
         """Return logits, followed by the features where what is known was saved."""
-        indices = np.arange(len(pictures))
-        return infer(self._network, pictures, indices, self._model.card.preprocessing.inputs, self._device)
+        indices = np.arange(len(pixels))
+        return infer(self._network, pixels, indices, self._model.card.preprocessing.inputs, self._device)
 
-    def predict(self, image: str | Path | Image.Image | Picture, top_k: int = 5) -> Prediction:
-        """Predict one picture: a file, a Pillow image, or uint8 pixels (height × width × 3).
+    def predict(self, image: str | Path | Image.Image | Pixels, top_k: int = 5) -> Prediction:
+        """Predict one image: a file, a Pillow image, or uint8 pixels (height × width × 3).
 
         Raises:
-            ThawlabError: if the picture cannot be read.
+            ThawlabError: if the image cannot be read.
         """
         [prediction] = self.predict_many([image], top_k)
         if prediction.error is not None:
             raise ThawlabError(f"{prediction.source}: {prediction.error}")
         return prediction
 
-    def predict_many(self, images: Sequence[str | Path | Image.Image | Picture], top_k: int = 5) -> list[Prediction]:
-        """Predict many pictures; one that cannot be read gets an `error` and stops nothing."""
+    def predict_many(self, images: Sequence[str | Path | Image.Image | Pixels], top_k: int = 5) -> list[Prediction]:
+        """Predict many images; one that cannot be read gets an `error` and stops nothing."""
         results: list[Prediction] = []
         portions = [images[start : start + _PORTION] for start in range(0, len(images), _PORTION)]
         shown = len(images) if len(portions) > 1 else 0
-        workers = usable_cores() if len(images) > 1 else 1  # counting takes longer than decoding one picture
+        workers = usable_cores() if len(images) > 1 else 1  # counting takes longer than decoding one image
         with ThreadPoolExecutor(workers) as pool, progress.task("predicting", shown) as advance:
             # The next portion is decoded while the network computes this one.
             waiting = [pool.submit(self._fit, image) for image in images[:_PORTION]]
@@ -123,8 +124,8 @@ class Predictor:
                 advance(len(portion))
         return results
 
-    def explain(self, image: str | Path | Image.Image | Picture, name: str | None = None) -> Picture:
-        """Return a picture at working size beside what in it speaks for a class (Grad-CAM).
+    def explain(self, image: str | Path | Image.Image | Pixels, name: str | None = None) -> Pixels:
+        """Return an image at working size beside what in it speaks for a class (Grad-CAM).
 
         Args:
             image: as `predict` takes it.
@@ -134,7 +135,7 @@ class Predictor:
             uint8, size × 2 · size × 3.
 
         Raises:
-            ThawlabError: if the picture cannot be read, or the network has no feature map to show.
+            ThawlabError: if the image cannot be read, or the network has no feature map to show.
         """
         fitted = self._fit(image)
         if isinstance(fitted, str):
@@ -162,11 +163,11 @@ class Predictor:
         with progress.task("explaining", len(readable)) as advance:
             for prediction in readable:
                 file = Path(prediction.source)
-                picture = Image.fromarray(self.explain(file, prediction.classes[0]))
+                shown = Image.fromarray(self.explain(file, prediction.classes[0]))
                 path = _unused(folder / f"{file.stem}.png")
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
-                    picture.save(path)
+                    shown.save(path)
                 except OSError as error:
                     raise ThawlabError(f"{path}: cannot be written: {error.strerror or error}") from None
                 written.append(path)
@@ -175,14 +176,14 @@ class Predictor:
 
     def _portion(
         self,
-        images: Sequence[str | Path | Image.Image | Picture],
-        decoded: Sequence[Picture | str],
+        images: Sequence[str | Path | Image.Image | Pixels],
+        decoded: Sequence[Pixels | str],
         start: int,
         top_k: int,
     ) -> list[Prediction]:
-        """Return the predictions of decoded pictures, or of the reasons why they could not be read."""
+        """Return the predictions of decoded images, or of the reasons why they could not be read."""
         names = [str(image) if isinstance(image, str | Path) else str(start + k) for k, image in enumerate(images)]
-        good = [k for k, picture in enumerate(decoded) if not isinstance(picture, str)]
+        good = [k for k, pixels in enumerate(decoded) if not isinstance(pixels, str)]
         table: dict[int, Prediction] = {
             k: Prediction(names[k], error=reason) for k, reason in enumerate(decoded) if isinstance(reason, str)
         }
@@ -202,8 +203,8 @@ class Predictor:
                 table[k] = Prediction(names[k], *chosen, unsure=unsure[place], novel=novel[place])
         return [table[k] for k in range(len(images))]
 
-    def _fit(self, image: str | Path | Image.Image | Picture) -> Picture | str:
-        """Return the picture at working size, or the reason why it cannot be read."""
+    def _fit(self, image: str | Path | Image.Image | Pixels) -> Pixels | str:
+        """Return the image at working size, or the reason why it cannot be read."""
         preprocessing = self._model.card.preprocessing
         try:
             if isinstance(image, Image.Image):
@@ -213,7 +214,7 @@ class Predictor:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
                 return f"must be uint8 pixels, height × width × 3, not {image.dtype}, {' × '.join(map(str, image.shape))}"
             return decode(image, preprocessing)
-        except (BadPictureError, OSError) as error:
+        except (BadImageError, OSError) as error:
             return why_unreadable(error)
 
 
@@ -236,11 +237,11 @@ def load_predictor(folder: Path) -> Predictor:
     return Predictor(load_model(folder))
 
 
-def picture_files(paths: Sequence[str]) -> list[Path]:
-    """Return the files that some paths name: files as they are, folders with all pictures in them, sorted.
+def image_files(paths: Sequence[str]) -> list[Path]:
+    """Return the files that some paths name: files as they are, folders with all images in them, sorted.
 
     Raises:
-        UsageError: if a path does not exist, or a folder holds no pictures.
+        UsageError: if a path does not exist, or a folder holds no images.
     """
     files: list[Path] = []
     for text in paths:
@@ -249,10 +250,10 @@ def picture_files(paths: Sequence[str]) -> list[Path]:
             found = sorted(
                 entry
                 for entry in path.rglob("*")
-                if entry.is_file() and not is_litter(str(entry.relative_to(path))) and _is_picture(entry)
+                if entry.is_file() and not is_litter(str(entry.relative_to(path))) and _is_image(entry)
             )
             if not found:
-                raise UsageError(f"{path}: this folder holds no pictures")
+                raise UsageError(f"{path}: this folder holds no images")
             files.extend(found)
         elif path.exists():
             files.append(path)
@@ -262,12 +263,12 @@ def picture_files(paths: Sequence[str]) -> list[Path]:
     return files
 
 
-def _is_picture(path: Path) -> bool:
-    """Say whether a file claims or seems to be a picture, as for training."""
-    if has_picture_extension(path.name):
+def _is_image(path: Path) -> bool:
+    """Say whether a file claims or seems to be an image, as for training."""
+    if has_image_extension(path.name):
         return True
     try:
         with path.open("rb") as file:
-            return looks_like_picture(file.read(16))
+            return looks_like_image(file.read(16))
     except OSError:
         return False

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thawlab.data.listing import Labels
+from thawlab.data.types import Labels
 from thawlab.evaluation.predictions import Predictions
 
 Probabilities = npt.NDArray[np.float64]
@@ -19,16 +19,16 @@ _DECLINED = (0.01, 0.05, 0.1, 0.2)
 def conformal_threshold(probabilities: Probabilities, labels: Labels, alpha: float = ALPHA) -> float:
     """Return the least probability a class needs to be in a prediction set (split conformal; Sadinle et al. 2019).
 
-    Sets of new pictures of the same kind hold the true class with a probability of at least 1 − alpha, on average over
+    Sets of new images of the same kind hold the true class with a probability of at least 1 − alpha, on average over
     calibration splits, whatever the classifier.
 
     Args:
-        probabilities: n × classes, of held-out pictures that nothing was fitted on.
+        probabilities: n × classes, of held-out images that nothing was fitted on.
         labels: int64, n.
         alpha: the share of misses that is allowed, in (0, 1).
 
     Returns:
-        In [0, 1]; 0, which admits every class, where there are too few pictures to promise anything else.
+        In [0, 1]; 0, which admits every class, where there are too few images to promise anything else.
     """
     n = len(labels)
     rank = math.ceil((n + 1) * (1 - alpha) - 1e-9)
@@ -39,13 +39,13 @@ def conformal_threshold(probabilities: Probabilities, labels: Labels, alpha: flo
 
 
 def prediction_sets(probabilities: Probabilities, threshold: float) -> npt.NDArray[np.bool_]:
-    """Return which classes are in each picture's set, n × classes; a set may be empty: then nothing fits well."""
+    """Return which classes are in each image's set, n × classes; a set may be empty: then nothing fits well."""
     sets: npt.NDArray[np.bool_] = probabilities >= threshold
     return sets
 
 
 def coverage_curve(probabilities: Probabilities, labels: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the shares of pictures that are answered, from the surest on, and the accuracy on these.
+    """Return the shares of images that are answered, from the surest on, and the accuracy on these.
 
     Equal confidences are answered together or not at all.
     """

@@ -1,4 +1,4 @@
-"""Grad-CAM: which parts of a picture speak for a class (Selvaraju et al. 2017), for convolutional networks and transformers.
+"""Grad-CAM: which parts of an image speak for a class (Selvaraju et al. 2017), for convolutional networks and transformers.
 
 The map is the last feature map that still has places, its channels weighted by the mean gradient of the class's logit and
 summed; what is negative speaks against the class and is left out. The well-kept package for this imports OpenCV, which needs
@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from thawlab.evaluation.predictions import eval_mode
 from thawlab.models.classifier import Classifier
-from thawlab.models.hooks import forward_hooks
+from thawlab.models.hooks import eval_mode, forward_hooks
 
 _AT_ONCE = 16
 
@@ -29,15 +28,15 @@ ToMap = Callable[[torch.Tensor], torch.Tensor | None]
 
 
 def explain(classifier: Classifier, inputs: torch.Tensor, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Return what in some pictures speaks for a class.
+    """Return what in some images speaks for a class.
 
     Args:
         classifier: any; its weights and gradients are left as they are.
         inputs: normalised, n × 3 × size × size.
-        classes: the class of each picture to be explained.
+        classes: the class of each image to be explained.
 
     Returns:
-        float32, n × size × size, from 0 at the weakest place of each picture to 1 at the strongest; zeros where all places are
+        float32, n × size × size, from 0 at the weakest place of each image to 1 at the strongest; zeros where all places are
         alike, or nothing speaks for the class.
 
     Raises:
@@ -54,14 +53,14 @@ def explain(classifier: Classifier, inputs: torch.Tensor, classes: npt.NDArray[n
     return np.concatenate(parts)
 
 
-def overlay(picture: npt.NDArray[np.uint8], shown: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Lay a map over its picture: grey where nothing speaks for the class, from red to yellow where something does.
+def overlay(image: npt.NDArray[np.uint8], shown: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Lay a map over its image: grey where nothing speaks for the class, from red to yellow where something does.
 
     Args:
-        picture: uint8, height × width × 3.
+        image: uint8, height × width × 3.
         shown: in [0, 1], height × width.
     """
-    grey = picture.astype(np.float32).mean(axis=2, keepdims=True).repeat(3, axis=2)
+    grey = image.astype(np.float32).mean(axis=2, keepdims=True).repeat(3, axis=2)
     strength = shown[..., None]
     colour = np.concatenate([np.full_like(strength, 255), 255 * strength**1.5, 40 * strength], axis=2)
     alpha = 0.75 * strength**0.75

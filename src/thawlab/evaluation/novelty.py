@@ -1,7 +1,7 @@
-"""Pictures unlike anything in training: distance in feature space, with a limit from held-out pictures.
+"""Images unlike anything in training: distance in feature space, with a limit from held-out images.
 
-The distance is one minus the cosine to the k-th nearest training picture in the features of the trained backbone (Sun et al.
-2022, "Out-of-distribution detection with deep nearest neighbors"), who also found that a sample of the training pictures
+The distance is one minus the cosine to the k-th nearest training image in the features of the trained backbone (Sun et al.
+2022, "Out-of-distribution detection with deep nearest neighbors"), who also found that a sample of the training images
 serves nearly as well as all.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thawlab.data.listing import Indices, Labels
+from thawlab.data.types import Indices, Labels
 from thawlab.models.saved import Known
 from thawlab.randomness import derive
 
@@ -21,9 +21,9 @@ Features = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float64]
 
 _NEIGHBOUR = 5
-# So many training pictures are kept to compare with, equally many of each class as far as they go.
+# So many training images are kept to compare with, equally many of each class as far as they go.
 _KNOWN = 2000
-# This share of held-out pictures lies within the limit.
+# This share of held-out images lies within the limit.
 _WITHIN = 0.99
 _AT_ONCE = 1024
 
@@ -47,7 +47,7 @@ def unit(features: Features) -> npt.NDArray[np.float16]:
 
 
 def distances(features: Features, known: npt.NDArray[np.float16]) -> Scores:
-    """Return how far pictures lie from the known ones: one minus the cosine to the fifth nearest, in [0, 2].
+    """Return how far images lie from the known ones: one minus the cosine to the fifth nearest, in [0, 2].
 
     Args:
         features: float32, n × width.
@@ -63,10 +63,10 @@ def distances(features: Features, known: npt.NDArray[np.float16]) -> Scores:
 
 
 def fit_known(training: Features, held_out: Features) -> Known:
-    """Return what is known from features of training pictures, and of held-out ones for the limit.
+    """Return what is known from features of training images, and of held-out ones for the limit.
 
-    The limit is the conformal quantile: a new picture of the same kind exceeds it with a probability of at most 1 %, or, with
-    fewer than 99 held-out pictures, it is the largest distance among them.
+    The limit is the conformal quantile: a new image of the same kind exceeds it with a probability of at most 1 %, or, with
+    fewer than 99 held-out images, it is the largest distance among them.
     """
     known = unit(training)
     within = np.sort(distances(held_out, known))
@@ -75,10 +75,10 @@ def fit_known(training: Features, held_out: Features) -> Known:
 
 
 def separation(familiar: Scores, foreign: Scores) -> dict[str, float]:
-    """Return how well a score parts familiar pictures from foreign ones; higher scores must mean more foreign.
+    """Return how well a score parts familiar images from foreign ones; higher scores must mean more foreign.
 
     Returns:
-        `auroc`, and `fpr95`: the share of foreign pictures that pass where 95 % of the familiar ones do.
+        `auroc`, and `fpr95`: the share of foreign images that pass where 95 % of the familiar ones do.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -93,12 +93,12 @@ def separation(familiar: Scores, foreign: Scores) -> dict[str, float]:
 def both(distance: Scores, confidence: Scores, held_out: tuple[Scores, Scores]) -> Scores:
     """Combine distance and confidence into one score by Fisher's method (Fisher 1925), higher for what is more foreign.
 
-    Each becomes the share of held-out pictures that are at least as strange; the score is minus the sum of their logarithms.
+    Each becomes the share of held-out images that are at least as strange; the score is minus the sum of their logarithms.
 
     Args:
-        distance: of the pictures.
+        distance: of the images.
         confidence: their largest calibrated probability.
-        held_out: the same two of held-out pictures.
+        held_out: the same two of held-out images.
     """
     far, unsure = np.sort(held_out[0]), np.sort(-held_out[1])
     n = len(far)
@@ -115,8 +115,8 @@ def measured(
     Args:
         known: with the limit.
         held_out: distance and confidence of the val split.
-        test: of the test split, the familiar pictures.
-        foreign: of pictures of other kinds, by name.
+        test: of the test split, the familiar images.
+        foreign: of images of other kinds, by name.
     """
     scores = {name: (*pair, both(*pair, held_out)) for name, pair in {"test": test, **foreign}.items()}
     return {

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean of the logits over views of a picture that show the same thing."""
+"""Test-time augmentation: the mean of the logits over views of an image that show the same thing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from thawlab.registry import Registry
 @final
 @dataclass(frozen=True)
 class View:
-    """One way to look at a picture.
+    """One way to look at an image.
 
     Attributes:
         mirrored: left to right.
@@ -26,20 +26,20 @@ class View:
     shift: tuple[int, int]
     weight: float
 
-    def of(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the view of n × 3 × height × width pictures with values in [0, 255]."""
+    def of(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the view of n × 3 × height × width images with values in [0, 255]."""
         down, right = self.shift
         if (down, right) != (0, 0):
             reach = max(abs(down), abs(right))
-            height, width = pictures.shape[-2:]
-            padded = F.pad(pictures.float(), (reach,) * 4, mode="reflect")
-            pictures = padded[..., reach - down : reach - down + height, reach - right : reach - right + width]
-        return pictures.flip(-1) if self.mirrored else pictures
+            height, width = images.shape[-2:]
+            padded = F.pad(images.float(), (reach,) * 4, mode="reflect")
+            images = padded[..., reach - down : reach - down + height, reach - right : reach - right + width]
+        return images.flip(-1) if self.mirrored else images
 
 
 view_sets: Registry[tuple[View, ...]] = Registry("test-time augmentation")
 view_sets.register("flip")((View(False, (0, 0), 0.5), View(True, (0, 0), 0.5)))
-# The untouched picture counts as much as the two shifted ones together.
+# The untouched image counts as much as the two shifted ones together.
 view_sets.register("flip-shift")(
     tuple(
         View(mirrored, shift, weight)

@@ -15,7 +15,7 @@ from thawlab.models.small import REVISIONS, backbones, other_revision
 BUNDLED = Path(__file__).parent / "bundled"
 
 # Keras' names, with the timm weights that correspond to them. "same weights": converted from the files that Keras ships;
-# "same architecture": Keras' own weights were never published for timm, these were trained on the same pictures.
+# "same architecture": Keras' own weights were never published for timm, these were trained on the same images.
 KERAS_NAMES: dict[str, tuple[str, str]] = {
     "ResNet50": ("timm/resnet50.tv_in1k", "same architecture"),
     "ResNet101": ("timm/resnet101.tv_in1k", "same architecture"),

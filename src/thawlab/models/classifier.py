@@ -14,12 +14,12 @@ from torch import nn
 
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import ThawlabError, UsageError, first_line
+from thawlab.files import write_atomically, write_text
 from thawlab.models.catalog import BackboneSpec, fetching
 from thawlab.models.dropout import Dropout
 from thawlab.models.small import REVISIONS, backbones
 from thawlab.randomness import derive
 from thawlab.recipe import Recipe
-from thawlab.run import write_atomically, write_text
 
 
 @final
@@ -117,7 +117,7 @@ def feature_width(backbone: nn.Module) -> int:
 
 
 def check_size(backbone: nn.Module, spec: BackboneSpec, image_size: int, place: str) -> None:
-    """Send one empty picture through a network that is about to be trained; some tell only then that they cannot take a size.
+    """Send one empty image through a network that is about to be trained; some tell only then that they cannot take a size.
 
     Raises:
         UsageError: if it cannot; `place` is where the recipe asks for the size.

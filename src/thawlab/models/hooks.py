@@ -18,3 +18,15 @@ def forward_hooks(layers: Iterable[nn.Module], hook: Callable[[Any, Any, Any], A
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Run a module in eval mode, and give every layer its own mode back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

@@ -19,11 +19,11 @@ from torch import nn
 
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import ThawlabError, first_line
+from thawlab.files import write_atomically, write_text
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_backbone, feature_width, make_head
 from thawlab.models.small import other_revision
 from thawlab.recipe import Model
-from thawlab.run import write_atomically, write_text
 
 
 class ModelCard(BaseModel):
@@ -37,10 +37,10 @@ class ModelCard(BaseModel):
         head: hidden widths.
         dropout: rates of the head.
         classes: class names, in the order of the logits.
-        preprocessing: from a picture to the input.
+        preprocessing: from an image to the input.
         temperature: to divide the logits by for calibrated probabilities.
         set_threshold: the least calibrated probability of a class in a prediction set; None where nothing was held out.
-        novelty_limit: pictures farther than this from `known.safetensors` are unlike those of training; None likewise.
+        novelty_limit: images farther than this from `known.safetensors` are unlike those of training; None likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,11 +63,11 @@ class ModelCard(BaseModel):
 @final
 @dataclass(frozen=True)
 class Known:
-    """What a classifier knows: features of training pictures, and how far from them pictures of the same kind lie.
+    """What a classifier knows: features of training images, and how far from them images of the same kind lie.
 
     Attributes:
         features: float16, n × width, of unit length.
-        limit: the distance within which 99 % of held-out pictures lie.
+        limit: the distance within which 99 % of held-out images lie.
     """
 
     features: npt.NDArray[np.float16]
@@ -77,7 +77,7 @@ class Known:
 @final
 @dataclass(frozen=True)
 class Judgement:
-    """What held-out pictures say of a classifier: temperature, threshold of prediction sets, and what it knows."""
+    """What held-out images say of a classifier: temperature, threshold of prediction sets, and what it knows."""
 
     temperature: float
     set_threshold: float | None
@@ -103,7 +103,7 @@ def save_model(
     model: Model,
     judgement: Judgement,
 ) -> None:
-    """Write `model.safetensors`, `model.json` and, where pictures were held out, `known.safetensors`.
+    """Write `model.safetensors`, `model.json` and, where images were held out, `known.safetensors`.
 
     The bytes depend on the values alone.
     """

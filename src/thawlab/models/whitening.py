@@ -1,4 +1,4 @@
-"""A first layer that whitens patches: its filters come from the training pictures, not from training."""
+"""A first layer that whitens patches: its filters come from the training images, not from training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PatchWhitening(nn.Module):
         side = self.weight.shape[-1]
         width, count = self.outputs // 2, 0
         products = torch.zeros(width, width, dtype=torch.float64)
-        # In parts, since unfolded pictures take four times their room, and on the CPU, since not every device has float64.
+        # In parts, since unfolded images take four times their room, and on the CPU, since not every device has float64.
         for part in torch.split(inputs, max(1, _VALUES_AT_ONCE // inputs[0].numel())):
             patches = F.unfold(part.cpu().double(), side).transpose(1, 2).reshape(-1, width)
             products += patches.T @ patches

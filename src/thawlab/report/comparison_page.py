@@ -8,10 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from thawlab.files import write_text
 from thawlab.report.figures import accuracy_intervals, validation_curves
 from thawlab.report.page import templates
 from thawlab.report.style import for_page
-from thawlab.run import write_text
 
 
 def write_comparison(comparison: Mapping[str, Any], metrics: Sequence[Sequence[Mapping[str, Any]]], path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The page of a data check: what was found, with the pictures."""
+"""The page of a data check: what was found, with the images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from thawlab.data.decode import BadPictureError, decode
+from thawlab.data.decode import BadImageError, decode
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.evaluation.data_check import DataCheck
+from thawlab.files import write_text
+from thawlab.quality.data_check import DataCheck
 from thawlab.report.page import data_url, templates
-from thawlab.run import write_text
 
 _SHOWN = 40
 _SIDE = 96
@@ -29,14 +29,14 @@ def write_data_page(check: DataCheck, path: Path) -> Path:
     place = {identifier: index for index, identifier in enumerate(check.listing.ids)}
     side = min(_SIDE, int(np.median(check.files.sizes.max(axis=1))) or _SIDE)
 
-    def pictured(entry: dict[str, Any]) -> dict[str, Any]:
+    def imaged(entry: dict[str, Any]) -> dict[str, Any]:
         return {**entry, "url": _url(check.listing, place[entry["id"]], side)}
 
     def paired(entry: dict[str, Any]) -> dict[str, Any]:
-        return {**entry, "first": pictured(entry["first"]), "second": pictured(entry["second"])}
+        return {**entry, "first": imaged(entry["first"]), "second": imaged(entry["second"])}
 
     shown = {key: [paired(entry) for entry in found[key]["first"]] for key in ("leaks", "conflicts", "near_duplicates")}
-    shown |= {key: [pictured(entry) for entry in found[key]["first"]] for key in ("label_suspects", "outliers")}
+    shown |= {key: [imaged(entry) for entry in found[key]["first"]] for key in ("label_suspects", "outliers")}
     page = (
         templates()
         .get_template("data.html")
@@ -53,11 +53,11 @@ def write_data_page(check: DataCheck, path: Path) -> Path:
 
 
 def _url(listing: Listing, index: int, side: int) -> str:
-    """Return a picture as a data URL; one that cannot be read is grey."""
+    """Return an image as a data URL; one that cannot be read is grey."""
     look = Preprocessing(size=side, resize="pad", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
     try:
-        return data_url(decode(listing.pictures.read(index), look))
-    except (BadPictureError, OSError):
+        return data_url(decode(listing.images.read(index), look))
+    except (BadImageError, OSError):
         return data_url(np.asarray(Image.new("RGB", (side, side), "#9aa6b2")))
 
 
@@ -76,8 +76,8 @@ def findings(found: dict[str, Any]) -> list[dict[str, str]]:
         add(
             "error",
             "Leak between splits",
-            f"{_count(found['leaks']['count'], 'pair')} of the same or nearly the same picture in different splits",
-            "write a clean list (--write-clean list.csv) and train with data.exclude, or keep related pictures together with "
+            f"{_count(found['leaks']['count'], 'pair')} of the same or nearly the same image in different splits",
+            "write a clean list (--write-clean list.csv) and train with data.exclude, or keep related images together with "
             "data.group",
         )
     if found["conflicts"]["count"]:
@@ -89,20 +89,18 @@ def findings(found: dict[str, Any]) -> list[dict[str, str]]:
         )
     if found["unreadable"]["count"]:
         first = found["unreadable"]["first"][0]
-        evidence = (
-            f"unreadable: {_count(found['unreadable']['count'], 'picture')}, the first is {first['id']} ({first['reason']})"
-        )
-        add("warning", "Unreadable pictures", evidence, "save them anew, or leave them out: training does so by itself")
+        evidence = f"unreadable: {_count(found['unreadable']['count'], 'image')}, the first is {first['id']} ({first['reason']})"
+        add("warning", "Unreadable images", evidence, "save them anew, or leave them out: training does so by itself")
     if found["label_suspects"]["count"]:
         share = found["label_suspects"]["count"] / found["n"]
         evidence = f"probably wrong: {_count(found['label_suspects']['count'], 'label')} ({100 * share:.1f} % of all)"
         add("warning", "Suspected labels", evidence, "look at them, the least believable first")
     copies = found["identical"]["count"]
     if copies:
-        add("warning", "Identical files", f"more than once there: {_count(copies, 'picture')}", "keep one of each")
+        add("warning", "Identical files", f"more than once there: {_count(copies, 'image')}", "keep one of each")
     if found["imbalance"] >= 10:
-        evidence = f"the largest class has {found['imbalance']:.0f} times as many pictures as the smallest"
-        add("warning", "Imbalanced classes", evidence, "judge by macro figures; add pictures of the small classes")
+        evidence = f"the largest class has {found['imbalance']:.0f} times as many images as the smallest"
+        add("warning", "Imbalanced classes", evidence, "judge by macro figures; add images of the small classes")
     if found["wrong_extensions"]["count"]:
         count = found["wrong_extensions"]["count"]
         add(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thawlab.evaluation.abstention import coverage_curve
-from thawlab.evaluation.calibration import reliability
+from thawlab.evaluation.metrics.calibration import reliability
 from thawlab.evaluation.predictions import Predictions
 from thawlab.report.style import ACCENT_RGB, BLUE, FOREGROUND, GREEN, MUTED, ORANGE, figure, to_svg
 
@@ -29,7 +29,7 @@ def short(name: str, length: int = 18) -> str:
 
 
 def class_distribution(data: Mapping[str, Any]) -> str:
-    """Draw how many pictures of each class each split has."""
+    """Draw how many images of each class each split has."""
     classes: Sequence[str] = data["classes"]
     crowded = len(classes) > _MOST_SLANTED
     with figure(8.2, 3.4 if crowded else 2.6, "distribution") as drawing:
@@ -51,7 +51,7 @@ def class_distribution(data: Mapping[str, Any]) -> str:
             axes.set_xticks(np.arange(len(classes)), [short(name) for name in classes], **turned)
         else:
             axes.set_xlabel(f"{len(classes)} classes")
-        axes.set_ylabel("pictures")
+        axes.set_ylabel("images")
         axes.grid(axis="x", visible=False)
         axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
         return to_svg(drawing)
@@ -138,7 +138,7 @@ def validation_curves(names: Sequence[str], metrics: Sequence[Sequence[Mapping[s
 
 
 def row_shares(matrix: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
-    """Return a confusion matrix with each row as shares of its class; zeros for a class without pictures."""
+    """Return a confusion matrix with each row as shares of its class; zeros for a class without images."""
     counts = np.array(matrix, dtype=np.float64)
     shares: npt.NDArray[np.float64] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return shares
@@ -169,7 +169,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
 
 
 def declining_curve(predictions: Predictions, temperature: float) -> str:
-    """Draw accuracy on the pictures that are answered against their share, the surest first."""
+    """Draw accuracy on the images that are answered against their share, the surest first."""
     with figure(8.2, 2.4, "declining") as drawing:
         axes = drawing.add_subplot()
         if len(predictions.labels):
@@ -177,13 +177,13 @@ def declining_curve(predictions: Predictions, temperature: float) -> str:
             keep = np.unique(np.linspace(0, len(shares) - 1, 400).astype(int))  # more points cannot be told apart
             axes.plot(100 * shares[keep], accuracies[keep], color=BLUE)
         axes.set_xlim(0, 100)
-        axes.set_xlabel("% of the pictures answered, the surest first")
+        axes.set_xlabel("% of the images answered, the surest first")
         axes.set_ylabel("accuracy on them")
         return to_svg(drawing)
 
 
 def reliability_diagram(predictions: Predictions, temperature: float, bins: int) -> str:
-    """Draw accuracy against confidence before and after calibration, with the number of pictures below."""
+    """Draw accuracy against confidence before and after calibration, with the number of images below."""
     with figure(8.2, 3.4, "reliability") as drawing:
         grid = drawing.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
         cases = (("as trained", 1.0, ORANGE), (f"calibrated, temperature {temperature:.2f}", temperature, GREEN))

@@ -17,11 +17,12 @@ from PIL import Image
 
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.gradcam import overlay
-from thawlab.evaluation.metrics import most_confused
+from thawlab.evaluation.metrics.measures import most_confused
 from thawlab.evaluation.predictions import Predictions, load_predictions
+from thawlab.files import read_json, write_text
 from thawlab.report import figures
 from thawlab.report.style import for_file, for_page
-from thawlab.run import RunFolder, read_json, write_text
+from thawlab.run import RunFolder
 
 _MISTAKES_SHOWN = 24
 
@@ -48,7 +49,7 @@ def write_report(folder: RunFolder) -> Path:
         }
         for name, svg in drawn.items():
             write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
-        shown = _pictures(folder, data["classes"], test, results["test"]["temperature"])
+        shown = _images(folder, data["classes"], test, results["test"]["temperature"])
         page = (
             templates()
             .get_template("page.html")
@@ -110,15 +111,15 @@ def templates() -> Environment:
 @final
 @dataclass(frozen=True)
 class _Shown:
-    """The pictures that a run kept, as data URLs with what is to be said of them.
+    """The images that a run kept, as data URLs with what is to be said of them.
 
     Attributes:
         samples: of the training split.
         mistakes: the worst ones.
         confused: mistakes of each pair of classes that are confused most, by cell of the confusion matrix.
         cells: all kept mistakes by cell of the confusion matrix ("truth-prediction").
-        suspects: pictures of suspected labels, in the order of results.json.
-        leaks: pictures in two splits, in the order of data.json.
+        suspects: images of suspected labels, in the order of results.json.
+        leaks: images in two splits, in the order of data.json.
         near: near-duplicates between training and test split, pair after pair in the order of results.json.
     """
 
@@ -131,18 +132,18 @@ class _Shown:
     near: list[str]
 
 
-def _pictures(folder: RunFolder, classes: list[str], test: Predictions, temperature: float) -> _Shown:
-    """Read the pictures that a run kept; those of earlier versions lack some."""
+def _images(folder: RunFolder, classes: list[str], test: Predictions, temperature: float) -> _Shown:
+    """Read the images that a run kept; those of earlier versions lack some."""
     try:
-        with np.load(folder.pictures, allow_pickle=False) as table:
+        with np.load(folder.images, allow_pickle=False) as table:
             kept = {name: table[name] for name in table.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
-        raise ThawlabError(f"{folder.pictures}: is missing or damaged; train the recipe again to restore it") from None
+        raise ThawlabError(f"{folder.images}: is missing or damaged; train the recipe again to restore it") from None
     probabilities = test.probabilities(temperature)
 
-    def described(picture: np.ndarray, row: int, exact: bool = True) -> dict[str, Any]:
+    def described(image: np.ndarray, row: int, exact: bool = True) -> dict[str, Any]:
         return {
-            "url": data_url(picture, exact),
+            "url": data_url(image, exact),
             "id": str(test.ids[row]),
             "truth": classes[test.labels[row]],
             "predicted": classes[test.predicted[row]],
@@ -151,38 +152,38 @@ def _pictures(folder: RunFolder, classes: list[str], test: Predictions, temperat
 
     maps, pair_maps = (kept.get(name, np.zeros((0, 1, 1), dtype=np.uint8)) for name in ("mistake_maps", "confused_maps"))
     mistakes = [
-        {**described(picture, row), "seen": _seen(picture, maps, place)}
-        for place, (picture, row) in enumerate(zip(kept["mistakes"], kept["mistake_rows"].tolist(), strict=True))
+        {**described(image, row), "seen": _seen(image, maps, place)}
+        for place, (image, row) in enumerate(zip(kept["mistakes"], kept["mistake_rows"].tolist(), strict=True))
     ]
     confused: dict[str, list[dict[str, Any]]] = {}
     pairs = list(zip(kept.get("confused", ()), kept.get("confused_rows", ()), strict=True))
-    for place, (picture, row) in enumerate(pairs):
-        for_truth = _seen(picture, pair_maps, len(pairs) + place)
-        entry = {**described(picture, row), "seen": _seen(picture, pair_maps, place), "for_truth": for_truth}
+    for place, (image, row) in enumerate(pairs):
+        for_truth = _seen(image, pair_maps, len(pairs) + place)
+        entry = {**described(image, row), "seen": _seen(image, pair_maps, place), "for_truth": for_truth}
         confused.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(entry)
     cells: dict[str, list[dict[str, Any]]] = {}
-    for picture, row in zip(kept.get("wrong", ()), kept.get("wrong_rows", ()), strict=True):
-        cells.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(described(picture, row, exact=False))
+    for image, row in zip(kept.get("wrong", ()), kept.get("wrong_rows", ()), strict=True):
+        cells.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(described(image, row, exact=False))
     return _Shown(
         samples=[{"url": data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)],
         mistakes=mistakes[:_MISTAKES_SHOWN],
         confused=confused,
         cells=cells,
-        suspects=[data_url(picture) for picture in kept.get("suspects", ())],
-        leaks=[data_url(picture) for picture in kept.get("leaks", ())],
-        near=[data_url(picture) for picture in kept.get("near", ())],
+        suspects=[data_url(image) for image in kept.get("suspects", ())],
+        leaks=[data_url(image) for image in kept.get("leaks", ())],
+        near=[data_url(image) for image in kept.get("near", ())],
     )
 
 
-def _seen(picture: np.ndarray, maps: np.ndarray, place: int) -> str | None:
-    """Return a picture under what spoke for a class; None where that was not computed."""
-    return data_url(overlay(picture, maps[place] / np.float32(255))) if place < len(maps) else None
+def _seen(image: np.ndarray, maps: np.ndarray, place: int) -> str | None:
+    """Return an image under what spoke for a class; None where that was not computed."""
+    return data_url(overlay(image, maps[place] / np.float32(255))) if place < len(maps) else None
 
 
-def data_url(picture: np.ndarray, exact: bool = True) -> str:
-    """Return a picture (uint8, height × width × 3) as a data URL: exact where it is small and wanted so, compressed else."""
+def data_url(pixels: np.ndarray, exact: bool = True) -> str:
+    """Return an image (uint8, height × width × 3) as a data URL: exact where it is small and wanted so, compressed else."""
     buffer = io.BytesIO()
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     kind = "png" if exact and max(image.size) <= 48 else "webp"
     image.save(buffer, kind.upper(), **({"quality": 85} if kind == "webp" else {}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

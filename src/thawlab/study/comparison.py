@@ -7,8 +7,9 @@ from typing import Any
 
 from thawlab.errors import UsageError
 from thawlab.evaluation.predictions import load_predictions
+from thawlab.files import read_json
 from thawlab.recipe import Recipe
-from thawlab.run import RunFolder, read_json
+from thawlab.run import RunFolder
 from thawlab.study.paired import compare_predictions
 
 # Smaller ones fall below what a float holds and would read as 0.
@@ -94,7 +95,7 @@ def warnings(rows: Sequence[dict[str, Any]]) -> list[str]:
                 f"{', …' if len(changed) > 4 else ''}): which of them makes the difference cannot be told"
             )
         if "not_comparable" in row:
-            lines.append(f"{row['run']} and {rows[0]['run']} were not tested on the same pictures: they have no paired test")
+            lines.append(f"{row['run']} and {rows[0]['run']} were not tested on the same images: they have no paired test")
     settings_seen = [tuple(sorted((key, str(value)) for key, value in row["differs"].items() if key != "seed")) for row in rows]
     if len(set(settings_seen)) == len(rows):
         lines.append("one run for each setting: another seed may turn the order round; repeat with several seeds")

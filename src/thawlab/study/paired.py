@@ -1,4 +1,4 @@
-"""Comparing two classifiers on the same test pictures."""
+"""Comparing two classifiers on the same test images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from thawlab.evaluation.predictions import Predictions
 @final
 @dataclass(frozen=True)
 class PairedComparison:
-    """What two classifiers make of the same pictures.
+    """What two classifiers make of the same images.
 
     Attributes:
-        n: pictures that both were tested on.
-        only_first: pictures that only the first gets right.
-        only_second: pictures that only the second gets right.
+        n: images that both were tested on.
+        only_first: images that only the first gets right.
+        only_second: images that only the second gets right.
         p_value: of the exact McNemar test (McNemar 1947): how often as unequal a split would come from equal classifiers.
     """
 
@@ -39,19 +39,19 @@ class PairedComparison:
         split = f"{self.only_first} only the first gets right, {self.only_second} only the second"
         split += f" (exact McNemar p = {self.p_value:.2g})"
         if self.p_value >= 0.05:
-            return f"No difference shown on {self.n:,} test pictures: {split}."
+            return f"No difference shown on {self.n:,} test images: {split}."
         better = "first" if self.difference > 0 else "second"
-        return f"On {self.n:,} test pictures the {better} is better by {100 * abs(self.difference):.2f} points: {split}."
+        return f"On {self.n:,} test images the {better} is better by {100 * abs(self.difference):.2f} points: {split}."
 
 
 def compare_predictions(first: Predictions, second: Predictions) -> PairedComparison:
-    """Compare two tables of predictions, picture by picture.
+    """Compare two tables of predictions, image by image.
 
     Raises:
-        UsageError: if the tables are not about the same pictures.
+        UsageError: if the tables are not about the same images.
     """
     if len(first.ids) == 0 or not np.array_equal(first.ids, second.ids) or not np.array_equal(first.labels, second.labels):
-        raise UsageError("the two runs were not tested on the same pictures; use the same source, seed and splits")
+        raise UsageError("the two runs were not tested on the same images; use the same source, seed and splits")
     right, also = first.predicted == first.labels, second.predicted == second.labels
     only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
     discordant = only_first + only_second

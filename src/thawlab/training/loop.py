@@ -15,8 +15,8 @@ from thawlab import progress
 from thawlab.data.augmentation import scaled
 from thawlab.data.batches import alternating_turns, batch_spans, epoch_order, prefetched
 from thawlab.errors import ThawlabError
-from thawlab.evaluation.calibration import log_loss
-from thawlab.evaluation.predictions import infer
+from thawlab.evaluation.metrics.calibration import log_loss
+from thawlab.inference.infer import infer
 from thawlab.models.classifier import Classifier
 from thawlab.randomness import derive
 from thawlab.recipe import Phase
@@ -24,8 +24,8 @@ from thawlab.run import RunFolder
 from thawlab.training.averaging import WeightAverage
 from thawlab.training.freezing import set_modes, trainable_count
 from thawlab.training.interruption import Interruption
-from thawlab.training.material import Material
 from thawlab.training.optimizers import lr_factor, lr_of, make_optimizer, set_lr
+from thawlab.training.phase_data import Material
 from thawlab.training.state import Moving, Saver, TrainingState, save_checkpoint, snapshot
 
 # Batches of so many bytes are gathered in a thread of their own; smaller ones take less time than passing them on.

@@ -13,8 +13,8 @@ from thawlab.errors import ThawlabError
 from thawlab.randomness import derive
 from thawlab.recipe import Phase
 from thawlab.training.loop import Job, take_step
-from thawlab.training.material import Material
 from thawlab.training.optimizers import set_lr
+from thawlab.training.phase_data import Material
 from thawlab.training.state import Moving, TrainingState
 from thawlab.training.trial import on_trial
 
@@ -60,7 +60,7 @@ def find_lr(job: Job, phase: Phase, material: Material, steps: int = 100) -> LrF
     """
     rates, losses = [], []
     mean, lowest = 0.0, float("inf")
-    # One size of pictures for all rates, the full one, since a change of size would show in the losses.
+    # One size of images for all rates, the full one, since a change of size would show in the losses.
     phase = phase.model_copy(update={"lr": _LOWEST, "sizes": ()})
     with on_trial(job, phase) as moving:
         for step in range(steps):

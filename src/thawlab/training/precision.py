@@ -12,7 +12,7 @@ from thawlab.data.batches import batch_spans
 from thawlab.randomness import derive
 from thawlab.recipe import Phase
 from thawlab.training.loop import Job, take_step
-from thawlab.training.material import Material
+from thawlab.training.phase_data import Material
 from thawlab.training.state import TrainingState
 from thawlab.training.trial import on_trial
 
@@ -46,7 +46,7 @@ def choose_precision(job: Job, phase: Phase, material: Material) -> tuple[Precis
     """
     if not has_fast_bfloat16(job.device):
         return "float32", "this machine has no bfloat16 products"
-    phase = phase.model_copy(update={"sizes": ()})  # most of the time goes into the largest pictures
+    phase = phase.model_copy(update={"sizes": ()})  # most of the time goes into the largest images
     seconds = {
         "float32": _least_seconds(replace(job, bfloat16=False), phase, material),
         "bfloat16": _least_seconds(replace(job, bfloat16=True), phase, material),

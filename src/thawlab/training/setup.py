@@ -14,19 +14,19 @@ from thawlab import progress
 from thawlab.data.dataset import Dataset, content_digests, fingerprint, load_dataset
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.selection import open_data
-from thawlab.data.sources import cache_root
 from thawlab.errors import ThawlabError, UsageError
-from thawlab.evaluation.batch_statistics import batch_norm_distance
-from thawlab.evaluation.diagnosis import Diagnosis, before_training, ordered
+from thawlab.evaluation.diagnosis.findings import Diagnosis, before_training, ordered
+from thawlab.files import cache_root
+from thawlab.inference.batch_statistics import batch_norm_distance
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_classifier, check_size, feature_map_side, make_preprocessing
 from thawlab.models.whitening import fit_whitening
 from thawlab.recipe import Recipe
 from thawlab.training.freezing import trained_names
 
-# So many training pictures are looked at before training.
+# So many training images are looked at before training.
 _LOOKED_AT = 32
-# From so many pixels, or pictures, the whitening of a first layer is estimated: millions of patches.
+# From so many pixels, or images, the whitening of a first layer is estimated: millions of patches.
 _WHITENED_BY, _PIXELS = 5000, 5000 * 32 * 32
 
 
@@ -39,8 +39,8 @@ class Setup:
         recipe: resolved.
         spec: of the backbone.
         device: where the classifier is.
-        preprocessing: of the pictures.
-        dataset: decoded pictures with splits.
+        preprocessing: of the images.
+        dataset: decoded images with splits.
         classifier: with the weights training starts from.
     """
 
@@ -63,7 +63,7 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device) -> Setup:
 
     Raises:
         UsageError: if the data are wrong, or a phase trains more layers than the backbone has.
-        ThawlabError: if pictures or weights cannot be read.
+        ThawlabError: if images or weights cannot be read.
     """
     assert recipe.data.image_size is not None, "a resolved recipe has an image size"
     preprocessing = make_preprocessing(recipe, spec, recipe.data.image_size)
@@ -84,15 +84,15 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device) -> Setup:
 
 
 def _some_inputs(setup: Setup, count: int) -> torch.Tensor:
-    """Return up to so many normalised training pictures, spread over the split."""
+    """Return up to so many normalised training images, spread over the split."""
     train = setup.dataset.splits.train
     some = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
-    pictures = torch.from_numpy(np.take(setup.dataset.images, some, axis=0)).to(setup.device)
-    return setup.preprocessing.inputs(pictures)
+    images = torch.from_numpy(np.take(setup.dataset.images, some, axis=0)).to(setup.device)
+    return setup.preprocessing.inputs(images)
 
 
 def known_before(setup: Setup) -> list[Diagnosis]:
-    """Return the diagnoses that can be made before training: from the recipe, the data, and a look at a few pictures."""
+    """Return the diagnoses that can be made before training: from the recipe, the data, and a look at a few images."""
     recipe, dataset, backbone = setup.recipe, setup.dataset, setup.classifier.backbone
     train = dataset.splits.train
     distance = None
@@ -113,14 +113,14 @@ def weights_file_digest(spec: BackboneSpec) -> dict[str, str]:
 
 
 def input_digests(recipe: Recipe, spec: BackboneSpec) -> dict[str, str]:
-    """Return the digests of a recipe's pictures and weights as they are now, decoding nothing.
+    """Return the digests of a recipe's images and weights as they are now, decoding nothing.
 
-    Pictures that are gone have no digest: a finished run can be shown without them.
+    Images that are gone have no digest: a finished run can be shown without them.
     """
     try:
         listing = open_data(recipe.data, recipe.system)
-        pictures = {"fingerprint": fingerprint(listing, content_digests(listing, recipe.system.workers))}
+        images = {"fingerprint": fingerprint(listing, content_digests(listing, recipe.system.workers))}
     except ThawlabError as error:
-        progress.say(f"note: the run's pictures cannot be checked: {error}")
-        pictures = {}
-    return {**pictures, **weights_file_digest(spec)}
+        progress.say(f"note: the run's images cannot be checked: {error}")
+        images = {}
+    return {**images, **weights_file_digest(spec)}

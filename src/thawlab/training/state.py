@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from thawlab.errors import Interrupted, ThawlabError, first_line
-from thawlab.run import write_atomically
+from thawlab.files import write_atomically
 from thawlab.training.averaging import WeightAverage
 from thawlab.training.interruption import Interruption
 

@@ -1,0 +1,45 @@
+"""What the verbs of the command line share: options that mean the same everywhere, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
+DataDirOption = Annotated[
+    str | None, typer.Option("--data-dir", help="A copy of the named data set at hand; downloads go there too.")
+]
+CacheDirOption = Annotated[str | None, typer.Option("--cache-dir", help="Where decoded images and features are kept.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one JSON document."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table; columns that hold numbers are aligned to the right."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if title:
+        print(title)
+    table = Table()
+    for index, column in enumerate(columns):
+        numeric = all(row[index][:1] in "+-0123456789" for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    # Away from a terminal nobody wraps lines; a narrow guess would cut paths into pieces.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def percent(value: float) -> str:
+    """Return a fraction as people read it."""
+    return f"{100 * value:.2f} %"

@@ -1,0 +1,95 @@
+"""What a result may depend on beside its recipe: the device, the number of threads, versions and the machine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thawlab.cores import usable_cores
+from thawlab.errors import UsageError, nearest
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name: "auto" takes a GPU where there is one.
+
+    Raises:
+        UsageError: if the name is no device of this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kinds = ["auto", "cpu", "cuda", "mps"]
+    kind = name.split(":", maxsplit=1)[0]
+    if kind not in kinds:
+        raise UsageError(f"system.device: there is no device '{name}'{nearest(kind, kinds) or ' (known: auto, cpu, cuda, mps)'}")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind == "auto" or not available[kind]:
+        raise UsageError(f"system.device: '{name}' is not available on this machine; use auto or cpu")
+    return torch.device(name)
+
+
+def make_deterministic(threads: int | None) -> None:
+    """Let equal inputs give equal bits on this machine."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nothing here reads such memory
+    torch.set_num_threads(threads or usable_cores())
+
+
+def keep_memory() -> None:
+    """Let freed memory stay with the process, since every training step asks for the same again.
+
+    glibc gives large blocks back to the system at once, which then clears every page anew for the next step: a tenth to a
+    third of a step's time on a CPU. Blocks of more than 24 MiB are still given back: few in number, they would leave holes in
+    what stays, and clearing them costs little beside computing them. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    library.mallopt(mmap_threshold, 24 << 20)
+    library.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def release_memory() -> None:
+    """Give back to the system what was freed since: reading data and trial steps leave behind what training never asks for."""
+    if "pyarrow" in sys.modules:
+        import pyarrow
+
+        pyarrow.default_memory_pool().release_unused()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def environment(system: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return what a result may depend on beside its recipe: versions, machine, device and threads."""
+    from importlib.metadata import version
+
+    packages = ["thawlab", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors"]
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "packages": {name: version(name) for name in packages},
+        "system": dict(system),
+    }
+
+
+def processor_name() -> str:
+    """Return the processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

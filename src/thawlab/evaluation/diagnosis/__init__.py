@@ -1,0 +1,1 @@
+"""Diagnoses: known mistakes that the recipe, the curves or the results show."""

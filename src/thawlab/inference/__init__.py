@@ -1,0 +1,1 @@
+"""Running frozen networks: batches, the feature cache, folding and cutting."""

@@ -1,0 +1,151 @@
+"""The feature cache: a frozen network is a pure function of the image, so its output is computed once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+from torch import nn
+
+from thawlab import progress
+from thawlab.data.augmentation import Pipeline
+from thawlab.data.dataset import Dataset
+from thawlab.data.preprocessing import Preprocessing, to_tensor
+from thawlab.data.rowstore import RowStore
+from thawlab.data.types import Indices
+from thawlab.inference.infer import INFERENCE_BATCH, infer
+from thawlab.models.classifier import weights_digest
+from thawlab.models.hooks import eval_mode
+from thawlab.randomness import derive
+
+# Rows become valid in portions, so that an interruption loses little of a long computation.
+_PORTION = 32 * INFERENCE_BATCH
+# A cache may take this share of the disk's free room; beyond it, recomputing is the better bargain.
+_DISK_SHARE = 0.5
+
+Rows = npt.NDArray[np.float32]
+
+
+@final
+@dataclass(frozen=True)
+class FrozenNetwork:
+    """A network without anything that changes, and what its output depends on.
+
+    Attributes:
+        module: gives one row per normalised input; on `device`.
+        name: of the network with its arguments and, for a part of one, where it is cut.
+        preprocessing: of the images.
+        device: where the module is.
+    """
+
+    module: nn.Module
+    name: str
+    preprocessing: Preprocessing
+    device: torch.device
+
+    def key(self, dataset: Dataset, view: str) -> str:
+        """Return the content key of the rows of a data set: equal keys mean equal numbers."""
+        parts = {
+            "network": self.name,
+            "form": "folded",  # BatchNorm is folded into the convolutions for inference, which moves the last bits
+            "structure": hashlib.sha256(str(self.module).encode()).hexdigest(),
+            "weights": weights_digest(self.module),
+            "thawlab": version("thawlab"),
+            "preprocessing": self.preprocessing.model_dump(mode="json"),
+            "data": dataset.fingerprint,
+            "view": view,
+            "dtype": "float32",
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),  # how sums are split between threads decides their last bits
+            "batch": INFERENCE_BATCH,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    @torch.no_grad()
+    def row_shape(self) -> tuple[int, ...]:
+        """Return the shape of one output row, found by computing one."""
+        size = self.preprocessing.size
+        blank = torch.zeros(1, 3, size, size, device=self.device).contiguous(memory_format=torch.channels_last)
+        with eval_mode(self.module):
+            return tuple(self.module(blank).shape[1:])
+
+
+def fits_on_disk(network: FrozenNetwork, samples: int, views: int, folder: Path) -> bool:
+    """Say whether the rows of so many samples and views may be kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = 4 * int(np.prod(network.row_shape())) * samples * views
+    return needed <= _DISK_SHARE * shutil.disk_usage(folder).free
+
+
+def cached_rows(network: FrozenNetwork, dataset: Dataset, indices: Indices, folder: Path, mirrored: bool = False) -> Rows:
+    """Return a frozen network's output by sample index, computing what the cache lacks.
+
+    Args:
+        network: what to compute.
+        dataset: the images.
+        indices: the samples whose rows must be valid in the result.
+        folder: of all feature caches; each key has a folder of its own in it.
+        mirrored: take the images mirrored left to right.
+
+    Returns:
+        float32, all samples × row shape; only the rows of `indices` are sure to be valid.
+    """
+    view = "mirrored" if mirrored else "plain"
+    store = RowStore(folder / network.key(dataset, view), len(dataset.ids), network.row_shape(), np.float32)
+
+    def prepare(rows: torch.Tensor) -> torch.Tensor:
+        images = to_tensor(rows)
+        return network.preprocessing.normalize(images.flip(-1) if mirrored else images)
+
+    with store.filling():
+        missing = store.missing(np.sort(indices))
+        with progress.task("features", len(missing)) as advance:
+            for start in range(0, len(missing), _PORTION):
+                portion = missing[start : start + _PORTION]
+                store.write(portion, infer(network.module, dataset.images, portion, prepare, network.device))
+                store.commit(portion)
+                advance(len(portion))
+    return store.array()
+
+
+def cached_views(
+    network: FrozenNetwork, dataset: Dataset, indices: Indices, folder: Path, augment: tuple[str, ...], count: int, seed: int
+) -> list[Rows]:
+    """Return a frozen network's output for a fixed number of random views of some samples.
+
+    A view augments every sample once; its randomness depends on (seed, view, samples), so the key holds them all.
+    """
+    identity = hashlib.sha256(np.ascontiguousarray(indices).tobytes()).hexdigest()
+    pipeline = Pipeline(augment)
+    unused = torch.zeros(INFERENCE_BATCH, dtype=torch.int64)
+    views = []
+    for number in range(count):
+        key = network.key(dataset, json.dumps([list(augment), seed, number, identity]))
+        store = RowStore(folder / key, len(dataset.ids), network.row_shape(), np.float32)
+        with store.filling():
+            missing = len(store.missing(indices)) > 0
+            with progress.task(f"view {number + 1}/{count}", len(indices) if missing else 0) as advance:
+                for start in range(0, len(indices) if missing else 0, INFERENCE_BATCH):
+                    chunk = indices[start : start + INFERENCE_BATCH]
+                    generator = torch.Generator().manual_seed(derive(seed, "view", number, start))
+
+                    def prepare(rows: torch.Tensor, generator: torch.Generator = generator) -> torch.Tensor:
+                        return network.preprocessing.normalize(pipeline(to_tensor(rows), unused, generator)[0])
+
+                    store.write(chunk, infer(network.module, dataset.images, chunk, prepare, network.device))
+                    advance(len(chunk))
+                if missing:
+                    store.commit(indices)
+        views.append(store.array())
+    return views

@@ -1,0 +1,61 @@
+"""Running a network over many rows: batches of one shape, so that no sample's numbers depend on its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from thawlab import progress
+from thawlab.data.batches import prefetched
+from thawlab.data.types import Indices
+from thawlab.inference.folding import folded
+from thawlab.models.hooks import eval_mode
+
+# All inference outside the training step runs in batches of exactly this many rows, the last one filled up: the shape of a
+# batch can decide which kernel computes it, and a sample's numbers must not depend on how many others stood beside it.
+INFERENCE_BATCH = 32
+
+
+def infer(
+    module: nn.Module,
+    rows: npt.NDArray[np.generic],
+    indices: Indices,
+    prepare: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device,
+    label: str = "",
+) -> npt.NDArray[np.float32]:
+    """Apply a module in eval mode to some rows of an array.
+
+    Args:
+        module: gives one float row per input row.
+        rows: of all samples, e.g. uint8 images.
+        indices: which rows, in which order.
+        prepare: turns a batch of rows on the device into the module's input.
+        device: where the module is.
+        label: shows progress under this name; empty shows none.
+
+    Returns:
+        float32, len(indices) × outputs.
+    """
+    starts = list(range(0, len(indices), INFERENCE_BATCH))
+
+    def gather(start: int) -> torch.Tensor:
+        chosen = indices[start : start + INFERENCE_BATCH]
+        filled = np.resize(chosen, INFERENCE_BATCH)  # repeats from the start to fill up
+        return torch.from_numpy(np.take(rows, filled, axis=0))
+
+    outputs: list[npt.NDArray[np.float32]] = []
+    network: nn.Module | None = None
+    with eval_mode(module), torch.inference_mode(), progress.task(label, len(indices) if label else 0) as advance:
+        for start, batch in prefetched(starts, gather):
+            count = min(INFERENCE_BATCH, len(indices) - start)
+            inputs = prepare(batch.to(device))
+            network = folded(module, inputs.shape[1:]) if network is None else network
+            outputs.append(network(inputs)[:count].float().cpu().numpy())
+            if label:
+                advance(count)
+    return np.concatenate(outputs) if outputs else np.zeros((0, 0), dtype=np.float32)

@@ -1,0 +1,66 @@
+"""Judge a saved classifier again: on the images of its own run, or on others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from thawlab.data.dataset import load_dataset, load_foreign
+from thawlab.data.types import SPLITS
+from thawlab.errors import ThawlabError, UsageError, nearest
+from thawlab.evaluation.metrics.measures import full
+from thawlab.evaluation.predictions import predictions_of
+from thawlab.files import read_json
+from thawlab.inference.infer import infer
+from thawlab.models.saved import load_model
+from thawlab.recipe import System
+from thawlab.run import RunFolder
+
+
+def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, system: System | None = None) -> dict[str, Any]:
+    """Evaluate a run's saved model from its files alone.
+
+    Args:
+        folder: of a finished run.
+        split: "val" or "test" of the run's own data; other data are judged on their test split, or on all images where
+            they have none.
+        source: other data, by name or path.
+        system: where data and caches are; the run's own settings if omitted.
+
+    Returns:
+        The keys that `test` has in `results.json`, and `split` and `source`.
+
+    Raises:
+        UsageError: if there is no such split, or the other data have classes that the model does not know.
+        ThawlabError: if the model cannot be loaded, or the run's own data have changed.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"there is no split '{split}'{nearest(split, SPLITS) or ' (known: train, val, test)'}")
+    saved = load_model(folder.model)
+    recipe = folder.recipe
+    recipe = recipe.model_copy(update={"system": system or recipe.system})
+    if source is None:
+        dataset = load_dataset(recipe, saved.card.preprocessing)
+        known = read_json(folder.path / "data.json")["fingerprint"]
+        if dataset.fingerprint != known:
+            raise ThawlabError(
+                f"{folder.path}: the data have changed since the training "
+                f"(fingerprint {known[:12]} then, {dataset.fingerprint[:12]} now)"
+            )
+    else:
+        dataset, split = load_foreign(source, saved.card.classes, saved.card.preprocessing, recipe.system)
+    indices = dataset.indices("test" if source is not None else split)
+    if len(indices) == 0:
+        raise UsageError(f"{source or recipe.data.source}: its {split} split is empty")
+    logits = infer(
+        saved.classifier,
+        dataset.images,
+        indices,
+        saved.card.preprocessing.inputs,
+        torch.device("cpu"),
+        "evaluating",
+    )
+    predictions = predictions_of(dataset, indices, logits)
+    measured = full(predictions, saved.card.classes, saved.card.temperature, recipe.evaluation.ece_bins)
+    return {"split": split, "source": source or recipe.data.source, **measured}

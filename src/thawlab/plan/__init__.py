@@ -1,0 +1,1 @@
+"""Closing a recipe: defaults, names and every setting that the user left open."""

@@ -1,0 +1,94 @@
+"""The recipe that is used when a user names only the images and, perhaps, the backbone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from thawlab.models.catalog import resolve_backbone
+
+# Small enough to be fine-tuned on a laptop, and good enough to be worth it.
+DEFAULT_BACKBONE = "timm/mobilenetv3_large_100.ra_in1k"
+
+
+def default_recipe(source: str, backbone: str | None = None, pretrained: bool = True) -> dict[str, Any]:
+    """Return the tables of a recipe for some images.
+
+    With pretrained weights the head is trained first, then everything; a small network is trained from scratch in one phase,
+    speednet on CIFAR's images by the recipe that is measured for it (recipes/speednet.toml).
+
+    Raises:
+        UsageError: if there is no such backbone.
+    """
+    spec = resolve_backbone(backbone or DEFAULT_BACKBONE)
+    short = re.sub(r"[^\w.-]+", "-", f"{_short(source)}-{_short(spec.name)}").strip("-")
+    phases = _TWO_PHASES if spec.has_weights and pretrained else _FROM_SCRATCH
+    quick = spec.name == "speednet" and source in _SPEEDNET_DATA
+    if quick:
+        phases = _SPEEDNET
+    return {
+        "name": short[:120],
+        **({"precision": "auto"} if quick else {}),
+        "data": {"source": source},
+        "model": {"backbone": spec.name},
+        "phases": [dict(phase) for phase in phases],
+    }
+
+
+def _short(name: str) -> str:
+    tail = name.rpartition(":")[2] if name.startswith(("local-dir:", "hf-hub:")) else name.partition(":")[0]
+    name = Path(tail).resolve().name if tail in {".", ".."} else Path(tail).name
+    return _ARCHIVE.sub("", name)
+
+
+_ARCHIVE = re.compile(r"\.(zip|csv|parquet|tgz|tar(\.\w+)?)$")
+_TWO_PHASES: tuple[dict[str, Any], ...] = (
+    {"name": "head", "train": "head", "epochs": 30, "optimizer": "adam", "lr": 1e-3, "patience": 5},
+    {
+        "name": "fine-tune",
+        "train": "all",
+        "epochs": 12,
+        "batch_size": 32,
+        "optimizer": "adamw",
+        "lr": 3e-4,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup": 0.5,
+        "layer_decay": 0.9,
+        "augment": ["flip", "shift:0.1", "zoom:0.1"],
+        "patience": 5,
+    },
+)
+_FROM_SCRATCH: tuple[dict[str, Any], ...] = (
+    {
+        "name": "scratch",
+        "train": "all",
+        "epochs": 30,
+        "batch_size": 128,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "weight_decay": 5e-4,
+        "schedule": "one-cycle",
+        "augment": ["flip", "crop:4"],
+    },
+)
+# Some hundred steps at a large batch suit tens of thousands of images, not a folder of a few hundred.
+_SPEEDNET_DATA = {"cifar10", "cifar100"}
+_SPEEDNET: tuple[dict[str, Any], ...] = (
+    {
+        "name": "scratch",
+        "train": "all",
+        "epochs": 14,
+        "batch_size": 512,
+        "optimizer": "muon",
+        "lr": 0.1,
+        "head_lr": 0.1,
+        "bias_lr": 10.0,
+        "momentum": 0.7,
+        "schedule": "linear",
+        "label_smoothing": 0.2,
+        "augment": ["alternate-flip", "crop:2"],
+        "sizes": [20, 24, 24, 28, 32, 32, 32],
+    },
+)

@@ -1,0 +1,232 @@
+"""What is wrong with a source of images: files, duplicates, leaks between splits, outliers and labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from thawlab import progress
+from thawlab.data.listing import Listing
+from thawlab.data.types import SPLITS, Indices
+from thawlab.inference.embedding import Embedding, embed
+from thawlab.quality.duplicates import Neighbours, Pair, near_duplicates, nearest, same_content
+from thawlab.quality.label_errors import LabelScores, fewest_parts, held_out_probabilities, score_labels
+from thawlab.quality.scan import Files, inspect_files, wrong_extensions
+from thawlab.recipe import Recipe
+
+# A side of fewer pixels than this holds little; an image longer than this many times its width loses most when cropped.
+_SMALL, _LONG = 16, 3.0
+_OUTLIERS, _NEAREST = 50, 5
+
+
+@final
+@dataclass(frozen=True)
+class DataCheck:
+    """What a look at all images of a source found; indices are those of the listing.
+
+    Attributes:
+        listing: the images.
+        files: what they are.
+        identical: groups of files with the same bytes.
+        near: pairs of near-duplicates that are not identical.
+        outliers: the images farthest from all others in feature space, the farthest first, with their distances.
+        labels: how far the labels can be believed; None where there are too few images to tell.
+        labelled: the indices that `labels` is about.
+        backbone: whose features were used.
+    """
+
+    listing: Listing
+    files: Files
+    identical: tuple[tuple[int, ...], ...]
+    near: tuple[Pair, ...]
+    outliers: tuple[tuple[int, float], ...]
+    labels: LabelScores | None
+    labelled: Indices
+    backbone: str
+
+    def pairs(self) -> list[tuple[int, int, float]]:
+        """Return all duplicates as pairs with their similarity, identical files first."""
+        same = [(group[0], other, 1.0) for group in self.identical for other in group[1:]]
+        return same + [(pair.first, pair.second, pair.similarity) for pair in self.near]
+
+    def leaks(self) -> list[tuple[int, int, float]]:
+        """Return the pairs of duplicates in different splits."""
+        splits = self.listing.splits
+        crossing = [
+            (one, other, 1.0)
+            for group in self.identical
+            for place, one in enumerate(group)
+            for other in group[place + 1 :]
+            if splits[one] != splits[other]
+        ]
+        return crossing + [(p.first, p.second, p.similarity) for p in self.near if splits[p.first] != splits[p.second]]
+
+    def conflicts(self) -> list[tuple[int, int, float]]:
+        """Return the pairs of duplicates with different labels."""
+        labels = self.listing.labels
+        return [pair for pair in self.pairs() if labels[pair[0]] != labels[pair[1]]]
+
+    def as_json(self, limit: int = 1000) -> dict[str, Any]:
+        """Return the findings as JSON values; long lists are cut to `limit` entries, counts never are."""
+        listing, files = self.listing, self.files
+        counts = np.bincount(listing.labels, minlength=len(listing.classes))
+        wrong = wrong_extensions(listing.ids, files.formats)
+        sides = files.sizes[(files.sizes > 0).all(axis=1)]
+        small, long = odd_sizes(files)
+        suspects = [] if self.labels is None else self.labelled[self.labels.suspects].tolist()
+        return {
+            "schema": 1,
+            "name": listing.name,
+            "n": len(listing),
+            "backbone": self.backbone,
+            "splits": {split: int((listing.splits == split).sum()) for split in SPLITS if (listing.splits == split).any()},
+            "classes": [{"class": name, "n": int(counts[k])} for k, name in enumerate(listing.classes)],
+            "imbalance": float(counts.max() / max(counts.min(), 1)),
+            "sizes": {
+                name: [int(value) for value in np.percentile(sides[:, axis], [0, 50, 100])] if len(sides) else []
+                for axis, name in enumerate(("width", "height"))
+            },
+            "unreadable": _listed([{"id": listing.ids[k], "reason": reason} for k, reason in files.reasons.items()], limit),
+            "ignored": _listed([{"id": path, "reason": reason} for path, reason in listing.ignored], limit),
+            "wrong_extensions": _listed([{"id": listing.ids[k], "is": kind} for k, _, kind in wrong], limit),
+            "small": _listed([{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in small], limit),
+            "long": _listed([{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in long], limit),
+            "identical": _listed([{"ids": [listing.ids[k] for k in group]} for group in self.identical], limit),
+            "near_duplicates": _listed([self._pair(p.first, p.second, p.similarity) for p in self.near], limit),
+            "leaks": _listed([self._pair(*pair) for pair in self.leaks()], limit),
+            "conflicts": _listed([self._pair(*pair) for pair in self.conflicts()], limit),
+            "outliers": _listed([{**self._image(k), "distance": distance} for k, distance in self.outliers], limit),
+            "labels_judged": self.labels is not None,
+            "label_suspects": _listed([self._suspect(k) for k in suspects], limit),
+        }
+
+    def _image(self, index: int) -> dict[str, Any]:
+        listing = self.listing
+        label = listing.classes[listing.labels[index]]
+        return {"id": listing.ids[index], "class": label, "split": str(listing.splits[index])}
+
+    def _pair(self, first: int, second: int, similarity: float) -> dict[str, Any]:
+        return {"first": self._image(first), "second": self._image(second), "similarity": round(similarity, 4)}
+
+    def _suspect(self, index: int) -> dict[str, Any]:
+        assert self.labels is not None
+        place = int(np.searchsorted(self.labelled, index))
+        suggested = self.listing.classes[self.labels.suggested[place]]
+        return {**self._image(index), "suggested": suggested, "quality": round(float(self.labels.quality[place]), 4)}
+
+
+def _listed(entries: list[dict[str, Any]], limit: int) -> dict[str, Any]:
+    return {"count": len(entries), "first": entries[:limit]}
+
+
+def odd_sizes(files: Files) -> tuple[list[int], list[int]]:
+    """Return the indices of very small images, and of those that are much longer than wide or the reverse."""
+    shorter, longer = files.sizes.min(axis=1), files.sizes.max(axis=1)
+    known = shorter > 0
+    small = np.flatnonzero(known & (shorter < _SMALL))
+    return small.tolist(), np.flatnonzero(known & (longer > _LONG * np.maximum(shorter, 1))).tolist()
+
+
+def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
+    """Look at every image of a listing.
+
+    Args:
+        listing: the images.
+        recipe: names the backbone whose features find outliers, labels and further duplicates, and the cache.
+
+    Raises:
+        UsageError: if there is no such backbone.
+        ThawlabError: if its weights cannot be had, or half of the images cannot be read.
+    """
+    files = inspect_files(listing, recipe.system.workers)
+    space = embed(listing, recipe)
+    readable = space.valid[~np.isin(space.valid, list(files.reasons))]
+    features = space.features[readable]
+    with progress.task("comparing", 3 * len(readable)) as advance:
+        unit = F.normalize(torch.from_numpy(features), dim=1)
+        neighbours = nearest(unit, unit, advance)
+        pairs = near_duplicates(files.thumbnails[readable], neighbours, advance)
+    same = same_content([files.digests[k] for k in readable.tolist()])
+    identical = tuple(tuple(int(readable[k]) for k in group) for group in same)
+    together = {index: number for number, group in enumerate(identical) for index in group}
+    near = []
+    for pair in pairs:
+        first, second = int(readable[pair.first]), int(readable[pair.second])
+        if together.get(first, -1) != together.get(second, -2):
+            near.append(replace(pair, first=first, second=second))
+    return DataCheck(
+        listing=listing,
+        files=files,
+        identical=identical,
+        near=tuple(near),
+        outliers=_outliers(neighbours, readable),
+        labels=_label_scores(space, readable, listing),
+        labelled=readable,
+        backbone=space.backbone,
+    )
+
+
+def _label_scores(space: Embedding, readable: Indices, listing: Listing) -> LabelScores | None:
+    labels = listing.labels[readable]
+    groups = None if listing.groups is None else listing.groups[readable]
+    if len(np.unique(labels)) < 2 or fewest_parts(labels, groups) < 2:
+        progress.say(f"the labels are not judged: every class would need two {'images' if groups is None else 'groups'}")
+        return None
+    progress.say("looking at the labels")
+    return score_labels(labels, held_out_probabilities(space.features[readable], labels, groups))
+
+
+def _outliers(neighbours: Neighbours, readable: Indices) -> tuple[tuple[int, float], ...]:
+    """Return the images whose nearest neighbours in feature space are farthest (Sun et al. 2022)."""
+    similarity, _ = neighbours
+    if similarity.shape[1] <= _NEAREST:
+        return ()
+    distance = 1 - similarity[:, _NEAREST]
+    far = distance.argsort(descending=True, stable=True)[:_OUTLIERS]
+    return tuple((int(readable[k]), round(float(distance[k]), 4)) for k in far.tolist())
+
+
+def clean_list(check: DataCheck) -> list[dict[str, str]]:
+    """Return which images to keep, with the reason for each that is not: a row per image.
+
+    Left out are unreadable files; further copies of one file; and of duplicates between splits the ones to learn from, so
+    that the test split stays as it is. Suspected labels are for people to judge, and stay.
+    """
+    listing = check.listing
+    rank = {"test": 0, "val": 1, "train": 2}
+    reasons = dict(check.files.reasons)
+    for group in check.identical:
+        ordered = sorted(group, key=lambda k: (rank[str(listing.splits[k])], k))
+        for index in ordered[1:]:
+            if listing.splits[index] == "train" or listing.splits[index] == listing.splits[ordered[0]]:
+                reasons.setdefault(index, f"the same file as {listing.ids[ordered[0]]}")
+    for first, second, _ in check.leaks():
+        learnt, kept = sorted((first, second), key=lambda k: -rank[str(listing.splits[k])])
+        reasons.setdefault(learnt, f"nearly the same image as {listing.ids[kept]} of the {listing.splits[kept]} split")
+    return [_row(listing, index, reasons.get(index)) for index in range(len(listing))]
+
+
+def _row(listing: Listing, index: int, reason: str | None) -> dict[str, str]:
+    return {
+        "path": listing.ids[index],
+        "label": listing.classes[listing.labels[index]],
+        "split": str(listing.splits[index]),
+        "keep": "yes" if reason is None else "no",
+        "reason": reason or "",
+    }
+
+
+def write_rows(rows: Sequence[dict[str, str]]) -> str:
+    """Return rows as CSV text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,278 @@
+"""Duplicates and near-duplicates: the same image again, perhaps saved anew, shifted, brightened or mirrored.
+
+Candidates are neighbours of a coarse description (a perceptual hash kept as numbers) and, where given, of a network's
+features. A candidate counts only if the two images can be laid over each other: after a shift of a few pixels, and perhaps
+a mirror, both the image and its fine structure must correlate. Two different blue skies share the first, not the second.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+# Images are compared at this size.
+SIDE = 32
+_SHIFT = 3
+# An image is looked up as it is and moved a little each way: the coarse description feels a shift of two pixels.
+_MOVES = ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2))
+_ASIDE = ((1, 0), (0, 1), (1, 1), (1, -1))
+_CELLS = 8
+_NEIGHBOURS = 6
+# Cosine similarity of the coarse descriptions, or of the features, that makes a pair worth laying over each other.
+_COARSE_LEAST, _FEATURE_LEAST = 0.9, 0.9
+# Correlation that makes two images near-duplicates: of the pixels, and of what a blur takes away from them.
+PIXELS_LEAST, DETAIL_LEAST = 0.9, 0.75
+# Fine structure that fits itself this well one pixel aside says little: handwriting scanned at 8 × 8 pixels, blue skies.
+SMOOTH_LEAST = 0.84
+# A first look at a candidate: grey, at half the size, by cyclic correlation up to so many of its pixels.
+_ROUGH_SIDE, _ROUGH_SHIFT, _ROUGH_LEAST = 16, 2, 0.6
+_QUERIES, _PAIRS, _ROUGH_PAIRS = 1024, 512, 8192
+
+Thumbnails = npt.NDArray[np.uint8]
+Advance = Callable[[int], None]
+# Cosine similarities and row numbers of the nearest rows of each, the most similar first; n × k each.
+Neighbours = tuple[torch.Tensor, torch.Tensor]
+
+
+@final
+@dataclass(frozen=True)
+class Pair:
+    """Two images that are the same, or nearly.
+
+    Attributes:
+        first: index of one.
+        second: index of the other; the larger one where both are from one set.
+        similarity: the correlation of their pixels at best, in [-1, 1].
+        detail: the correlation of their fine structure there.
+        mirrored: whether one is mirrored left to right.
+    """
+
+    first: int
+    second: int
+    similarity: float
+    detail: float
+    mirrored: bool
+
+
+def same_content(contents: Sequence[bytes]) -> list[list[int]]:
+    """Return the groups of indices whose digests are equal, each group sorted, without the groups of one."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for index, digest in enumerate(contents):
+        groups[digest].append(index)
+    return [members for members in groups.values() if len(members) > 1]
+
+
+def near_duplicates(
+    thumbnails: Thumbnails, in_features: Neighbours | None = None, advance: Advance = lambda _count: None
+) -> list[Pair]:
+    """Return all pairs of near-duplicates among some images, the most similar first.
+
+    Args:
+        thumbnails: uint8, n × 32 × 32 × 3.
+        in_features: the neighbours of each image in the feature space of a network; finds candidates that the pixels alone
+            miss.
+        advance: is told of every image whose neighbours have been looked up; twice of each.
+    """
+    if len(thumbnails) < 2:
+        return []
+    mirrored = np.ascontiguousarray(thumbnails[:, :, ::-1])
+    coarse = _coarse(thumbnails)
+    candidates: dict[bool, set[tuple[int, int]]] = {False: set(), True: set()}
+    candidates[False] |= _close_pairs(nearest(coarse, coarse, advance), _COARSE_LEAST)
+    candidates[True] |= _close_pairs(nearest(_coarse(mirrored), coarse, advance), _COARSE_LEAST)
+    if in_features is not None:
+        close = _close_pairs(in_features, _FEATURE_LEAST)
+        candidates[False] |= close
+        candidates[True] |= close
+    return _best_pairs(thumbnails, {False: thumbnails, True: mirrored}, candidates)
+
+
+def pairs_between(table: Thumbnails, queries: Thumbnails) -> list[Pair]:
+    """Return the pairs of near-duplicates of which one image is in each of two sets, the most similar first.
+
+    Args:
+        table: uint8, n × 32 × 32 × 3; `Pair.first` counts in it.
+        queries: uint8, m × 32 × 32 × 3; `Pair.second` counts in it.
+    """
+    if not (len(table) and len(queries)):
+        return []
+    coarse = _coarse(table)
+    others = {False: queries, True: np.ascontiguousarray(queries[:, :, ::-1])}
+    candidates: dict[bool, set[tuple[int, int]]] = {False: set(), True: set()}
+    for flip, images in others.items():
+        for down, right in _MOVES:
+            similarity, place = nearest(_coarse(_moved(images, down, right)), coarse)
+            query, column = (similarity >= _COARSE_LEAST).nonzero(as_tuple=True)
+            candidates[flip] |= set(zip(place[query, column].tolist(), query.tolist(), strict=True))
+    return _best_pairs(table, others, candidates)
+
+
+def _best_pairs(plain: Thumbnails, others: dict[bool, Thumbnails], candidates: dict[bool, set[tuple[int, int]]]) -> list[Pair]:
+    """Lay candidates over each other, as they are and mirrored, and return each pair once as it fits best, the best first."""
+    found: dict[tuple[int, int], Pair] = {}
+    spectra = _rough(plain)
+    for flip, pairs in candidates.items():
+        for pair in _laid_over(plain, spectra, others[flip], sorted(pairs), flip):
+            key = (pair.first, pair.second)
+            if key not in found or pair.similarity > found[key].similarity:
+                found[key] = pair
+    return sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
+
+
+def _moved(thumbnails: Thumbnails, down: int, right: int) -> Thumbnails:
+    """Return images moved by some pixels; what comes in repeats the edge."""
+    rows, columns = (np.clip(np.arange(SIDE) - move, 0, SIDE - 1) for move in (down, right))
+    return np.ascontiguousarray(thumbnails[:, rows][:, :, columns])
+
+
+def too_smooth(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
+    """Say which images have too little fine structure for near-duplicates to mean anything.
+
+    Args:
+        thumbnails: uint8, n × 32 × 32 × 3.
+
+    Returns:
+        bool, n values: whether the fine structure, laid over itself one pixel aside, still correlates by 0.84 or more.
+    """
+    result = []
+    for start in range(0, len(thumbnails), 4096):
+        fine = _fine(_images(thumbnails, np.arange(start, min(start + 4096, len(thumbnails)))))
+        inner = fine[:, :, 1:-1, 1:-1].flatten(1)
+        aside = [fine[:, :, 1 + down : SIDE - 1 + down, 1 + right : SIDE - 1 + right] for down, right in _ASIDE]
+        fits = torch.stack([F.cosine_similarity(inner, other.flatten(1)) for other in aside]).amax(dim=0)
+        flat = inner.square().mean(dim=1) < 1  # no structure at all: less than one level of 256
+        result.append(((fits >= SMOOTH_LEAST) | flat).numpy())
+    return np.concatenate(result) if result else np.zeros(0, dtype=bool)
+
+
+def _coarse(thumbnails: Thumbnails) -> torch.Tensor:
+    """Return unit vectors that describe images coarsely: blurred to 8 × 8 cells, without mean and contrast."""
+    images = torch.from_numpy(thumbnails).permute(0, 3, 1, 2)
+    cells = []
+    for start in range(0, len(images), 8192):
+        part = images[start : start + 8192].float()
+        blurred = F.avg_pool2d(part, 5, stride=1, padding=2, count_include_pad=False)
+        cells.append(F.adaptive_avg_pool2d(blurred, _CELLS))
+    values = torch.cat(cells)
+    return F.normalize((values - values.mean(dim=(2, 3), keepdim=True)).flatten(1), dim=1)
+
+
+def nearest(queries: torch.Tensor, table: torch.Tensor, advance: Advance = lambda _count: None) -> Neighbours:
+    """Return the rows of a table that are most similar to each query by cosine, the most similar first.
+
+    Args:
+        queries: float, n × width, unit vectors.
+        table: float, m × width, unit vectors; where it is the queries, each finds itself too.
+        advance: is told of every query that is done.
+
+    Returns:
+        Similarities and row numbers, n × at most 7 each.
+    """
+    count = min(_NEIGHBOURS + 1, len(table))
+    similarities, places = [], []
+    for start in range(0, len(queries), _QUERIES):
+        similarity, place = (queries[start : start + _QUERIES] @ table.T).topk(count, dim=1)
+        similarities.append(similarity)
+        places.append(place)
+        advance(len(place))
+    return torch.cat(similarities), torch.cat(places)
+
+
+def _close_pairs(neighbours: Neighbours, least: float) -> set[tuple[int, int]]:
+    """Return the pairs of an image and another one among its neighbours that are similar enough."""
+    similarity, place = neighbours
+    first, column = (similarity >= least).nonzero(as_tuple=True)
+    second = place[first, column]
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    different = low < high
+    return set(zip(low[different].tolist(), high[different].tolist(), strict=True))
+
+
+def _laid_over(
+    plain: Thumbnails, spectra: torch.Tensor, others: Thumbnails, pairs: list[tuple[int, int]], flip: bool
+) -> list[Pair]:
+    """Return the candidates that correlate when the second image is laid over the first, whose spectra are at hand."""
+    found = []
+    pairs = _plausible(spectra, _rough(others), pairs)
+    for start in range(0, len(pairs), _PAIRS):
+        part = np.array(pairs[start : start + _PAIRS])
+        one, two = (_images(source, part[:, k]) for k, source in ((0, plain), (1, others)))
+        pixels, detail = best_correlation(one, two)
+        for place in ((pixels >= PIXELS_LEAST) & (detail >= DETAIL_LEAST)).nonzero().flatten().tolist():
+            first, second = map(int, part[place])
+            found.append(Pair(first, second, float(pixels[place]), float(detail[place]), flip))
+    return found
+
+
+def _rough(thumbnails: Thumbnails) -> torch.Tensor:
+    """Return the spectra of grey images of 16 × 16 pixels without mean and contrast."""
+    spectra = []
+    for start in range(0, len(thumbnails), 8192):
+        grey = torch.from_numpy(thumbnails[start : start + 8192]).float().mean(dim=3)
+        small = F.avg_pool2d(grey[:, None], SIDE // _ROUGH_SIDE)[:, 0]
+        small = small - small.mean(dim=(1, 2), keepdim=True)
+        unit = small / small.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1)
+        spectra.append(torch.fft.rfft2(unit))
+    return torch.cat(spectra)
+
+
+def _plausible(one: torch.Tensor, two: torch.Tensor, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the pairs that correlate roughly at some small shift; a cheap look before the exact one."""
+    kept = []
+    near = [*range(_ROUGH_SHIFT + 1), *range(-_ROUGH_SHIFT, 0)]
+    for start in range(0, len(pairs), _ROUGH_PAIRS):
+        part = torch.tensor(pairs[start : start + _ROUGH_PAIRS])
+        fits = torch.fft.irfft2(one[part[:, 0]].conj() * two[part[:, 1]], s=(_ROUGH_SIDE, _ROUGH_SIDE))
+        best = fits[:, near][:, :, near].amax(dim=(1, 2))
+        kept += [pairs[start + place] for place in (best >= _ROUGH_LEAST).nonzero().flatten().tolist()]
+    return kept
+
+
+def _images(thumbnails: Thumbnails, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+    return torch.from_numpy(thumbnails[indices]).permute(0, 3, 1, 2).float()
+
+
+def best_correlation(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay images over others, shifted by up to 3 pixels each way, and return how well they fit at best.
+
+    Args:
+        one: float, n × 3 × 32 × 32.
+        two: of the same shape.
+
+    Returns:
+        The correlation of the pixels, each channel without its mean, and that of the fine structure at the same place; n each.
+    """
+    fits = _fit_everywhere(one, two)
+    fits_detail = _fit_everywhere(_fine(one), _fine(two))
+    place = (fits + fits_detail).argmax(dim=1, keepdim=True)
+    return fits.gather(1, place).flatten(), fits_detail.gather(1, place).flatten()
+
+
+def _fine(images: torch.Tensor) -> torch.Tensor:
+    """Return what a blur takes away."""
+    return images - F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
+
+
+def _fit_everywhere(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    """Return the correlations of the middle of one image with every window of the other, n × shifts."""
+    inner = SIDE - 2 * _SHIFT
+    shifts = 2 * _SHIFT + 1
+    middle = one[:, :, _SHIFT : _SHIFT + inner, _SHIFT : _SHIFT + inner]
+    middle = middle - middle.mean(dim=(2, 3), keepdim=True)
+    middle = middle / middle.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1, 1)
+    # The middle has no mean, so the window's own mean adds nothing to the product, only to the window's length.
+    means, squares = (F.avg_pool2d(values, inner, stride=1) for values in (two, two * two))
+    length = (inner * inner * (squares - means * means)).sum(dim=1).clamp_min(1e-6).sqrt()
+    products = torch.empty(len(one), shifts, shifts)
+    for down in range(shifts):
+        for right in range(shifts):
+            window = two[:, :, down : down + inner, right : right + inner]
+            products[:, down, right] = torch.einsum("nchw,nchw->n", middle, window)
+    return (products / length.clamp_min(1e-3)).flatten(1)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from thawlab.evaluation.predictions import Predictions
+from thawlab.quality.label_errors import fewest_parts, held_out_probabilities, label_suspects, score_labels
+
+
+def _clouds(rng: np.random.Generator, n: int, classes: int, width: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    centres = rng.normal(0, 2, (classes, width))
+    labels = rng.integers(0, classes, n)
+    return (centres[labels] + rng.normal(0, 1, (n, width))).astype(np.float32), labels.astype(np.int64)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.03, 0.05])
+def test_planted_label_errors_are_ranked_first(share: float) -> None:
+    rng = np.random.default_rng(0)
+    features, truth = _clouds(rng, 3000, 5)
+    wrong = rng.random(3000) < share
+    labels = np.where(wrong, (truth + rng.integers(1, 5, 3000)) % 5, truth)
+    scores = score_labels(labels, held_out_probabilities(features, labels))
+    assert roc_auc_score(wrong, -scores.quality) >= 0.95
+    assert (scores.suggested[wrong] == truth[wrong]).mean() > 0.9
+    suspected = np.zeros(3000, dtype=bool)
+    suspected[scores.suspects] = True
+    assert suspected[wrong].mean() > 0.8 and suspected[~wrong].mean() < 0.02
+
+
+def test_probabilities_come_from_a_head_that_did_not_see_the_sample() -> None:
+    rng = np.random.default_rng(1)
+    # Labels that nothing tells: a head that had seen the sample would fit it, one that had not is at chance.
+    features, labels = rng.normal(size=(400, 200)).astype(np.float32), rng.integers(0, 2, 400)
+    probabilities = held_out_probabilities(features, labels)
+    assert abs((probabilities.argmax(axis=1) == labels).mean() - 0.5) < 0.1
+    assert np.allclose(probabilities.sum(axis=1), 1)
+
+
+def test_groups_are_held_out_together() -> None:
+    rng = np.random.default_rng(2)
+    # Twenty images that are nearly the same per group, and labels drawn per group: only leakage could predict them.
+    groups = np.repeat(np.arange(40), 20)
+    features = (rng.normal(size=(40, 50))[groups] + 0.01 * rng.normal(size=(800, 50))).astype(np.float32)
+    labels = rng.integers(0, 2, 40)[groups]
+    leaking = held_out_probabilities(features, labels)
+    honest = held_out_probabilities(features, labels, groups)
+    assert (leaking.argmax(axis=1) == labels).mean() > 0.95
+    assert (honest.argmax(axis=1) == labels).mean() < 0.75
+
+
+def test_an_absent_class_number_stays_improbable() -> None:
+    rng = np.random.default_rng(3)
+    features, labels = _clouds(rng, 200, 2)
+    labels = np.where(labels == 1, 3, 0)
+    scores = score_labels(labels, held_out_probabilities(features, labels))
+    assert set(scores.suggested.tolist()) <= {0, 3}
+
+
+def test_the_same_labels_have_the_same_scores() -> None:
+    features, labels = _clouds(np.random.default_rng(4), 300, 3)
+    one, two = (score_labels(labels, held_out_probabilities(features, labels)) for _ in range(2))
+    assert np.array_equal(one.quality, two.quality) and np.array_equal(one.suspects, two.suspects)
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "fewest"),
+    [
+        ([0, 0, 0, 1, 1], None, 2),
+        ([0, 0, 0, 1, 1], [0, 0, 1, 2, 2], 1),
+        ([0, 0, 0, 2, 2], [0, 1, 2, 3, 4], 2),
+        ([0, 0, 1, 1], [0, 0, 0, 0], 1),
+    ],
+)
+def test_a_class_falls_into_as_many_parts_as_it_has_groups(labels: list[int], groups: list[int] | None, fewest: int) -> None:
+    assert fewest_parts(np.array(labels), None if groups is None else np.array(groups)) == fewest
+
+
+def test_suspects_among_held_out_images_are_those_that_were_changed() -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 4, 400)
+    logits = (6 * np.eye(4)[truth] + rng.normal(0, 0.5, (400, 4))).astype(np.float32)
+    labels = truth.copy()
+    labels[:20] = (truth[:20] + 1) % 4
+    ids = np.array([f"p{k}" for k in range(400)])
+    val, test = (Predictions(ids[part], labels[part], logits[part]) for part in (slice(0, 100), slice(100, None)))
+    found = label_suspects(val, test, ("a", "b", "c", "d"), 1.0)
+    assert found["n"] == 400 and found["count"] == 20 and found["sure"] == 80
+    assert 0 <= found["contradicted_when_sure"] < 16
+    assert {entry["id"] for entry in found["first"]} == {f"p{k}" for k in range(20)}
+    for entry in found["first"]:
+        place = int(entry["id"][1:])
+        assert entry["suggested"] == "abcd"[truth[place]] and entry["class"] == "abcd"[labels[place]]
+
+
+def test_few_held_out_images_say_nothing() -> None:
+    few = Predictions(np.array(["a"]), np.array([0]), np.zeros((1, 2), dtype=np.float32))
+    none = Predictions(np.zeros(0, dtype=np.str_), np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.float32))
+    assert label_suspects(none, few, ("x", "y"), 1.0)["count"] == 0

@@ -1,0 +1,558 @@
+"""Whole small runs: what must be equal is compared bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from thawlab.errors import ThawlabError, UsageError
+from thawlab.evaluation.predictions import load_predictions
+from thawlab.files import cache_root, read_json
+from thawlab.models.catalog import BUNDLED, resolve_backbone
+from thawlab.models.classifier import Classifier, build_classifier
+from thawlab.models.saved import load_model
+from thawlab.plan.resolve import resolve
+from thawlab.recipe import Recipe
+from thawlab.run import RunFolder, run_folder
+from thawlab.runner import train
+from thawlab.training.phase_data import Material, on_images
+
+Make = Callable[..., Recipe]
+
+
+def without_times(results: dict[str, Any]) -> dict[str, Any]:
+    phases = [{key: value for key, value in phase.items() if key != "seconds"} for phase in results["phases"]]
+    return {**{key: value for key, value in results.items() if key not in {"seconds", "name", "digest"}}, "phases": phases}
+
+
+def metric_rows(folder: RunFolder) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in {"seconds", "images_per_second"}} for row in folder.read_metrics()]
+
+
+def assert_same_run(one: RunFolder, two: RunFolder) -> None:
+    assert (one.model / "model.safetensors").read_bytes() == (two.model / "model.safetensors").read_bytes()
+    assert metric_rows(one) == metric_rows(two)
+    assert without_times(read_json(one.results)) == without_times(read_json(two.results))
+    for split in ("val", "test"):
+        assert np.array_equal(load_predictions(one.predictions(split)).logits, load_predictions(two.predictions(split)).logits)
+
+
+def test_the_run_folder_holds_what_the_design_promises(recipe: Make, tmp_path: Path) -> None:
+    folder = train(recipe(), tmp_path)
+    assert folder.path.name == f"small-{resolve(recipe())[0].digest[:12]}"
+    wanted = ["recipe.toml", "environment.json", "data.json", "state.json", "log.txt", "metrics.jsonl", "checkpoints/last.pt"]
+    wanted += [
+        "model/model.safetensors",
+        "model/model.json",
+        "model/known.safetensors",
+        "predictions/val.npz",
+        "predictions/test.npz",
+        "results.json",
+    ]
+    assert [name for name in wanted if not (folder.path / name).is_file()] == []
+    results = read_json(folder.results)
+    keys = ["schema", "name", "digest", "seed", "dataset", "model", "phases"]
+    assert list(results) == [
+        *keys,
+        "train",
+        "val",
+        "test",
+        "abstention",
+        "novelty",
+        "label_suspects",
+        "near_duplicates",
+        "gap",
+        "diagnoses",
+        "seconds",
+    ]
+    assert results["dataset"]["n_train"] + results["dataset"]["n_val"] + results["dataset"]["n_test"] == 300
+    assert [phase["name"] for phase in results["phases"]] == ["head", "all"]
+    assert results["gap"] == pytest.approx(results["train"]["accuracy"] - results["test"]["accuracy"])
+    assert folder.status == "finished"
+    assert not list(folder.path.rglob("*.tmp"))
+
+
+def test_a_backbone_learns_what_is_in_the_images(recipe: Make, tmp_path: Path) -> None:
+    folder = train(recipe("data.source=shapes:600x16", "phases.0.epochs=10", "phases.1.epochs=4"), tmp_path)
+    results = read_json(folder.results)
+    assert results["test"]["accuracy"] > 0.5  # chance is 0.1
+    first, last = folder.read_metrics()[0], folder.read_metrics()[-1]
+    assert last["train_loss"] < first["train_loss"]
+
+
+def test_the_same_recipe_twice_gives_the_same_bytes(recipe: Make, tmp_path: Path) -> None:
+    assert_same_run(train(recipe(), tmp_path / "a"), train(recipe(), tmp_path / "b"))
+
+
+def test_another_seed_gives_another_run(recipe: Make, tmp_path: Path) -> None:
+    one, two = train(recipe(), tmp_path), train(recipe("seed=1"), tmp_path)
+    assert one.path != two.path
+    assert (one.model / "model.safetensors").read_bytes() != (two.model / "model.safetensors").read_bytes()
+
+
+def test_workers_and_an_empty_cache_change_nothing(recipe: Make, tmp_path: Path) -> None:
+    one = train(recipe("data.image_size=20", "system.workers=1"), tmp_path / "a")
+    shutil.rmtree(cache_root())
+    two = train(recipe("data.image_size=20", "system.workers=5"), tmp_path / "b")
+    assert_same_run(one, two)
+
+
+def test_features_shared_from_another_run_change_nothing(recipe: Make, tmp_path: Path) -> None:
+    fresh = train(recipe(), tmp_path / "a")
+    shutil.rmtree(cache_root())
+    train(recipe("data.train_size=77"), tmp_path / "b")  # fills the cache with a part, in another order
+    assert_same_run(fresh, train(recipe(), tmp_path / "c"))
+
+
+def test_frozen_means_bit_identical_backbone(recipe: Make, tmp_path: Path) -> None:
+    head_only = recipe(phases=[{"name": "head", "train": "head", "epochs": 2, "batch_norm": "train"}])
+    resolved, spec = resolve(head_only)
+    before = build_classifier(resolved, spec, 16, 10).backbone.state_dict()
+    after = load_model(train(head_only, tmp_path).model).classifier.backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every phase train on images."""
+
+    monkeypatch.setattr("thawlab.runner.material_of", on_images)
+
+
+@pytest.mark.parametrize(
+    ("train_what", "settings"),
+    [
+        ("head", {}),
+        ("head", {"augment": ["flip"]}),
+        ("head", {"augment": ["alternate-flip"]}),
+        ("stages:2", {"lr": 1e-3}),
+        ("last:3", {"lr": 1e-3, "augment": ["flip"]}),
+    ],
+)
+def test_cached_and_uncached_phases_agree(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train_what: str, settings: dict[str, Any]
+) -> None:
+    phase = {"name": "part", "train": train_what, "epochs": 3, "lr": 0.01, "batch_size": 32, **settings}
+    small = recipe(phases=[phase])
+    cached = train(small, tmp_path / "a")
+    assert "frozen and cached" in (cached.path / "log.txt").read_text()
+    uncached(monkeypatch)
+    whole = train(small, tmp_path / "b")
+    assert "cached" not in (whole.path / "log.txt").read_text()
+    for one, two in zip(cached.read_metrics(), whole.read_metrics(), strict=True):
+        assert one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-3)
+        assert one["val_loss"] == pytest.approx(two["val_loss"], rel=1e-3)
+    assert read_json(cached.results)["test"]["loss"] == pytest.approx(read_json(whole.results)["test"]["loss"], rel=1e-3)
+
+
+def small_phase(**settings: Any) -> dict[str, Any]:
+    return {"name": "scratch", "train": "all", "epochs": 3, "batch_size": 32, "lr": 0.02, **settings}
+
+
+def test_alternating_flips_show_every_image_both_ways_in_two_epochs(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    original = Material.take
+
+    def take(self: Material, samples: Any, generator: torch.Generator, mirrored: Any = None) -> torch.Tensor:
+        rows = original(self, samples, generator, mirrored)
+        if mirrored is not None:
+            plain = original(self, samples, generator)
+            for sample, turned, row, before in zip(samples, mirrored, rows, plain, strict=True):
+                assert torch.equal(row, before.flip(1) if turned else before)  # height × width × channel
+                seen.append((int(sample), bool(turned)))
+        return rows
+
+    monkeypatch.setattr(Material, "take", take)
+    train(recipe(phases=[small_phase(augment=["alternate-flip", "crop:2"], epochs=2)]), tmp_path)
+    assert len(set(seen)) == len(seen) == 2 * len({sample for sample, _ in seen})
+
+
+def test_training_at_growing_sizes_is_judged_at_the_full_one(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: list[int] = []
+    original = Classifier.forward
+
+    def forward(self: Classifier, x: torch.Tensor) -> torch.Tensor:
+        if self.training and (not sides or sides[-1] != x.shape[-1]):
+            sides.append(x.shape[-1])
+        return original(self, x)
+
+    monkeypatch.setattr(Classifier, "forward", forward)
+    folder = train(recipe("data.image_size=32", phases=[small_phase(sizes=[16, 24, 32])]), tmp_path)
+    assert sides == [16, 24, 32]
+    assert load_model(folder.model).card.preprocessing.size == 32
+
+
+def test_sizes_that_a_network_cannot_take_are_refused_before_training(recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"phases\.0\.sizes = 16: 'vgg10' cannot take this size"):
+        train(recipe("model.backbone=vgg10", "data.image_size=32", phases=[small_phase(sizes=[16, 32])]), tmp_path)
+    for sizes in ([16], [64, 32]):
+        with pytest.raises(UsageError, match=r"phases\.0\.sizes = .*: must end with data\.image_size = 32 and not exceed it"):
+            train(recipe("model.backbone=cnn5", "data.image_size=32", phases=[small_phase(sizes=sizes)]), tmp_path)
+    with pytest.raises(UsageError, match="sizes: only a phase that trains all layers"):
+        recipe(phases=[small_phase(sizes=[16], train="head")])
+
+
+def test_muon_with_rates_of_its_own_continues_to_the_same_bits_and_learns(recipe: Make, tmp_path: Path) -> None:
+    phase = small_phase(
+        optimizer="muon",
+        lr=0.1,
+        bias_lr=0.3,
+        head_lr=0.3,
+        schedule="linear",
+        augment=["alternate-flip"],
+        sizes=[16, 24],
+        epochs=4,
+    )
+    whole = recipe("model.backbone=speednet", "data.image_size=24", phases=[phase])
+    folder = train(whole, tmp_path / "a")
+    rows = folder.read_metrics()
+    assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
+    assert_same_run(folder, cut_short_and_continued(whole, tmp_path / "b", epochs=2))
+
+
+def test_fixed_random_views_are_stated_kept_and_differ_from_each_other(recipe: Make, tmp_path: Path) -> None:
+    phases = [
+        {"name": "head", "train": "head", "epochs": 4, "augment": ["rotate:20", "brightness:0.3"], "views": 3, "batch_size": 32}
+    ]
+    folder = train(recipe(phases=phases), tmp_path / "a")
+    assert "in 3 fixed random views of each image" in (folder.path / "log.txt").read_text()
+    marks = [path for path in (cache_root() / "features").rglob("rows.bin")]
+    assert len(marks) == 5  # plain, three views, and the foreign digits
+    assert len({path.read_bytes() for path in marks}) == 5
+    assert_same_run(folder, train(recipe(phases=phases), tmp_path / "b"))
+
+
+def test_a_head_phase_with_augmentation_says_that_it_is_not_cached(recipe: Make, tmp_path: Path) -> None:
+    augmented = recipe("phases.0.augment=['rotate:10']")
+    folder = train(augmented, tmp_path)
+    assert "head: not cached" in (folder.path / "log.txt").read_text()
+
+
+def test_a_finished_run_is_returned_without_training(recipe: Make, tmp_path: Path) -> None:
+    folder = train(recipe(), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()}
+    train(recipe("system.workers=1"), tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def test_early_stopping_ends_the_phase_and_restores_the_best_epoch(recipe: Make, tmp_path: Path) -> None:
+    phases = [{"name": "head", "train": "head", "epochs": 60, "lr": 0.3, "batch_size": 32, "patience": 2}]
+    folder = train(recipe(phases=phases), tmp_path)
+    results = read_json(folder.results)
+    [phase] = results["phases"]
+    accuracies = [row["val_accuracy"] for row in folder.read_metrics()]
+    assert phase["stopped"] == "patience"
+    assert phase["epochs_run"] == len(accuracies) == phase["best_epoch"] + 2 < 60
+    assert phase["best_val_accuracy"] == max(accuracies) == accuracies[phase["best_epoch"] - 1]
+    assert results["val"]["accuracy"] == phase["best_val_accuracy"]
+
+
+def test_without_validation_the_last_weights_are_kept(recipe: Make, tmp_path: Path) -> None:
+    results = read_json(train(recipe("data.val=0"), tmp_path).results)
+    assert results["val"]["n"] == 0
+    assert [phase["best_epoch"] for phase in results["phases"]] == [3, 2]
+    assert results["test"]["temperature"] == 1.0
+
+
+def test_mixing_label_smoothing_and_bfloat16_train(recipe: Make, tmp_path: Path) -> None:
+    mixed = recipe(
+        "precision=bfloat16",
+        "phases.1.augment=['flip','mixup:0.3','cutmix','erase:0.5','randaugment:1:5']",
+        "phases.1.label_smoothing=0.1",
+    )
+    assert read_json(train(mixed, tmp_path).results)["test"]["n"] == 60
+
+
+def test_a_timm_backbone_trains_in_stages(recipe: Make, mobilenet: str, tmp_path: Path) -> None:
+    phases = [
+        {"name": "head", "train": "head", "epochs": 2, "lr": 0.01},
+        {"name": "last-stage", "train": "stages:1", "epochs": 1, "lr": 1e-3},
+        {"name": "last-layers", "train": "last:5", "epochs": 1, "lr": 1e-3, "layer_decay": 0.9},
+    ]
+    model = {"backbone": mobilenet, "head": [32], "dropout": [0.2]}
+    folder = train(recipe("data.source=shapes:200x48", "data.image_size=48", model=model, phases=phases), tmp_path)
+    results = read_json(folder.results)
+    trained = [phase["trainable_parameters"] for phase in results["phases"]]
+    assert trained[0] < trained[2] < trained[1] < results["model"]["parameters"]
+    before = build_classifier(*resolve(folder.recipe), 48, 10).backbone.state_dict()
+    after = load_model(folder.model).classifier.backbone.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert {name.split(".")[0] for name in moved} <= {"blocks", "conv_head", "bn2"}
+    assert not any("running" in name for name in moved)  # pretrained: BatchNorm statistics stay by default
+
+
+def test_a_diverging_run_says_where_and_what_to_do(recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(ThawlabError, match=r"phase 'all', epoch \d, step \d+: the loss is (nan|inf).*lower its lr"):
+        train(recipe("phases.1.optimizer=sgd", "phases.1.lr=1e8", "phases.1.batch_norm=train"), tmp_path)
+
+
+def test_a_finished_run_is_not_shown_for_other_images(recipe: Make, photos: Path, tmp_path: Path) -> None:
+    small = recipe(f"data.source={photos}", "data.image_size=16")
+    folder = train(small, tmp_path / "runs")
+    assert train(recipe(f"data.source={photos}/", "data.image_size=16"), tmp_path / "runs").path == folder.path
+    shutil.copy(photos / "blue" / "00.png", photos / "red" / "00.png")
+    with pytest.raises(ThawlabError, match="the data changed since this run began"):
+        train(small, tmp_path / "runs")
+    shutil.rmtree(photos)
+    assert train(small, tmp_path / "runs").path == folder.path  # gone is not changed: the results can still be read
+
+
+def test_a_finished_run_is_not_shown_for_other_weights(recipe: Make, tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED, tmp_path / "weights")
+    small = recipe(f"model.backbone=local-dir:{tmp_path / 'weights'}")
+    train(small, tmp_path / "runs")
+    tensors = load_file(tmp_path / "weights" / "model.safetensors")
+    save_file({name: value * 2 for name, value in tensors.items()}, tmp_path / "weights" / "model.safetensors")
+    with pytest.raises(ThawlabError, match="the weights changed since this run began"):
+        train(small, tmp_path / "runs")
+
+
+def test_networks_that_differ_in_their_arguments_share_no_features(recipe: Make, mobilenet: str, tmp_path: Path) -> None:
+    source = Path(mobilenet.removeprefix("local-dir:"))
+    digests = set()
+    for pool in ("avg", "max"):
+        folder = tmp_path / pool
+        shutil.copytree(source, folder, copy_function=shutil.copyfile)
+        config = json.loads((folder / "config.json").read_text())
+        config["model_args"]["global_pool"] = pool
+        (folder / "config.json").write_text(json.dumps(config))
+        phases = [{"name": "head", "train": "head", "epochs": 1}]
+        run = train(recipe(f"model.backbone=local-dir:{folder}", "data.image_size=64", phases=phases), tmp_path / "runs")
+        digests.add((run.model / "model.safetensors").read_bytes())
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(("overrides", "message"), [(["data.val=0"], "outputs are no numbers"), ([], "epoch 1, step 2: .*")])
+def test_a_run_that_diverges_in_its_last_step_says_so(recipe: Make, tmp_path: Path, overrides: list[str], message: str) -> None:
+    phases = [{"name": "scratch", "epochs": 1, "optimizer": "sgd", "lr": 1e30, "batch_size": 10_000}]
+    with pytest.raises(ThawlabError, match=message):
+        train(recipe("model.backbone=cnn5", *overrides, phases=phases), tmp_path)
+    assert not list(tmp_path.glob("*/model"))
+
+
+def test_a_phase_continues_as_it_began_when_the_disk_fills_up(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = [{"name": "head", "train": "head", "epochs": 6, "lr": 0.01, "batch_size": 8, "ema": 0.9}]
+    expected = train(recipe(phases=phases), tmp_path / "whole")
+    monkeypatch.setattr("thawlab.training.state._YOUNG_SECONDS", 0.0)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("thawlab.training.loop._finish_phase", stop)
+        train(recipe(phases=phases), tmp_path / "cut")
+    monkeypatch.setattr("thawlab.inference.feature_cache._DISK_SHARE", 0.0)
+    assert_same_run(expected, train(recipe(phases=phases), tmp_path / "cut"))
+
+
+def test_wrong_data_leave_no_run_behind(recipe: Make, photos: Path, tmp_path: Path) -> None:
+    shutil.rmtree(photos / "red")
+    for settings in ([f"data.source={photos}"], ["phases.1.train=stages:99"], ["model.backbone=local-dir:/nowhere"]):
+        with pytest.raises(UsageError):
+            train(recipe(*settings), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_changed_data_refuse_to_continue(recipe: Make, photos: Path, tmp_path: Path) -> None:
+    def start(epochs: int) -> RunFolder:
+        return train(recipe(f"data.source={photos}", "data.image_size=16", f"phases.1.epochs={epochs}"), tmp_path / "runs")
+
+    folder = start(2)
+    folder.set_status("interrupted")
+    image = photos / "red" / "00.png"
+    shutil.copy(photos / "blue" / "00.png", image)
+    with pytest.raises(ThawlabError, match="the data changed since this run began"):
+        start(2)
+
+
+def test_names_that_only_other_rooms_know_are_checked_before_training(recipe: Make, tmp_path: Path) -> None:
+    cases = {
+        "phases.1.augment=['flop']": r"phases\.1\.augment\[0\]: there is no augmentation named 'flop' \(did you mean 'flip'\?\)",
+        "model.backbone=bundeld": r"no backbone 'bundeld' \(did you mean 'bundled'\?\)",
+        "system.device=gpu0": "there is no device 'gpu0'",
+        "data.source=digit": r"'digit' is neither a data set nor a path \(did you mean 'digits'\?\)",
+        "data.train_size=5000": r"data\.train_size = 5000: shapes has 240 images",
+        "phases.1.train=stages:99": r"phases\.1\.train = 'stages:99': the backbone has 3 stages",
+        "phases.1.augment=['crop:40']": "'crop:40' pads by more than the images' 16 pixels",
+    }
+    for override, message in cases.items():
+        with pytest.raises(UsageError, match=message) as caught:
+            train(recipe(override), tmp_path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="random weights"):
+        train(recipe("model.backbone=cnn5"), tmp_path)
+    with pytest.raises(UsageError, match="needs a validation split"):
+        train(recipe("data.val=0", "phases.0.patience=2"), tmp_path)
+    assert not list(tmp_path.glob("*/checkpoints"))
+
+
+def start_process(recipe_file: Path, runs: Path) -> subprocess.Popen[str]:
+    program = "import sys; from thawlab.__main__ import run; run()"
+    command = [sys.executable, "-c", program, "train", str(recipe_file), "--runs", str(runs)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_continues_to_the_same_bits(
+    recipe: Make, tmp_path: Path, number: int, code: int
+) -> None:
+    long = recipe("phases.1.epochs=6", "phases.1.batch_size=8")
+    expected = train(long, tmp_path / "whole")
+    file = tmp_path / "recipe.toml"
+    file.write_text(long.to_toml())
+    folder = RunFolder(tmp_path / "cut" / expected.path.name)
+    process = start_process(file, tmp_path / "cut")
+    wait_for(lambda: folder.metrics.is_file() and len(folder.read_metrics()) >= 4, process)
+    process.send_signal(number)
+    asked = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert time.monotonic() - asked < 5
+    assert "goes on from here" in errors
+    assert "Traceback" not in errors
+    assert folder.status == "interrupted"
+    assert_same_run(expected, train(long, tmp_path / "cut"))
+
+
+def killed(recipe_to_train: Recipe, expected: RunFolder, tmp_path: Path, kills: int, latest: float, seed: int) -> RunFolder:
+    """Start a run again and again, each time killed at a random moment, and let the last start finish."""
+    file = tmp_path / "recipe.toml"
+    tmp_path.mkdir(exist_ok=True)
+    file.write_text(recipe_to_train.to_toml())
+    folder = RunFolder(tmp_path / "cut" / expected.path.name)
+    rng = random.Random(seed)
+    done = 0
+    while done < kills and not (folder.path.is_dir() and folder.status == "finished"):
+        process = start_process(file, tmp_path / "cut")
+        wait_for(lambda: (folder.path / "state.json").is_file() and folder.status == "running", process)
+        time.sleep(rng.uniform(0.0, latest))
+        process.kill()
+        process.communicate()
+        done += 1
+    assert done
+    return train(recipe_to_train, tmp_path / "cut")
+
+
+def test_killed_at_random_points_a_run_ends_in_the_same_bits(recipe: Make, tmp_path: Path) -> None:
+    long = recipe("phases.1.epochs=5", "phases.1.batch_size=8")
+    expected = train(long, tmp_path / "whole")
+    assert_same_run(expected, killed(long, expected, tmp_path, kills=2, latest=0.8, seed=0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "extra", [[], ["phases.1.ema=0.9"], ["phases.0.augment=['flip']"], ["phases.1.train=stages:1", "phases.1.augment=[]"]]
+)
+def test_killed_at_twenty_random_points_a_run_ends_in_the_same_bits(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: list[str]
+) -> None:
+    # Every epoch saves, so that kills fall into saves too; latest reaches past the end of training into the evaluation.
+    monkeypatch.setattr("thawlab.training.state._YOUNG_SECONDS", 0.0)
+    long = recipe("phases.0.epochs=10", "phases.1.epochs=6", "phases.1.batch_size=8", *extra)
+    started = time.monotonic()
+    expected = train(long, tmp_path / "whole")
+    latest = 1.3 * (time.monotonic() - started)
+    for number in range(5):
+        assert_same_run(expected, killed(long, expected, tmp_path / str(number), kills=1, latest=latest, seed=number))
+        shutil.rmtree(cache_root(), ignore_errors=True)
+
+
+def test_two_processes_with_the_same_recipe_do_not_mix(recipe: Make, tmp_path: Path) -> None:
+    long = recipe("phases.1.epochs=50", "phases.1.batch_size=8")
+    file = tmp_path / "recipe.toml"
+    file.write_text(long.to_toml())
+    folder = RunFolder(tmp_path / f"small-{resolve(long)[0].digest[:12]}")
+    process = start_process(file, tmp_path)
+    try:
+        wait_for(folder.metrics.is_file, process)
+        with pytest.raises(ThawlabError, match=f"being trained by process {process.pid}"):
+            train(long, tmp_path)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_damaged_checkpoint_is_named_and_kept(recipe: Make, tmp_path: Path) -> None:
+    folder = train(recipe(), tmp_path)
+    folder.set_status("interrupted")
+    folder.checkpoint.write_bytes(b"damaged")
+    with pytest.raises(ThawlabError, match=r"last\.pt: this checkpoint cannot be read"):
+        train(recipe(), tmp_path)
+    assert folder.checkpoint.read_bytes() == b"damaged"
+
+
+def test_environment_and_data_are_described(recipe: Make, tmp_path: Path) -> None:
+    folder = train(recipe(), tmp_path)
+    environment = json.loads((folder.path / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
+    data = json.loads((folder.path / "data.json").read_text())
+    assert data["n"] == {"train": 210, "val": 30, "test": 60}
+    assert resolve_backbone("bundled").has_weights
+
+
+@pytest.mark.parametrize("extra", [[], ["phases.1.ema=0.9"]])
+def test_accumulated_batches_equal_whole_ones(recipe: Make, tmp_path: Path, extra: list[str]) -> None:
+    settings = ["phases.1.augment=[]", "phases.1.clip=1.0", *extra]
+    whole = train(recipe(*settings), tmp_path)
+    parts = train(recipe(*settings, "phases.1.accumulate=4"), tmp_path)
+    assert whole.path != parts.path
+    for one, two in zip(whole.read_metrics(), parts.read_metrics(), strict=True):
+        assert one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-3)
+        assert one["val_loss"] == pytest.approx(two["val_loss"], rel=1e-3)
+
+
+def test_clipping_bounds_what_a_step_can_do(recipe: Make, tmp_path: Path) -> None:
+    phases = [{"name": "all", "optimizer": "sgd", "momentum": 0.0, "lr": 1.0, "epochs": 1, "clip": 1e-6, "batch_size": 240}]
+    folder = train(recipe("data.val=0", phases=phases), tmp_path)
+    before = build_classifier(*resolve(folder.recipe), 16, 10).state_dict()
+    after = load_model(folder.model).classifier.state_dict()
+    distance = sum(float((after[name] - before[name]).double().square().sum()) for name in before) ** 0.5
+    assert distance == pytest.approx(1e-6, rel=0.05)
+
+
+def cut_short_and_continued(long: Recipe, runs: Path, epochs: int) -> RunFolder:
+    """Train in a process of its own, stop it after so many epochs, and go on from there."""
+    runs.mkdir()
+    file = runs / "recipe.toml"
+    file.write_text(long.to_toml())
+    folder = run_folder(resolve(long)[0], runs)
+    process = start_process(file, runs)
+    wait_for(lambda: folder.metrics.is_file() and len(folder.read_metrics()) >= epochs, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert folder.status == "interrupted"
+    return train(long, runs)
+
+
+def test_an_averaged_phase_continues_to_the_same_bits(recipe: Make, tmp_path: Path) -> None:
+    long = recipe("phases.1.epochs=4", "phases.1.batch_size=8", "phases.1.ema=0.95", "phases.1.optimizer=sgd")
+    assert_same_run(train(long, tmp_path / "whole"), cut_short_and_continued(long, tmp_path / "cut", epochs=4))
