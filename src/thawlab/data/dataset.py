@@ -24,7 +24,7 @@ from thawlab.data.sources import open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
 from thawlab.data.types import Indices, Labels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.files import cache_root, write_text
+from thawlab.files import cache_folder, write_text
 from thawlab.recipe import Recipe, System
 
 # Decoded rows become valid in portions, so that an interruption loses little of a long decoding; a multiple of the chunks
@@ -260,9 +260,8 @@ def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, sys
     digests = content_digests(listing, system.workers)
     identity = fingerprint(listing, digests)
     needed = np.sort(np.concatenate([splits.train, splits.val, splits.test]))
-    cache = Path(system.cache_dir) if system.cache_dir else cache_root()
     key = hashlib.sha256(f"{identity}/{preprocessing.geometry}/Pillow {PIL.__version__}".encode()).hexdigest()[:32]
-    images, bad = _decode_rows(listing, needed, preprocessing, cache / "decoded" / key, system.workers)
+    images, bad = _decode_rows(listing, needed, preprocessing, cache_folder(system.cache_dir, "decoded") / key, system.workers)
     quarantined = tuple((listing.ids[index], reason) for index, reason in sorted(bad.items()))
     if len(bad) > _MAX_BAD_SHARE * len(needed):
         first = quarantined[0]

@@ -14,6 +14,7 @@ from thawlab.data.listing import Listing
 from thawlab.data.sources import open_source
 from thawlab.data.types import Indices
 from thawlab.errors import UsageError, listed, nearest
+from thawlab.files import user_path
 from thawlab.recipe import Data, System
 
 _NO = frozenset({"no", "false", "0", "n"})
@@ -29,7 +30,7 @@ def open_data(data: Data, system: System) -> Listing:
     """
     listing = open_source(data.source, system.data_dir)
     if data.exclude is not None:
-        listing = without(listing, excluded_ids(Path(data.exclude)), data.exclude)
+        listing = without(listing, excluded_ids(user_path(data.exclude)), data.exclude)
     return listing if data.group is None else replace(listing, groups=group_numbers(listing, data.group))
 
 

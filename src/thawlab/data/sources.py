@@ -16,7 +16,7 @@ from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
 from thawlab.data.shapes import SHAPES, draw_shapes
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.files import cache_root
+from thawlab.files import cache_root, user_path
 from thawlab.registry import Registry
 
 # A factory is given what follows the name's colon ("shapes:500x64") and the folder where data sets are kept.
@@ -30,7 +30,7 @@ def check_source(source: str) -> None:
     Raises:
         UsageError: if it is neither; the message gives the nearest name.
     """
-    path = Path(source).expanduser()
+    path = user_path(source)
     if source.partition(":")[0] in datasets or path.exists():
         return
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -52,8 +52,8 @@ def open_source(source: str, data_dir: str | None = None) -> Listing:
     check_source(source)
     name, _, argument = source.partition(":")
     if name in datasets:
-        return datasets.get(name)(argument, Path(data_dir).expanduser() if data_dir else cache_root() / "data")
-    return open_path(Path(source).expanduser())
+        return datasets.get(name)(argument, user_path(data_dir) if data_dir else cache_root() / "data")
+    return open_path(user_path(source))
 
 
 def _no_argument(name: str, argument: str) -> None:

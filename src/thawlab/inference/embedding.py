@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -14,7 +13,7 @@ from thawlab.data.dataset import Dataset, decode_all
 from thawlab.data.listing import Listing
 from thawlab.data.types import Indices
 from thawlab.errors import UsageError
-from thawlab.files import cache_root
+from thawlab.files import cache_folder
 from thawlab.inference.feature_cache import FrozenNetwork, cached_rows
 from thawlab.models.catalog import resolve_backbone
 from thawlab.models.classifier import build_backbone, load_weights, make_preprocessing
@@ -60,6 +59,5 @@ def embed(listing: Listing, recipe: Recipe) -> Embedding:
     backbone.to(memory_format=torch.channels_last)
     dataset = decode_all(listing, preprocessing, recipe.system)
     network = FrozenNetwork(backbone.eval(), spec.identity, preprocessing, torch.device("cpu"))
-    cache = Path(recipe.system.cache_dir) if recipe.system.cache_dir else cache_root()
-    features = cached_rows(network, dataset, dataset.splits.train, cache / "features")
+    features = cached_rows(network, dataset, dataset.splits.train, cache_folder(recipe.system.cache_dir, "features"))
     return Embedding(spec.name, features, dataset.splits.train, dataset)

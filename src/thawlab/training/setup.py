@@ -16,7 +16,7 @@ from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.selection import open_data
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.diagnosis.findings import Diagnosis, before_training, ordered
-from thawlab.files import cache_root
+from thawlab.files import cache_folder
 from thawlab.inference.batch_statistics import batch_norm_distance
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_classifier, check_size, feature_map_side, make_preprocessing
@@ -54,8 +54,7 @@ class Setup:
     @property
     def feature_folder(self) -> Path:
         """The folder of all feature caches."""
-        chosen = self.recipe.system.cache_dir
-        return (Path(chosen) if chosen else cache_root()) / "features"
+        return cache_folder(self.recipe.system.cache_dir, "features")
 
 
 def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device) -> Setup:
