@@ -7,12 +7,12 @@ from pathlib import Path
 
 from thawlab import progress
 from thawlab.data.dataset import warnings_before_training
-from thawlab.environment import choose_device, environment, keep_memory, make_deterministic, release_memory
+from thawlab.environment import choose_device, environment, make_deterministic, release_memory
 from thawlab.errors import Interrupted, ThawlabError
 from thawlab.files import read_json, write_json, write_text
 from thawlab.judging.judge import Timing, judge
 from thawlab.judging.outputs import final_outputs
-from thawlab.plan.resolve import resolve
+from thawlab.plan.resolve import Plan, resolve
 from thawlab.recipe import Phase, Recipe
 from thawlab.run import RunFolder, run_folder
 from thawlab.training.freezing import freeze
@@ -25,13 +25,13 @@ from thawlab.training.setup import Setup, input_digests, known_before, prepare, 
 from thawlab.training.state import TrainingState, load_checkpoint, save_checkpoint
 
 
-def train(recipe: Recipe, runs: Path) -> RunFolder:
+def train(recipe: Recipe | Plan, runs: Path) -> RunFolder:
     """Train, judge and save what a recipe describes.
 
     The same recipe is the same folder: finished, it is returned as it is; unfinished, it continues where it stopped.
 
     Args:
-        recipe: may leave open what depends on the backbone.
+        recipe: may leave open what depends on the backbone; a plan is closed already.
         runs: the folder of all runs.
 
     Returns:
@@ -42,15 +42,14 @@ def train(recipe: Recipe, runs: Path) -> RunFolder:
         Interrupted: when a signal asked to stop; the state is saved.
         ThawlabError: if something failed on the way.
     """
-    device = choose_device(recipe.system.device)
     recipe, spec = resolve(recipe)
+    device = choose_device(recipe.system.device)
     folder = run_folder(recipe, runs)
     if folder.status == "finished" and folder.results.is_file():
         _check_inputs(folder, input_digests(recipe, spec))
         progress.say(f"{folder.path}: finished before; its results are shown")
         return folder
     make_deterministic(recipe.system.threads)
-    keep_memory()
     timing = Timing()
     with watch_signals() as interruption:
         if folder.path.is_dir():
@@ -73,17 +72,16 @@ def train(recipe: Recipe, runs: Path) -> RunFolder:
     return folder
 
 
-def range_test(recipe: Recipe) -> LrFinding:
+def range_test(recipe: Recipe | Plan) -> LrFinding:
     """Find a learning rate for a recipe's first phase; trains nothing and leaves no run.
 
     Raises:
         UsageError: if the recipe or the data are wrong.
         ThawlabError: if no rate can be found.
     """
-    device = choose_device(recipe.system.device)
     recipe, spec = resolve(recipe)
+    device = choose_device(recipe.system.device)
     make_deterministic(recipe.system.threads)
-    keep_memory()
     with watch_signals() as interruption:
         setup = prepare(recipe, spec, device)
         phase = recipe.phases[0]

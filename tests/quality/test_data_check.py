@@ -10,10 +10,13 @@ import pytest
 from PIL import Image
 
 from thawlab.data.files import open_path
+from thawlab.data.listing import Listing
 from thawlab.data.selection import open_data
 from thawlab.data.shapes import draw_shapes
 from thawlab.errors import UsageError
-from thawlab.quality.data_check import DataCheck, check_data, clean_list, write_rows
+from thawlab.plan.resolve import pretrained_input
+from thawlab.quality import data_check
+from thawlab.quality.data_check import DataCheck, clean_list, write_rows
 from thawlab.recipe import Recipe, parse_recipe
 from thawlab.report.data_page import findings, write_data_page
 
@@ -26,6 +29,10 @@ def recipe_for(source: Path, **data: object) -> Recipe:
             "phases": [{"train": "head", "epochs": 1}],
         }
     )
+
+
+def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
+    return data_check.check_data(listing, *pretrained_input(recipe.model.backbone, recipe.data), recipe.system)
 
 
 def save(path: Path, image: np.ndarray, kind: str = "PNG") -> None:
@@ -120,7 +127,7 @@ def test_a_backbone_without_weights_is_refused(tmp_path: Path) -> None:
     recipe = parse_recipe(
         {"data": {"source": str(tmp_path)}, "model": {"backbone": "cnn5"}, "phases": [{"train": "head", "epochs": 1}]}
     )
-    with pytest.raises(UsageError, match="cnn5: has no pretrained weights"):
+    with pytest.raises(UsageError, match="'cnn5' has no pretrained weights"):
         check_data(open_path(tmp_path), recipe)
 
 

@@ -11,13 +11,13 @@ import torch
 
 from thawlab.data.dataset import Dataset, decode_all
 from thawlab.data.listing import Listing
+from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import Indices
-from thawlab.errors import UsageError
 from thawlab.files import cache_folder
 from thawlab.inference.feature_cache import FrozenNetwork, cached_rows
-from thawlab.models.catalog import resolve_backbone
-from thawlab.models.classifier import build_backbone, load_weights, make_preprocessing
-from thawlab.recipe import Recipe
+from thawlab.models.catalog import BackboneSpec
+from thawlab.models.classifier import build_backbone, load_weights
+from thawlab.recipe import System
 
 
 @final
@@ -38,26 +38,22 @@ class Embedding:
     dataset: Dataset
 
 
-def embed(listing: Listing, recipe: Recipe) -> Embedding:
+def embed(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessing, system: System) -> Embedding:
     """Compute the features of all images of a listing.
 
     Args:
         listing: the images.
-        recipe: names the backbone, the image size (the weights' own where it is open) and the cache.
+        spec: a backbone with pretrained weights.
+        preprocessing: of its input.
+        system: where caches are.
 
     Raises:
-        UsageError: if there is no such backbone.
-        ThawlabError: if its weights cannot be had, or the images cannot be read.
+        ThawlabError: if the weights cannot be had, or the images cannot be read.
     """
-    spec = resolve_backbone(recipe.model.backbone)
-    if not spec.has_weights:
-        raise UsageError(f"--backbone {spec.name}: has no pretrained weights; take bundled, or a backbone of timm's")
-    size = recipe.data.image_size or int(spec.config["input_size"][-1])
-    preprocessing = make_preprocessing(recipe, spec, size)
-    backbone = build_backbone(spec, size)
-    load_weights(backbone, spec, size)
+    backbone = build_backbone(spec, preprocessing.size)
+    load_weights(backbone, spec, preprocessing.size)
     backbone.to(memory_format=torch.channels_last)
-    dataset = decode_all(listing, preprocessing, recipe.system)
+    dataset = decode_all(listing, preprocessing, system)
     network = FrozenNetwork(backbone.eval(), spec.identity, preprocessing, torch.device("cpu"))
-    features = cached_rows(network, dataset, dataset.splits.train, cache_folder(recipe.system.cache_dir, "features"))
+    features = cached_rows(network, dataset, dataset.splits.train, cache_folder(system.cache_dir, "features"))
     return Embedding(spec.name, features, dataset.splits.train, dataset)

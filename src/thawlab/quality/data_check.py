@@ -14,12 +14,14 @@ import torch.nn.functional as F
 
 from thawlab import progress
 from thawlab.data.listing import Listing
+from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import SPLITS, Indices
 from thawlab.inference.embedding import Embedding, embed
+from thawlab.models.catalog import BackboneSpec
 from thawlab.quality.duplicates import Neighbours, Pair, near_duplicates, nearest, same_content
 from thawlab.quality.label_errors import LabelScores, fewest_parts, held_out_probabilities, score_labels
 from thawlab.quality.scan import Files, inspect_files, wrong_extensions
-from thawlab.recipe import Recipe
+from thawlab.recipe import System
 
 # A side of fewer pixels than this holds little; an image longer than this many times its width loses most when cropped.
 _SMALL, _LONG = 16, 3.0
@@ -134,19 +136,20 @@ def odd_sizes(files: Files) -> tuple[list[int], list[int]]:
     return small.tolist(), np.flatnonzero(known & (longer > _LONG * np.maximum(shorter, 1))).tolist()
 
 
-def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
+def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessing, system: System) -> DataCheck:
     """Look at every image of a listing.
 
     Args:
         listing: the images.
-        recipe: names the backbone whose features find outliers, labels and further duplicates, and the cache.
+        spec: of the pretrained backbone whose features find outliers, labels and further duplicates.
+        preprocessing: of its input.
+        system: where caches are, and how many threads read files.
 
     Raises:
-        UsageError: if there is no such backbone.
-        ThawlabError: if its weights cannot be had, or half of the images cannot be read.
+        ThawlabError: if the weights cannot be had, or half of the images cannot be read.
     """
-    files = inspect_files(listing, recipe.system.workers)
-    space = embed(listing, recipe)
+    files = inspect_files(listing, system.workers)
+    space = embed(listing, spec, preprocessing, system)
     readable = space.valid[~np.isin(space.valid, list(files.reasons))]
     features = space.features[readable]
     with progress.task("comparing", 3 * len(readable)) as advance:
