@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from thawlab.data.decode import BadImageError, decode
+from thawlab.data.decode import UNREADABLE, decode
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.files import write_text
@@ -57,7 +57,7 @@ def _url(listing: Listing, index: int, side: int) -> str:
     look = Preprocessing(size=side, resize="pad", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
     try:
         return data_url(decode(listing.images.read(index), look))
-    except (BadImageError, OSError):
+    except UNREADABLE:
         return data_url(np.asarray(Image.new("RGB", (side, side), "#9aa6b2")))
 
 
