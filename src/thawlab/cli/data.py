@@ -56,12 +56,13 @@ def data_check(
 ) -> None:
     """Find unreadable files, duplicates, leaks between splits, outliers and wrong labels. Nothing is ever deleted."""
     from thawlab.data.selection import open_data
+    from thawlab.data.sources import canonical
     from thawlab.files import write_text
     from thawlab.quality.data_check import check_data, clean_list, write_rows
     from thawlab.recipe import parse_recipe
     from thawlab.report.data_page import findings, write_data_page
 
-    data = {"source": source, "image_size": size, "group": group}
+    data = {"source": canonical(source), "image_size": size, "group": group}
     system = {"data_dir": data_dir, "cache_dir": cache_dir}
     phase = {"train": "head", "epochs": 1}
     recipe = parse_recipe({"data": data, "model": {"backbone": backbone}, "phases": [phase], "system": system}, "data check")

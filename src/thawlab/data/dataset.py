@@ -20,7 +20,7 @@ from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
 from thawlab.data.selection import open_data
-from thawlab.data.sources import open_source
+from thawlab.data.sources import open_recorded, open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
 from thawlab.data.types import Indices, Labels, Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
@@ -290,7 +290,7 @@ def foreign_datasets(preprocessing: Preprocessing, system: System, own: str) -> 
     """
     datasets = []
     for source in (f"shapes:{_FOREIGN}x64", "digits"):
-        listing = open_source(source, system.data_dir)
+        listing = open_recorded(source, system.data_dir)
         if listing.name == own:
             continue
         chosen = np.arange(0, len(listing), max(len(listing) // _FOREIGN, 1))[:_FOREIGN]
