@@ -59,8 +59,9 @@ def data_check(
     from thawlab.data.sources import canonical
     from thawlab.files import write_text
     from thawlab.quality.data_check import check_data, clean_list, write_rows
+    from thawlab.quality.findings import findings
     from thawlab.recipe import parse_recipe
-    from thawlab.report.data_page import findings, write_data_page
+    from thawlab.report.data_page import write_data_page
 
     data = {"source": canonical(source), "image_size": size, "group": group}
     system = {"data_dir": data_dir, "cache_dir": cache_dir}
@@ -81,7 +82,7 @@ def data_check(
     rows = [[key.replace("_", " "), f"{found[key]['count']:,}"] for key in [*keys, "label_suspects"]]
     print_table("", ["what", "how many"], rows)
     for finding in findings(found):
-        print(f"{finding['severity']}: {finding['evidence']}; {finding['advice']}")
+        print(f"{finding.severity}: {finding.evidence}; {finding.advice}")
     for what, path in (("page", page), ("list", write_clean)):
         if path is not None:
             print(f"{what}: {path}")
