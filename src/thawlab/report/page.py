@@ -97,7 +97,9 @@ def write_report(folder: RunFolder) -> Path:
                 mistakes=shown.mistakes,
                 confused=shown.confused,
                 cells=shown.cells,
-                suspects=[{**entry.model_dump(), "url": url} for entry, url in zip(suspects, shown.suspects, strict=False)],
+                suspects=[
+                    {**entry.model_dump(by_alias=False), "url": url} for entry, url in zip(suspects, shown.suspects, strict=False)
+                ],
                 leaks=[{"pair": pair, "url": url} for pair, url in zip(data.leaks.pairs, shown.leaks, strict=False)],
                 near=[
                     {**entry.model_dump(), "urls": shown.near[2 * place : 2 * place + 2]}
