@@ -125,6 +125,7 @@ class Evaluation(Part):
     calibrate: bool = True
     ece_bins: int = Field(default=15, ge=1, le=1000)
     tta: Literal["flip", "flip-shift"] | None = None
+    ood: bool = False
 
 
 class System(Part):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +16,7 @@ from typing import Any, Literal, final
 from filelock import FileLock, Timeout
 
 from thawlab.errors import ThawlabError, UsageError, nearest
-from thawlab.files import read_json, write_json, write_text
+from thawlab.files import read_json, write_json
 from thawlab.recipe import Recipe, read_recipe
 
 Status = Literal["new", "running", "interrupted", "failed", "finished"]
@@ -71,7 +70,7 @@ class RunFolder:
 
     @property
     def images(self) -> Path:
-        """The few images the report shows, as uint8 arrays."""
+        """The few images that the report shows, as uint8 arrays."""
         return self.path / "predictions" / "pictures.npz"
 
     @property
@@ -83,27 +82,20 @@ class RunFolder:
 
     @property
     def status(self) -> Status:
-        """How far the run is."""
+        """How far the run is; where its record is damaged, what else is there tells."""
         file = self.path / "state.json"
-        return read_json(file).get("status", "new") if file.is_file() else "new"
+        if not file.is_file():
+            return "new"
+        try:
+            status: Status = read_json(file).get("status", "new")
+        except ThawlabError:
+            return "finished" if self.results.is_file() else "interrupted"
+        return status
 
     def set_status(self, status: Status, **details: Any) -> None:
         """Record how far the run is, with the process that says so."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(self.path / "state.json", {"status": status, "time": now, "pid": os.getpid(), **details})
-
-    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the rows of all epochs so far; whole, so that a crash never leaves a row twice or cut."""
-        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the row of every epoch, in order."""
-        if not self.metrics.is_file():
-            raise ThawlabError(f"{self.metrics}: is missing from the run")
-        try:
-            return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError) as error:
-            raise ThawlabError(f"{self.metrics}: cannot be read ({error}); run the training again to restore it") from None
 
     def log(self, message: str) -> None:
         """Append a line with the time to the run's log; a full disk loses the line, not the run."""
