@@ -20,13 +20,16 @@ import numpy as np
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from thawlab.data.dataset import decode_all
 from thawlab.data.decode import decode
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
 from thawlab.environment import environment
-from thawlab.inference.embedding import embed
+from thawlab.files import cache_folder
+from thawlab.inference.embedding import frozen_backbone
+from thawlab.inference.feature_cache import cached_rows
 from thawlab.models.catalog import BackboneSpec
 from thawlab.plan.resolve import pretrained_input
 from thawlab.process import keep_memory
@@ -110,7 +113,10 @@ def duplicates(listing: Listing, pixels: np.ndarray, look: Look, seed: int) -> d
 def label_errors(listing: Listing, look: Look, seed: int) -> dict[str, Any]:
     """Replace labels and see whether the score ranks them first."""
     train = np.flatnonzero(listing.splits == "train")
-    features = embed(listing, *look).features[train]
+    spec, preprocessing, system = look
+    dataset = decode_all(listing, preprocessing, system)
+    folder = cache_folder(system.cache_dir, "features")
+    features = cached_rows(frozen_backbone(spec, preprocessing), dataset, dataset.splits.train, folder)[train]
     truth = listing.labels[train]
     result = {}
     for share in (0.01, 0.03, 0.05):

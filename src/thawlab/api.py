@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.files import read_json, refuse_overwrite, user_path, write_text
+from thawlab.files import refuse_overwrite, user_path, write_text
 from thawlab.recipe import Data, Recipe, System, parse_part
 from thawlab.registry import about
 from thawlab.results import Results, read_results
@@ -22,11 +22,12 @@ from thawlab.run import RunFolder, find_run
 if TYPE_CHECKING:
     from thawlab.deploy.predictor import Prediction, Predictor
     from thawlab.evaluation.predictions import Predictions
+    from thawlab.judging.evaluate import Evaluated
     from thawlab.quality.data_check import DataCheck
+    from thawlab.quality.findings import Finding
+    from thawlab.study.comparison import Comparison as Compared
     from thawlab.study.paired import PairedComparison
     from thawlab.training.lr_finder import LrFinding
-
-FIGURES = ("confusion", "curves", "reliability", "distribution", "declining")
 
 
 def train(source: str | Path | Recipe, *, runs: str | Path = "runs", **overrides: Any) -> Run:
@@ -115,7 +116,7 @@ def repair(run: Run | str | Path, runs: str | Path = "runs") -> Run:
     """
     from thawlab import runner
 
-    return Run(runner.repair(_folder(run, runs)))  # type: ignore[attr-defined]
+    return Run(runner.repair(_folder(run, runs)))
 
 
 def load(run: Run | str | Path, runs: str | Path = "runs") -> Predictor:
@@ -177,7 +178,7 @@ def evaluate(
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
-) -> dict[str, Any]:
+) -> Evaluated:
     """Judge a run's saved model again, from its files alone, on its own images or on others.
 
     Args:
@@ -189,7 +190,7 @@ def evaluate(
         cache_dir: where decoded images are kept.
 
     Returns:
-        What `results.json` has under `test`, with `split` and `source`.
+        The metrics of `results.test` as `measured`, with the split and the source.
 
     Raises:
         UsageError: if there is no such run or split, or the other images have classes that the model does not know.
@@ -198,10 +199,11 @@ def evaluate(
     Example:
         >>> import thawlab
         >>> run = thawlab.train("shapes:200x16", backbone="cnn5", size=16, **{"phases.0.epochs": 1})
-        >>> thawlab.evaluate(run)["accuracy"] == run.results.test.accuracy
+        >>> thawlab.evaluate(run).measured.accuracy == run.results.test.accuracy
         True
     """
     from thawlab.judging.evaluate import evaluate as judge
+    from thawlab.plan.recipes import source_text
 
     if source is not None and split != "test":
         raise UsageError(
@@ -211,7 +213,7 @@ def evaluate(
     folder = _folder(run, runs)
     places = {"data_dir": data_dir, "cache_dir": cache_dir}
     changes = {key: str(place) for key, place in places.items() if place is not None}
-    return judge(folder, split, None if source is None else str(source), folder.recipe.system.model_copy(update=changes))
+    return judge(folder, split, None if source is None else source_text(source), folder.recipe.system.model_copy(update=changes))
 
 
 def compare(
@@ -233,7 +235,7 @@ def compare(
         >>> import thawlab
         >>> settings = {"backbone": "cnn5", "size": 16, "phases.0.epochs": 1}
         >>> both = [thawlab.train("shapes:200x16", seed=seed, **settings) for seed in (0, 1)]
-        >>> list(thawlab.compare(both).content["differences"])
+        >>> list(thawlab.compare(both).content.differences)
         ['seed']
     """
     from thawlab.report.comparison_page import write_comparison
@@ -244,7 +246,7 @@ def compare(
     [file] = _outputs(force, read, page=page)
     content = compare_runs(folders)
     if file is not None:
-        write_comparison(content, [folder.read_metrics() for folder in folders], file)
+        write_comparison(content, file)
     return Comparison(content, file)
 
 
@@ -284,13 +286,14 @@ def check_data(
         0
     """
     from thawlab.data.selection import open_data
+    from thawlab.plan.recipes import source_text
     from thawlab.plan.resolve import pretrained_input
     from thawlab.quality.data_check import check_data as check
     from thawlab.quality.data_check import clean_list, write_rows
     from thawlab.report.data_page import write_data_page
 
     page, write_clean = _outputs(force, [source, data_dir], page=page, write_clean=write_clean)
-    data = parse_part(Data, {"source": source, "image_size": size, "group": group}, "data check")
+    data = parse_part(Data, {"source": source_text(source), "image_size": size, "group": group}, "data check")
     system = parse_part(System, {"data_dir": data_dir, "cache_dir": cache_dir}, "data check")
     found = check(open_data(data, system), *pretrained_input(backbone, data), system)
     if page is not None:
@@ -300,11 +303,11 @@ def check_data(
     return found
 
 
-def findings(check: DataCheck) -> list[dict[str, str]]:
-    """Return what stands out in a data check, the gravest first: severity, evidence and advice."""
-    from thawlab.report import data_page
+def findings(check: DataCheck) -> list[Finding]:
+    """Return what stands out in a data check, the gravest first."""
+    from thawlab.quality import findings
 
-    return data_page.findings(check.as_json())
+    return findings.findings(check.as_json())
 
 
 def show_data(
@@ -318,9 +321,10 @@ def show_data(
     """
     from thawlab.data.overview import overview, write_sheet
     from thawlab.data.sources import open_source
+    from thawlab.plan.recipes import source_text
 
     [file] = _outputs(force, [source, data_dir], sheet=sheet)
-    listing = open_source(str(source), None if data_dir is None else str(data_dir))
+    listing = open_source(source_text(source), None if data_dir is None else str(data_dir))
     if file is not None:
         write_sheet(listing, file)
     return overview(listing) | ({} if file is None else {"sheet": str(file)})
@@ -380,27 +384,13 @@ def _outputs(force: bool, inputs: Sequence[str | Path | None], **outputs: str | 
 
 
 def _draw(folder: RunFolder, name: str) -> str:
-    """Draw a figure of a run from its folder, as an SVG element."""
-    from thawlab.evaluation.predictions import load_predictions
-    from thawlab.report import figures
+    """Draw a figure of the report from a run's folder, as an SVG element."""
+    from thawlab.report.page import FIGURES, read_sources
     from thawlab.report.style import for_file
 
     if name not in FIGURES:
         raise UsageError(f"there is no figure '{name}'{nearest(name, FIGURES) or f' (known: {listed(FIGURES)})'}")
-    results = read_json(folder.results)
-    test = results["test"]
-    if name == "confusion":
-        svg = figures.confusion_matrix(test["confusion"], results["dataset"]["classes"])
-    elif name == "curves":
-        svg = figures.learning_curves(folder.read_metrics(), results["phases"])
-    elif name == "distribution":
-        svg = figures.class_distribution(read_json(folder.path / "data.json"))
-    elif name == "declining":
-        svg = figures.declining_curve(load_predictions(folder.predictions("test")), test["temperature"])
-    else:
-        table = load_predictions(folder.predictions("test"))
-        svg = figures.reliability_diagram(table, test["temperature"], folder.recipe.evaluation.ece_bins)
-    return for_file(svg).partition("\n")[2]  # without the line that says it is XML
+    return for_file(FIGURES[name](read_sources(folder))).partition("\n")[2]  # without the line that says it is XML
 
 
 @final
@@ -424,33 +414,33 @@ class Comparison:
     """Runs beside the first of them; shows itself as a table.
 
     Attributes:
-        content: as `compare --json` prints it: `runs`, `differences` and `warnings`.
+        content: the runs, what differs in their recipes, and caveats.
         page: where it was written.
     """
 
-    content: dict[str, Any]
+    content: Compared
     page: Path | None = None
     columns = ("run", "test", "95 % interval", "against the first, points")
 
     def rows(self) -> list[list[str]]:
         """Return the table's rows as text."""
         rows = []
-        for row in self.content["runs"]:
-            low, high = row["test"]["accuracy_ci95"]
-            pair = row["against_first"]
-            against = f"{100 * pair['difference']:+.2f} (p = {pair['p_value']:.2g})" if pair else "–"
-            rows.append([row["run"], percent(row["test"]["accuracy"]), f"{percent(low)} – {percent(high)}", against])
+        for run in self.content.runs:
+            test, pair = run.results.test, run.paired
+            low, high = test.accuracy_ci95
+            against = f"{100 * pair.difference:+.2f} (p = {pair.p_value:.2g})" if pair else "–"
+            rows.append([run.folder.name, percent(test.accuracy), f"{percent(low)} – {percent(high)}", against])
         return rows
 
     def __repr__(self) -> str:
         rows = [list(self.columns), *self.rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *(f"note: {line}" for line in self.content["warnings"])])
+        return "\n".join([*lines, *(f"note: {line}" for line in self.content.caveats)])
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
-        notes = "".join(f"<p>{escape(line)}</p>" for line in self.content["warnings"])
+        notes = "".join(f"<p>{escape(line)}</p>" for line in self.content.caveats)
         return f"<table><tr>{''.join(f'<th>{name}</th>' for name in self.columns)}</tr>{rows}</table>{notes}"
 
 
@@ -524,7 +514,7 @@ class Run:
 
         results = self.results
         names = results.dataset.classes
-        pairs = most_confused([list(row) for row in results.test.confusion], limit)
+        pairs = most_confused(results.test.confusion, limit)
         return [(names[truth], names[predicted], count) for truth, predicted, count in pairs]
 
     def against(self, other: Run) -> PairedComparison:

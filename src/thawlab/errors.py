@@ -18,11 +18,15 @@ class UsageError(ThawlabError):
     exit_code = 2
 
 
-class Interrupted(ThawlabError):
-    """Training was asked to stop and has saved its state.
+class DivergedError(ThawlabError):
+    """Training diverged: the loss or the weights contain NaN or infinity."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop and has saved its state; no error, so that no handler of errors swallows it.
 
     Args:
-        message: what was saved and how to go on.
+        message: what was saved and how to resume.
         signal_number: the signal that asked; the exit code is 128 plus that number.
     """
 

@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 import sys
+import warnings
 from io import TextIOWrapper
 from typing import NoReturn
 
@@ -25,6 +26,7 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another one
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata in images that are read all the same
     keep_memory()
 
 

@@ -88,6 +88,11 @@ class Registry(Generic[T]):
         load_plugins()
         return sorted(self._entries)
 
+    def items(self) -> tuple[tuple[str, T], ...]:
+        """Return names and values in the order in which they were registered, plug-ins last."""
+        load_plugins()
+        return tuple(self._entries.items())
+
     def __contains__(self, name: str) -> bool:
         load_plugins()
         return name in self._entries

@@ -59,7 +59,7 @@ class ModelResult(Value):
 
 @final
 class PhaseResult(Value):
-    """How one phase of training ended; `best_val_accuracy` is None without a validation split."""
+    """How one phase of training ended; `best_val_accuracy` is None without a validation split, `lr` is the schedule's peak."""
 
     name: str
     trainable_parameters: int
@@ -69,6 +69,7 @@ class PhaseResult(Value):
     seconds: float
     stopped: str
     precision: str = "float32"
+    lr: float | None = None
 
 
 class TrainResult(Value):
@@ -278,7 +279,7 @@ class Results(Value):
 
 @final
 class EpochRow(Value):
-    """One epoch of `metrics.jsonl`; `lr` is the one of the epoch's last step, `lr_first` that of its first."""
+    """One epoch of `metrics.jsonl`; `lr` is the one of the epoch's last step."""
 
     phase: str
     epoch: int
@@ -288,7 +289,6 @@ class EpochRow(Value):
     val_loss: float | None
     val_accuracy: float | None
     lr: float
-    lr_first: float | None = None
     images_per_second: float | None = None
 
 

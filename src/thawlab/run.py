@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
+import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, final
 
+from filelock import FileLock, Timeout
+
 from thawlab.errors import ThawlabError, UsageError, nearest
-from thawlab.files import read_json, write_json, write_text
+from thawlab.files import read_json, write_json
 from thawlab.recipe import Recipe, read_recipe
 
 Status = Literal["new", "running", "interrupted", "failed", "finished"]
@@ -69,7 +70,7 @@ class RunFolder:
 
     @property
     def images(self) -> Path:
-        """The few images the report shows, as uint8 arrays."""
+        """The few images that the report shows, as uint8 arrays."""
         return self.path / "predictions" / "pictures.npz"
 
     @property
@@ -81,27 +82,20 @@ class RunFolder:
 
     @property
     def status(self) -> Status:
-        """How far the run is."""
+        """How far the run is; where its record is damaged, what else is there tells."""
         file = self.path / "state.json"
-        return read_json(file).get("status", "new") if file.is_file() else "new"
+        if not file.is_file():
+            return "new"
+        try:
+            status: Status = read_json(file).get("status", "new")
+        except ThawlabError:
+            return "finished" if self.results.is_file() else "interrupted"
+        return status
 
     def set_status(self, status: Status, **details: Any) -> None:
         """Record how far the run is, with the process that says so."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(self.path / "state.json", {"status": status, "time": now, "pid": os.getpid(), **details})
-
-    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the rows of all epochs so far; whole, so that a crash never leaves a row twice or cut."""
-        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the row of every epoch, in order."""
-        if not self.metrics.is_file():
-            raise ThawlabError(f"{self.metrics}: is missing from the run")
-        try:
-            return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError) as error:
-            raise ThawlabError(f"{self.metrics}: cannot be read ({error}); run the training again to restore it") from None
 
     def log(self, message: str) -> None:
         """Append a line with the time to the run's log; a full disk loses the line, not the run."""
@@ -115,26 +109,25 @@ class RunFolder:
         Raises:
             ThawlabError: if another process holds it; the message says which. Also if the folder cannot be made.
         """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        owner = self.path / ".owner"  # beside the lock, which Windows lets nobody else read
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a+")
+            with lock:
+                owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+                lock.acquire()  # once more, so that it outlasts this block
+        except Timeout:
+            holder = owner.read_text(encoding="utf-8") if owner.is_file() else ""
+            holder = holder or "another process"
+            raise ThawlabError(f"{self.path}: this run is being trained by {holder}; wait for it or stop it") from None
         except OSError as error:
             raise ThawlabError(f"{self.path}: cannot be written: {error.strerror}") from None
-        with lock as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                owner = file.read().strip() or "another process"
-                raise ThawlabError(f"{self.path}: this run is being trained by {owner}; wait for it or stop it") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {os.uname().nodename}")
-            file.flush()
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):
-                    file.truncate(0)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                owner.unlink()
+            lock.release()
 
 
 def run_folder(recipe: Recipe, runs: Path) -> RunFolder:

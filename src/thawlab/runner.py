@@ -1,34 +1,69 @@
-"""From a recipe to a finished run folder."""
+"""From a recipe to a finished run: closed, locked, trained, judged; resumed where it stopped, repaired where it was damaged."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import final
 
 from thawlab import progress
 from thawlab.data.dataset import warnings_before_training
-from thawlab.environment import choose_device, environment, make_deterministic, release_memory
+from thawlab.environment import choose_device, deterministic, environment, release_memory
 from thawlab.errors import Interrupted, ThawlabError
-from thawlab.files import read_json, write_json, write_text
-from thawlab.judging.judge import Timing, judge
-from thawlab.judging.outputs import final_outputs
+from thawlab.evaluation.predictions import load_predictions
+from thawlab.files import write_json, write_text
+from thawlab.judging.judge import judge
+from thawlab.judging.outputs import Trained
+from thawlab.models.catalog import resolve_backbone
+from thawlab.models.saved import load_model
 from thawlab.plan.resolve import Plan, resolve
-from thawlab.recipe import Phase, Recipe
+from thawlab.recipe import Recipe
+from thawlab.results import DataSummary, read_results, read_rows, read_value, write_results, write_rows
 from thawlab.run import RunFolder, run_folder
-from thawlab.training.freezing import freeze
-from thawlab.training.interruption import Interruption, watch_signals
-from thawlab.training.loop import Job, train_phase
+from thawlab.training.context import Context, diagnose_start, input_digests, prepare, weights_file_digest
+from thawlab.training.interruption import watch_signals
+from thawlab.training.loop import train_phase
 from thawlab.training.lr_finder import LrFinding, find_lr
-from thawlab.training.phase_data import Material, material_of
+from thawlab.training.phase_data import PhaseData, on_images, phase_data
 from thawlab.training.precision import choose_precision
-from thawlab.training.setup import Setup, input_digests, known_before, prepare, weights_file_digest
 from thawlab.training.state import TrainingState, load_checkpoint, save_checkpoint
+
+
+@final
+class Timing:
+    """Seconds spent per part of a run."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self.parts = {"data": 0.0, "cache": 0.0, "train": 0.0, "evaluate": 0.0}
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Add the time of a block to a part."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.parts[part] += time.monotonic() - started
+
+    def summary(self, trained: float) -> dict[str, float]:
+        """Return all parts and the total, rounded to milliseconds.
+
+        Args:
+            trained: seconds of all phases, with those of earlier processes where the run was interrupted.
+        """
+        rest = time.monotonic() - self._started - self.parts["train"]
+        return {key: round(value, 3) for key, value in {**self.parts, "train": trained, "total": rest + trained}.items()}
 
 
 def train(recipe: Recipe | Plan, runs: Path) -> RunFolder:
     """Train, judge and save what a recipe describes.
 
-    The same recipe is the same folder: finished, it is returned as it is; unfinished, it continues where it stopped.
+    The same recipe is the same folder: finished, it is returned as it is; unfinished, it is resumed where it stopped; finished
+    and damaged, it is repaired.
 
     Args:
         recipe: may leave open what depends on the backbone; a plan is closed already.
@@ -42,34 +77,46 @@ def train(recipe: Recipe | Plan, runs: Path) -> RunFolder:
         Interrupted: when a signal asked to stop; the state is saved.
         ThawlabError: if something failed on the way.
     """
-    recipe, spec = resolve(recipe)
-    device = choose_device(recipe.system.device)
-    folder = run_folder(recipe, runs)
-    if folder.status == "finished" and folder.results.is_file():
-        _check_inputs(folder, input_digests(recipe, spec))
-        progress.say(f"{folder.path}: finished before; its results are shown")
-        return folder
-    make_deterministic(recipe.system.threads)
-    timing = Timing()
-    with watch_signals() as interruption:
-        if folder.path.is_dir():
-            with folder.locked():
-                pass  # whoever trains this run already is named before the data are read
-        with timing.measure("data"):
-            setup = prepare(recipe, spec, device)
-            release_memory()
-        with folder.locked():
-            try:
-                _train_into(folder, setup, timing, interruption)
-            except Interrupted:
-                folder.set_status("interrupted")
-                folder.log("interrupted")
-                raise
-            except BaseException as error:
-                folder.set_status("failed", reason=str(error)[:500])
-                folder.log(f"failed: {type(error).__name__}: {error}")
-                raise
-    return folder
+    plan = resolve(recipe)
+    closed, spec = plan
+    choose_device(closed.system.device)
+    folder = run_folder(closed, runs)
+    if folder.status == "finished":
+        damage = damaged(folder)
+        if not damage:
+            _check_inputs(folder, input_digests(closed, spec))
+            progress.say(f"{folder.path}: already finished; showing its results")
+            return folder
+        progress.say(f"{folder.path}: {damage}; judging the trained classifier again")
+    return _run(plan, folder)
+
+
+def repair(folder: RunFolder) -> RunFolder:
+    """Write again what is missing or damaged in a finished run, from its checkpoint or its model; nothing is trained.
+
+    Raises:
+        ThawlabError: if neither can be read, or the data have changed.
+    """
+    recipe = folder.recipe
+    if folder.status != "finished":
+        raise ThawlabError(f"{folder.path}: is not finished ({folder.status}); train its recipe again to resume it")
+    if not folder.checkpoint.is_file() and not (folder.model / "model.safetensors").is_file():
+        raise ThawlabError(f"{folder.path}: holds neither a checkpoint nor a model to restore it from; train its recipe again")
+    return _run(Plan(recipe, resolve_backbone(recipe.model.backbone)), folder)
+
+
+def damaged(folder: RunFolder) -> str:
+    """Return what is missing or damaged in a finished run, in words; empty if nothing is."""
+    try:
+        read_results(folder.results)
+        read_rows(folder.metrics)
+        read_value(folder.path / "data.json", DataSummary)
+        load_predictions(folder.predictions("test"))
+        load_predictions(folder.predictions("val"))
+        load_model(folder.model)
+    except ThawlabError as error:
+        return str(error)
+    return "" if folder.images.is_file() else f"{folder.images}: is missing"
 
 
 def range_test(recipe: Recipe | Plan) -> LrFinding:
@@ -79,109 +126,144 @@ def range_test(recipe: Recipe | Plan) -> LrFinding:
         UsageError: if the recipe or the data are wrong.
         ThawlabError: if no rate can be found.
     """
-    recipe, spec = resolve(recipe)
-    device = choose_device(recipe.system.device)
-    make_deterministic(recipe.system.threads)
-    with watch_signals() as interruption:
-        setup = prepare(recipe, spec, device)
-        phase = recipe.phases[0]
-        freeze(setup.classifier, phase.train)
-        job = Job(RunFolder(Path()), setup.classifier, recipe.seed, device, recipe.precision == "bfloat16", interruption)
-        return find_lr(job, phase, material_of(setup, phase))
+    closed, spec = resolve(recipe)
+    device = choose_device(closed.system.device)
+    with deterministic(closed.system.threads), watch_signals() as interruption:
+        context = prepare(closed, spec, device, RunFolder(Path()), interruption)
+        return find_lr(context, phase_data(context, closed.phases[0]))
 
 
-def _train_into(folder: RunFolder, setup: Setup, timing: Timing, interruption: Interruption) -> None:
-    recipe, classifier = setup.recipe, setup.classifier
-    _write_description(folder, setup)
-    diagnoses = known_before(setup)
-    for line in [
-        *warnings_before_training(setup.dataset),
-        *(f"{d['id']}: {d['evidence']}; {d['advice']}" for d in diagnoses),
-    ]:
+def _run(plan: Plan, folder: RunFolder) -> RunFolder:
+    """Take a closed recipe to its finished run, from wherever that stands."""
+    recipe, spec = plan
+    device, timing = choose_device(recipe.system.device), Timing()
+    with deterministic(recipe.system.threads), watch_signals() as interruption:
+        if folder.path.is_dir():
+            with folder.locked():
+                pass  # whoever trains this run already is named before the data are read
+        with timing.measure("data"):
+            context = prepare(recipe, spec, device, folder, interruption)
+            release_memory()
+        with folder.locked():
+            try:
+                _fit_and_judge(context, timing)
+            except BaseException as error:
+                stopped = isinstance(error, KeyboardInterrupt)
+                folder.log(f"{'interrupted' if stopped else 'failed'}: {type(error).__name__}: {error}")
+                if folder.status != "finished":  # a repair that fails leaves the run as it was
+                    folder.set_status("interrupted" if stopped else "failed", reason=str(error)[:500])
+                raise
+    return folder
+
+
+def _fit_and_judge(context: Context, timing: Timing) -> None:
+    folder, recipe = context.folder, context.recipe
+    finished = folder.status == "finished"
+    _write_description(context)
+    diagnoses = diagnose_start(context)
+    for line in [*warnings_before_training(context.dataset), *(f"{d.id}: {d.evidence}; {d.advice}" for d in diagnoses)]:
         folder.log(line)
         progress.say(f"note: {line}")
-    state, moving_state = TrainingState(), None
-    if folder.checkpoint.is_file():
-        state, moving_state = load_checkpoint(folder.checkpoint, classifier)
-        message = f"continuing in phase {state.phase + 1} after epoch {state.epoch}, step {state.step}"
-        folder.log(message)
-        progress.say(message)
-    folder.set_status("running")
-    job = Job(folder, classifier, recipe.seed, setup.device, recipe.precision == "bfloat16", interruption)
-    material = None
+    state, resumed = _state(context, finished)
+    if not finished:
+        folder.set_status("running")
+    data = None
     for index in range(state.phase, len(recipe.phases)):
-        phase = recipe.phases[index]
-        freeze(classifier, phase.train)
-        with timing.measure("cache"):
-            material = material_of(setup, phase, state.cached)
-            state.cached = material.cached
-        if material.note:
-            folder.log(f"{phase.name}: {material.note}")
-            progress.say(f"{phase.name}: {material.note}")
-        with timing.measure("train"):
-            phase = _with_lr(job, phase, index, material, state)
-            phase_job = _with_precision(job, phase, index, material, state)
-        with timing.measure("train"), interruption.deferring():
-            train_phase(phase_job, phase, material, state, moving_state)
-        moving_state = None
-        if interruption.requested is not None:
-            raise Interrupted("saved at the end of a phase; the same command goes on from here", interruption.requested)
-    if material is None:  # training ended in an earlier process
-        freeze(classifier, recipe.phases[-1].train)
-        material = material_of(setup, recipe.phases[-1])
-    judge(folder, setup, state, diagnoses, final_outputs(setup, material), timing)
+        data = _fit_phase(context, index, state, resumed, timing)
+        resumed = None
+        if context.interruption.requested is not None:
+            raise Interrupted("saved at the end of a phase; run the same command to resume", context.interruption.requested)
+    if data is None:  # training ended in an earlier process
+        data = phase_data(context, recipe.phases[-1]) if folder.checkpoint.is_file() else on_images(context, recipe.phases[-1])
+    with timing.measure("evaluate"):
+        results = judge(Trained(context, data), state.phases, state.rows, diagnoses)
+    write_rows(folder.metrics, state.rows)
+    seconds = timing.summary(sum(phase.seconds for phase in state.phases))
+    write_results(folder.results, results.model_copy(update={"seconds": seconds}))
     folder.set_status("finished")
 
 
-def _with_lr(job: Job, phase: Phase, index: int, material: Material, state: TrainingState) -> Phase:
-    """Return a phase whose learning rate is a number, found by a range test where the recipe leaves it open."""
+def _state(context: Context, finished: bool) -> tuple[TrainingState, dict[str, object] | None]:
+    """Return where training stands: from the checkpoint, or of a finished run without one from its model and its records."""
+    folder = context.folder
+    try:
+        if folder.checkpoint.is_file():
+            state, resumed = load_checkpoint(folder.checkpoint, context.classifier)
+            if not finished:
+                context.report(f"resuming in phase {state.phase + 1} after epoch {state.epoch}, step {state.step}")
+            return state, resumed
+    except ThawlabError:
+        if not finished:
+            raise
+    if not finished:
+        return TrainingState(), None
+    context.classifier.load_state_dict(load_model(folder.model).classifier.state_dict())
+    phases = read_results(folder.results).phases
+    return TrainingState(phase=len(context.recipe.phases), rows=read_rows(folder.metrics), phases=list(phases)), None
+
+
+def _fit_phase(
+    context: Context, index: int, state: TrainingState, resumed: dict[str, object] | None, timing: Timing
+) -> PhaseData:
+    """Train a phase to its end and return what it was trained on."""
+    with timing.measure("cache"):
+        data = phase_data(context, context.recipe.phases[index], state.cached)
+        state.cached = data.cached
+    if data.note:
+        context.report(f"{data.phase.name}: {data.note}")
+    with timing.measure("train"):
+        data = _with_precision(context, _with_lr(context, data, index, state), index, state)
+        with context.interruption.deferring():
+            train_phase(context, data, state, resumed)
+    return data
+
+
+def _with_lr(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
+    """Return a phase's data with a number as its learning rate, found by a range test where the recipe leaves it open."""
+    phase = data.phase
     if phase.lr != "auto":
-        return phase
+        return data
     if index not in state.found_lr:
-        state.found_lr[index] = find_lr(job, phase, material).suggestion
-        message = f"{phase.name}: lr = {state.found_lr[index]:.3g} was found by a range test"
-        job.folder.log(message)
-        progress.say(message)
-    return phase.model_copy(update={"lr": state.found_lr[index]})
+        state.found_lr[index] = find_lr(context, data).suggestion
+        context.report(f"{phase.name}: lr = {state.found_lr[index]:.3g} was found by a range test")
+    return replace(data, phase=phase.model_copy(update={"lr": state.found_lr[index]}))
 
 
-def _with_precision(job: Job, phase: Phase, index: int, material: Material, state: TrainingState) -> Job:
-    """Return the job with the arithmetic of a phase, timed where the recipe says "auto".
+def _with_precision(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
+    """Return a phase's data with its arithmetic, timed where the recipe says "auto".
 
-    The choice is kept at once: a phase that began in one arithmetic must be continued in the same.
+    The choice is kept at once: a phase that began in one arithmetic must be resumed in the same.
     """
-    if job.folder.recipe.precision != "auto":
-        return job
+    if context.recipe.precision != "auto":
+        return data
     if index not in state.found_precision:
-        state.found_precision[index], why = choose_precision(job, phase, material)
+        state.found_precision[index], why = choose_precision(context, data)
         release_memory()
-        message = f"{phase.name}: precision = {state.found_precision[index]}, since {why}"
-        job.folder.log(message)
-        progress.say(message)
-        save_checkpoint(job.folder.checkpoint, state, job.classifier, None)
-    return replace(job, bfloat16=state.found_precision[index] == "bfloat16")
+        context.report(f"{data.phase.name}: precision = {state.found_precision[index]}, since {why}")
+        save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
+    return replace(data, bfloat16=state.found_precision[index] == "bfloat16")
 
 
 def _check_inputs(folder: RunFolder, now: dict[str, str]) -> None:
     """Refuse a run whose images or weights are not those it began with."""
-    data_file = folder.path / "data.json"
-    before = read_json(data_file) if data_file.is_file() else {}
-    for key, what in (("fingerprint", "data"), ("weights", "weights")):
-        if key in before and key in now and before[key] != now[key]:
+    try:
+        before = read_value(folder.path / "data.json", DataSummary)
+    except ThawlabError:
+        return  # it is written anew
+    for then, key, what in ((before.fingerprint, "fingerprint", "data"), (before.weights, "weights", "weights")):
+        if then and key in now and then != now[key]:
             raise ThawlabError(
-                f"{folder.path}: the {what} changed since this run began (fingerprint {str(before[key])[:12]} then, "
+                f"{folder.path}: the {what} changed since this run began (fingerprint {then[:12]} then, "
                 f"{now[key][:12]} now); restore what was there, or give the recipe another name"
             )
 
 
-def _write_description(folder: RunFolder, setup: Setup) -> None:
+def _write_description(context: Context) -> None:
     """Write recipe, data and environment, after checking that an earlier start saw the same data and weights."""
-    digests = {"fingerprint": setup.dataset.fingerprint, **weights_file_digest(setup.spec)}
+    folder, dataset = context.folder, context.dataset
+    digests = {"fingerprint": dataset.fingerprint, **weights_file_digest(context.spec)}
     _check_inputs(folder, digests)
-    write_text(folder.recipe_file, setup.recipe.to_toml())
-    write_json(folder.path / "data.json", {**setup.dataset.summary(), **digests})
-    system = setup.recipe.system.model_dump(exclude={"data_dir", "cache_dir"})
-    write_json(
-        folder.path / "environment.json",
-        environment(system, setup.device),
-    )
+    write_text(folder.recipe_file, context.recipe.to_toml())
+    write_json(folder.path / "data.json", {**dataset.summary(), **digests})
+    system = context.recipe.system.model_dump(exclude={"data_dir", "cache_dir"})
+    write_json(folder.path / "environment.json", environment(system, context.device))

@@ -74,7 +74,7 @@ def data_check(
     rows = [[key.replace("_", " "), f"{found[key]['count']:,}"] for key in [*keys, "label_suspects"]]
     print_table("", ["what", "how many"], rows)
     for finding in api.findings(check):
-        print(f"{finding['severity']}: {finding['evidence']}; {finding['advice']}")
+        print(f"{finding.severity}: {finding.evidence}; {finding.advice}")
     for what, path in (("page", page), ("list", write_clean)):
         if path is not None:
             print(f"{what}: {path}")

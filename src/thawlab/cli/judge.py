@@ -39,13 +39,14 @@ def evaluate(
 
     opened = api.open_run(run, runs)
     measured = api.evaluate(opened, split, data, data_dir=data_dir, cache_dir=cache_dir)
+    test = measured.measured
     if as_json:
-        print_json({"run": str(opened.path), **measured})
+        print_json({"run": str(opened.path), **measured.as_json()})
         return
-    low, high = (api.percent(bound) for bound in measured["accuracy_ci95"])
+    low, high = (api.percent(bound) for bound in test.accuracy_ci95)
     print(
-        f"{measured['source']}, {measured['split']}: accuracy {api.percent(measured['accuracy'])} "
-        f"(95 % interval {low} to {high}, n = {measured['n']:,}), macro F1 {api.percent(measured['macro_f1'])}"
+        f"{measured.source}, {measured.split}: accuracy {api.percent(test.accuracy)} "
+        f"(95 % interval {low} to {high}, n = {test.n:,}), macro F1 {api.percent(test.macro_f1)}"
     )
     print(f"run:    {opened.path}")
 
@@ -63,10 +64,10 @@ def compare(
 
     compared = api.compare(run, page=out or _COMPARISON, force=force, runs=runs)
     if as_json:
-        print_json({**compared.content, "page": str(compared.page)})
+        print_json({**compared.content.as_json(), "page": str(compared.page)})
         return
     print_table("", compared.columns, compared.rows())
-    for line in compared.content["warnings"]:
+    for line in compared.content.caveats:
         print(f"note: {line}")
     print(f"page: {compared.page}")
 

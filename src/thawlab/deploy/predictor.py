@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from thawlab import progress
 from thawlab.cores import usable_cores
-from thawlab.data.decode import BadImageError, decode, to_rgb, why_unreadable
+from thawlab.data.decode import UNREADABLE, decode, to_rgb, why_unreadable
 from thawlab.data.layout import has_image_extension, is_litter, looks_like_image
 from thawlab.data.types import Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
@@ -24,7 +24,7 @@ from thawlab.evaluation.novelty import distances
 from thawlab.evaluation.predictions import calibrated
 from thawlab.files import user_path
 from thawlab.inference.folding import folded
-from thawlab.inference.infer import INFERENCE_BATCH, infer
+from thawlab.inference.infer import INFERENCE_BATCH, infer_parts
 from thawlab.models.classifier import WithFeatures
 from thawlab.models.saved import SavedModel, load_model
 
@@ -74,7 +74,7 @@ class Predictor:
         self._model = model
         self._device = torch.device("cpu")
         side = model.card.preprocessing.size
-        module = model.classifier if model.known is None else WithFeatures(model.classifier)
+        module = model.classifier if model.reference is None else WithFeatures(model.classifier)
         self._network = folded(module.eval(), (3, side, side))
 
     @property
@@ -97,12 +97,12 @@ class Predictor:
         side = self._model.card.preprocessing.size
         if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape[1:] != (side, side, 3):
             raise UsageError(f"logits takes uint8 pixels, n × {side} × {side} × 3, not {_described(pixels)}")
-        return self._outputs(pixels)[:, : len(self.classes)]
+        return self._outputs(pixels)[0]
 
-    def _outputs(self, pixels: np.ndarray) -> np.ndarray:
-        """Return logits, followed by the features where what is known was saved."""
+    def _outputs(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Return logits, and features where a novelty reference was saved."""
         indices = np.arange(len(pixels))
-        return infer(self._network, pixels, indices, self._model.card.preprocessing.inputs, self._device)
+        return list(infer_parts(self._network, pixels, indices, self._model.card.preprocessing.inputs, self._device))
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
         """Predict one image: a file, a Pillow image, or uint8 pixels (height × width × 3).
@@ -212,15 +212,15 @@ class Predictor:
             k: Prediction(names[k], error=reason) for k, reason in enumerate(decoded) if isinstance(reason, str)
         }
         if good:
-            card, known = self._model.card, self._model.known
-            outputs = self._outputs(np.stack([decoded[k] for k in good]))
-            probabilities = calibrated(outputs[:, : len(self.classes)], card.temperature)
+            card, reference = self._model.card, self._model.reference
+            logits, *features = self._outputs(np.stack([decoded[k] for k in good]))
+            probabilities = calibrated(logits, card.temperature)
             unsure: list[bool | None] = [None] * len(good)
             novel: list[bool | None] = [None] * len(good)
             if card.set_threshold is not None:
                 unsure = (prediction_sets(probabilities, card.set_threshold).sum(axis=1) > 1).tolist()
-            if known is not None:
-                novel = (distances(outputs[:, len(self.classes) :], known.features) > known.limit).tolist()
+            if reference is not None:
+                novel = (distances(features[0], reference.features) > reference.limit).tolist()
             for place, (k, row) in enumerate(zip(good, probabilities, strict=True)):
                 best = np.argsort(-row, kind="stable")[:top_k]
                 chosen = tuple(self.classes[b] for b in best), tuple(float(row[b]) for b in best)
@@ -241,7 +241,7 @@ class Predictor:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
                 return f"must be uint8 pixels, height × width × 3, not {_described(image)}"
             return decode(image, preprocessing)
-        except (BadImageError, OSError) as error:
+        except UNREADABLE as error:
             return why_unreadable(error)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from thawlab.data.types import Labels
 from thawlab.evaluation.predictions import Predictions
+from thawlab.results import Abstention, Conformal
 
 Probabilities = npt.NDArray[np.float64]
 ALPHA = 0.1
@@ -56,27 +56,30 @@ def coverage_curve(probabilities: Probabilities, labels: Labels) -> tuple[npt.ND
     return (last + 1) / len(labels), hits[last] / (last + 1)
 
 
-def abstention(val: Predictions, test: Predictions, temperature: float) -> dict[str, Any]:
-    """Return what `results.json` says of declining: conformal sets from the val split, and accuracy by share declined."""
+def abstention(val: Predictions, test: Predictions, temperature: float) -> Abstention | None:
+    """Return conformal sets from the val split and accuracy by share declined; None without test images."""
     if len(test.labels) == 0:
-        return {}
+        return None
     probabilities = test.probabilities(temperature)
     shares, accuracies = coverage_curve(probabilities, test.labels)
     declining = {
         f"{declined:g}": float(accuracies[max(int(np.searchsorted(shares, 1 - declined + 1e-12, side="right")) - 1, 0)])
         for declined in _DECLINED
     }
-    result: dict[str, Any] = {"accuracy_when_declining": declining}
-    if len(val.labels):
-        threshold = conformal_threshold(val.probabilities(temperature), val.labels)
-        sets = prediction_sets(probabilities, threshold)
-        result["conformal"] = {
-            "alpha": ALPHA,
-            "threshold": threshold,
-            "n_calibration": len(val.labels),
-            "coverage": float(sets[np.arange(len(test.labels)), test.labels].mean()),
-            "mean_size": float(sets.sum(axis=1).mean()),
-            "single": float((sets.sum(axis=1) == 1).mean()),
-            "empty": float((sets.sum(axis=1) == 0).mean()),
-        }
-    return result
+    if not len(val.labels):
+        return Abstention(accuracy_when_declining=declining)
+    threshold = conformal_threshold(val.probabilities(temperature), val.labels)
+    sets = prediction_sets(probabilities, threshold)
+    sizes = sets.sum(axis=1)
+    return Abstention(
+        accuracy_when_declining=declining,
+        conformal=Conformal(
+            alpha=ALPHA,
+            threshold=threshold,
+            n_calibration=len(val.labels),
+            coverage=float(sets[np.arange(len(test.labels)), test.labels].mean()),
+            mean_size=float(sizes.mean()),
+            single=float((sizes == 1).mean()),
+            empty=float((sizes == 0).mean()),
+        ),
+    )

@@ -8,27 +8,38 @@ serves nearly as well as all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
 from thawlab.data.types import Indices, Labels
-from thawlab.models.saved import Known
+from thawlab.models.saved import Reference
 from thawlab.randomness import derive
+from thawlab.results import Novelty, OodSource, Separation
 
 Features = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float64]
 
 _NEIGHBOUR = 5
-# So many training images are kept to compare with, equally many of each class as far as they go.
-_KNOWN = 2000
+# Training images that are kept to compare with, equally many of each class as far as they go.
+_REFERENCE = 2000
 # This share of held-out images lies within the limit.
 _WITHIN = 0.99
 _AT_ONCE = 1024
 
 
-def sample_of(labels: Labels, seed: int, count: int = _KNOWN) -> Indices:
+@final
+@dataclass(frozen=True)
+class NoveltyScores:
+    """Two scores of each image: distance from the reference, and confidence (the largest calibrated probability)."""
+
+    distance: Scores
+    confidence: Scores
+
+
+def sample_of(labels: Labels, seed: int, count: int = _REFERENCE) -> Indices:
     """Return the places of a sample in which every class has equally many members as far as it has them, sorted."""
     rng = np.random.default_rng(derive(seed, "known"))
     order = rng.permutation(len(labels))
@@ -46,14 +57,14 @@ def unit(features: Features) -> npt.NDArray[np.float16]:
     return scaled
 
 
-def distances(features: Features, known: npt.NDArray[np.float16]) -> Scores:
-    """Return how far images lie from the known ones: one minus the cosine to the fifth nearest, in [0, 2].
+def distances(features: Features, reference: npt.NDArray[np.float16]) -> Scores:
+    """Return how far images lie from the reference: one minus the cosine to the fifth nearest, in [0, 2].
 
     Args:
         features: float32, n × width.
-        known: float16, m × width, of unit length; where there are fewer than five the farthest of them counts.
+        reference: float16, m × width, of unit length; where there are fewer than five the farthest of them counts.
     """
-    bank = known.astype(np.float32).T
+    bank = reference.astype(np.float32).T
     neighbour = min(_NEIGHBOUR, bank.shape[1])
     result = np.zeros(len(features))
     for start in range(0, len(features), _AT_ONCE):
@@ -62,76 +73,69 @@ def distances(features: Features, known: npt.NDArray[np.float16]) -> Scores:
     return result
 
 
-def fit_known(training: Features, held_out: Features) -> Known:
-    """Return what is known from features of training images, and of held-out ones for the limit.
+def fit_reference(training: Features, held_out: Features) -> Reference:
+    """Return the reference from features of training images, with a limit from held-out ones.
 
     The limit is the conformal quantile: a new image of the same kind exceeds it with a probability of at most 1 %, or, with
     fewer than 99 held-out images, it is the largest distance among them.
     """
-    known = unit(training)
-    within = np.sort(distances(held_out, known))
+    reference = unit(training)
+    within = np.sort(distances(held_out, reference))
     rank = min(int(np.ceil((len(within) + 1) * _WITHIN)), len(within))
-    return Known(known, float(within[rank - 1]))
+    return Reference(reference, float(within[rank - 1]))
 
 
-def separation(familiar: Scores, foreign: Scores) -> dict[str, float]:
-    """Return how well a score parts familiar images from foreign ones; higher scores must mean more foreign.
+def separation(inside: Scores, outside: Scores) -> Separation:
+    """Return how well a score separates in-distribution from OOD images; higher scores must mean farther out.
 
-    Returns:
-        `auroc`, and `fpr95`: the share of foreign images that pass where 95 % of the familiar ones do.
+    The false-positive rate is the share of OOD images that pass where 95 % of the others do.
     """
     from sklearn.metrics import roc_auc_score
 
-    truth = np.concatenate([np.zeros(len(familiar)), np.ones(len(foreign))])
-    passing = np.quantile(familiar, 0.95, method="higher")
-    return {
-        "auroc": float(roc_auc_score(truth, np.concatenate([familiar, foreign]))),
-        "fpr95": float((foreign <= passing).mean()),
-    }
+    truth = np.concatenate([np.zeros(len(inside)), np.ones(len(outside))])
+    passing = np.quantile(inside, 0.95, method="higher")
+    return Separation(
+        auroc=float(roc_auc_score(truth, np.concatenate([inside, outside]))), fpr95=float((outside <= passing).mean())
+    )
 
 
-def both(distance: Scores, confidence: Scores, held_out: tuple[Scores, Scores]) -> Scores:
-    """Combine distance and confidence into one score by Fisher's method (Fisher 1925), higher for what is more foreign.
+def combined(scores: NoveltyScores, held_out: NoveltyScores) -> Scores:
+    """Combine distance and confidence into one score by Fisher's method (Fisher 1925), higher for what is farther out.
 
-    Each becomes the share of held-out images that are at least as strange; the score is minus the sum of their logarithms.
-
-    Args:
-        distance: of the images.
-        confidence: their largest calibrated probability.
-        held_out: the same two of held-out images.
+    Each becomes the share of held-out images that are at least as far out; the score is minus the sum of their logarithms.
     """
-    far, unsure = np.sort(held_out[0]), np.sort(-held_out[1])
-    n = len(far)
-    shares = [(n - np.searchsorted(own, values) + 1) / (n + 1) for own, values in ((far, distance), (unsure, -confidence))]
-    combined: Scores = -np.log(shares[0]) - np.log(shares[1])
-    return combined
+    n = len(held_out.distance)
+    pairs = ((np.sort(held_out.distance), scores.distance), (np.sort(-held_out.confidence), -scores.confidence))
+    shares = [(n - np.searchsorted(own, values) + 1) / (n + 1) for own, values in pairs]
+    both: Scores = -np.log(shares[0]) - np.log(shares[1])
+    return both
 
 
-def measured(
-    known: Known, held_out: tuple[Scores, Scores], test: tuple[Scores, Scores], foreign: Mapping[str, tuple[Scores, Scores]]
-) -> dict[str, Any]:
+def novelty(
+    reference: Reference, held_out: NoveltyScores, test: NoveltyScores, ood: Mapping[str, NoveltyScores] | None = None
+) -> Novelty:
     """Return what `results.json` says of novelty.
 
     Args:
-        known: with the limit.
-        held_out: distance and confidence of the val split.
-        test: of the test split, the familiar images.
-        foreign: of images of other kinds, by name.
+        reference: with the limit.
+        held_out: scores of the val split.
+        test: of the test split, the in-distribution images.
+        ood: of images of other kinds, by source.
     """
-    scores = {name: (*pair, both(*pair, held_out)) for name, pair in {"test": test, **foreign}.items()}
-    return {
-        "limit": known.limit,
-        "known": len(known.features),
-        "n_held_out": len(held_out[0]),
-        "test_beyond_limit": float((test[0] > known.limit).mean()),
-        "foreign": {
-            name: {
-                "n": len(pair[0]),
-                "beyond_limit": float((pair[0] > known.limit).mean()),
-                "distance": separation(scores["test"][0], scores[name][0]),
-                "confidence": separation(-scores["test"][1], -scores[name][1]),
-                "both": separation(scores["test"][2], scores[name][2]),
-            }
-            for name, pair in foreign.items()
+    inside = combined(test, held_out)
+    return Novelty(
+        limit=reference.limit,
+        reference=len(reference.features),
+        n_held_out=len(held_out.distance),
+        test_beyond_limit=float((test.distance > reference.limit).mean()),
+        ood={
+            name: OodSource(
+                n=len(scores.distance),
+                beyond_limit=float((scores.distance > reference.limit).mean()),
+                distance=separation(test.distance, scores.distance),
+                confidence=separation(-test.confidence, -scores.confidence),
+                both=separation(inside, combined(scores, held_out)),
+            )
+            for name, scores in (ood or {}).items()
         },
-    }
+    )

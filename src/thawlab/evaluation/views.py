@@ -8,8 +8,6 @@ from typing import final
 import torch
 import torch.nn.functional as F
 
-from thawlab.registry import Registry
-
 
 @final
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class View:
         return images.flip(-1) if self.mirrored else images
 
 
-view_sets: Registry[tuple[View, ...]] = Registry("test-time augmentation")
-view_sets.register("flip")((View(False, (0, 0), 0.5), View(True, (0, 0), 0.5)))
-# The untouched image counts as much as the two shifted ones together.
-view_sets.register("flip-shift")(
-    tuple(
+_UNSHIFTED = (0, 0)
+VIEWS: dict[str, tuple[View, ...]] = {
+    "flip": (View(False, _UNSHIFTED, 0.5), View(True, _UNSHIFTED, 0.5)),
+    # The untouched image counts as much as the two shifted ones together.
+    "flip-shift": tuple(
         View(mirrored, shift, weight)
-        for shift, weight in (((0, 0), 0.25), ((1, 1), 0.125), ((-1, -1), 0.125))
+        for shift, weight in ((_UNSHIFTED, 0.25), ((1, 1), 0.125), ((-1, -1), 0.125))
         for mirrored in (False, True)
-    )
-)
+    ),
+}

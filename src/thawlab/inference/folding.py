@@ -84,11 +84,11 @@ def _put(module: nn.Module, name: str, part: nn.Module) -> None:
 
 
 def _agree(network: nn.Module, other: nn.Module, input_shape: Sequence[int]) -> bool:
-    """Say whether two networks give the same on the same noise, but for rounding."""
+    """Return whether two networks give the same on the same noise, but for rounding."""
     device = next(network.parameters()).device
     noise = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
-    expected, given = network(noise), other(noise)
-    if expected.shape != given.shape:
-        return False
-    scale = float(expected.abs().max())
-    return bool(((expected - given).abs() <= 1e-4 * scale).all())
+    expected, given = (out if isinstance(out, tuple) else (out,) for out in (network(noise), other(noise)))
+    return len(expected) == len(given) and all(
+        one.shape == two.shape and bool(((one - two).abs() <= 1e-4 * float(one.abs().max())).all())
+        for one, two in zip(expected, given, strict=True)
+    )

@@ -20,14 +20,12 @@ from thawlab.models.hooks import eval_mode
 INFERENCE_BATCH = 32
 
 
-def infer(
-    module: nn.Module,
-    rows: npt.NDArray[np.generic],
-    indices: Indices,
-    prepare: Callable[[torch.Tensor], torch.Tensor],
-    device: torch.device,
-    label: str = "",
-) -> npt.NDArray[np.float32]:
+Prepare = Callable[[torch.Tensor], torch.Tensor]
+Rows = npt.NDArray[np.generic]
+Floats = npt.NDArray[np.float32]
+
+
+def infer(module: nn.Module, rows: Rows, indices: Indices, prepare: Prepare, device: torch.device, label: str = "") -> Floats:
     """Apply a module in eval mode to some rows of an array.
 
     Args:
@@ -41,6 +39,14 @@ def infer(
     Returns:
         float32, len(indices) × outputs.
     """
+    [outputs] = infer_parts(module, rows, indices, prepare, device, label) or [np.zeros((0, 0), dtype=np.float32)]
+    return outputs
+
+
+def infer_parts(
+    module: nn.Module, rows: Rows, indices: Indices, prepare: Prepare, device: torch.device, label: str = ""
+) -> list[Floats]:
+    """Apply a module that gives one or several tensors, as `infer` does; returns an array for each, or none without rows."""
     starts = list(range(0, len(indices), INFERENCE_BATCH))
 
     def gather(start: int) -> torch.Tensor:
@@ -48,14 +54,16 @@ def infer(
         filled = np.resize(chosen, INFERENCE_BATCH)  # repeats from the start to fill up
         return torch.from_numpy(np.take(rows, filled, axis=0))
 
-    outputs: list[npt.NDArray[np.float32]] = []
+    batches: list[list[Floats]] = []
     network: nn.Module | None = None
     with eval_mode(module), torch.inference_mode(), progress.task(label, len(indices) if label else 0) as advance:
         for start, batch in prefetched(starts, gather):
             count = min(INFERENCE_BATCH, len(indices) - start)
             inputs = prepare(batch.to(device))
             network = folded(module, inputs.shape[1:]) if network is None else network
-            outputs.append(network(inputs)[:count].float().cpu().numpy())
+            outputs = network(inputs)
+            parts = outputs if isinstance(outputs, tuple) else (outputs,)
+            batches.append([part[:count].float().cpu().numpy() for part in parts])
             if label:
                 advance(count)
-    return np.concatenate(outputs) if outputs else np.zeros((0, 0), dtype=np.float32)
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 
@@ -11,14 +12,28 @@ from thawlab.data.types import SPLITS
 from thawlab.errors import ThawlabError, UsageError, nearest
 from thawlab.evaluation.metrics.measures import full
 from thawlab.evaluation.predictions import predictions_of
-from thawlab.files import read_json
 from thawlab.inference.infer import infer
 from thawlab.models.saved import load_model
 from thawlab.recipe import System
+from thawlab.results import DataSummary, TestResult, read_value
 from thawlab.run import RunFolder
 
 
-def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, system: System | None = None) -> dict[str, Any]:
+@final
+@dataclass(frozen=True)
+class Evaluated:
+    """How a saved classifier did on a split ("val", "test", or "all" images) of a source."""
+
+    split: str
+    source: str
+    measured: TestResult
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that `test` has in `results.json`, and split and source."""
+        return {"split": self.split, "source": self.source, **self.measured.model_dump(mode="json")}
+
+
+def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, system: System | None = None) -> Evaluated:
     """Evaluate a run's saved model from its files alone.
 
     Args:
@@ -29,7 +44,7 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
         system: where data and caches are; the run's own settings if omitted.
 
     Returns:
-        The keys that `test` has in `results.json`, and `split` and `source`.
+        All metrics, with the split and the source.
 
     Raises:
         UsageError: if there is no such split, or the other data have classes that the model does not know.
@@ -42,7 +57,7 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
     recipe = recipe.model_copy(update={"system": system or recipe.system})
     if source is None:
         dataset = load_dataset(recipe, saved.card.preprocessing)
-        known = read_json(folder.path / "data.json")["fingerprint"]
+        known = read_value(folder.path / "data.json", DataSummary).fingerprint
         if dataset.fingerprint != known:
             raise ThawlabError(
                 f"{folder.path}: the data have changed since the training "
@@ -63,4 +78,4 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
     )
     predictions = predictions_of(dataset, indices, logits)
     measured = full(predictions, saved.card.classes, saved.card.temperature, recipe.evaluation.ece_bins)
-    return {"split": split, "source": source or recipe.data.source, **measured}
+    return Evaluated(split, source or recipe.data.source, measured)

@@ -16,36 +16,34 @@ from thawlab.evaluation.predictions import Predictions
 from thawlab.files import write_atomically
 from thawlab.quality.near_leaks import NearLeaks
 from thawlab.randomness import derive
-from thawlab.run import RunFolder
-from thawlab.training.setup import Setup
+from thawlab.training.context import Context
 
 _SAMPLES, _MISTAKES, _THUMBNAIL = 40, 24, 96
-# Of all mistakes a small image is kept, up to so many, so that the report can show what is behind a number.
+# Of all mistakes a small image is kept, up to this many, so that the report can show what is behind a number.
 _WRONG, _SMALL = 1000, 48
-# Of each pair of classes that are confused most, so many mistakes are explained.
+# Mistakes that are explained of each pair of classes that are confused most.
 _OF_A_PAIR = 3
 
 
-def keep_images(folder: RunFolder, setup: Setup, test: Predictions, suspects: Sequence[str], near: NearLeaks | None) -> None:
+def keep_images(context: Context, test: Predictions, suspects: Sequence[str], near: NearLeaks | None) -> None:
     """Write the few images that the report shows into the run's folder.
 
     Args:
-        folder: of the run.
-        setup: with the trained classifier.
+        context: with the trained classifier.
         test: its predictions.
         suspects: ids of test images whose labels may be wrong, the most suspicious first.
         near: test images that look like training images.
     """
-    dataset = setup.dataset
+    dataset = context.dataset
     place = {identifier: index for index, identifier in enumerate(dataset.ids)}
-    samples = _samples(dataset, setup.recipe.seed)
+    samples = _samples(dataset, context.recipe.seed)
     confidence = test.probabilities().max(axis=1) if len(test.labels) else np.zeros(0)
     wrong = np.flatnonzero(test.predicted != test.labels) if len(test.labels) else np.zeros(0, dtype=np.int64)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
     mistakes, confused = wrong[:_MISTAKES], _of_confused_pairs(test, wrong, len(dataset.classes))
     explained = np.concatenate([mistakes, confused, confused])
     classes = np.concatenate([test.predicted[mistakes], test.predicted[confused], test.labels[confused]])
-    maps = _explained(folder, setup, dataset.splits.test[explained], classes)
+    maps = _explained(context, dataset.splits.test[explained], classes)
     near_pairs = np.array(near.pairs[:_MISTAKES] if near else (), dtype=np.int64).reshape(-1, 2)
     images = {
         "samples": _thumbnails(dataset, samples),
@@ -63,7 +61,7 @@ def keep_images(folder: RunFolder, setup: Setup, test: Predictions, suspects: Se
         "leaks": _thumbnails(dataset, np.array([index for _, index in dataset.leaks[:_MISTAKES]], dtype=np.int64)),
         "near": _thumbnails(dataset, near_pairs.flatten()),
     }
-    write_atomically(folder.images, lambda file: np.savez_compressed(file, **images))  # type: ignore[arg-type]
+    write_atomically(context.folder.images, lambda file: np.savez_compressed(file, **images))  # type: ignore[arg-type]
 
 
 def _samples(dataset: Dataset, seed: int) -> Indices:
@@ -88,15 +86,15 @@ def _of_confused_pairs(test: Predictions, wrong: Indices, classes: int) -> Indic
     return np.concatenate(chosen) if chosen else wrong[:0]
 
 
-def _explained(folder: RunFolder, setup: Setup, indices: Indices, classes: Labels) -> np.ndarray:
+def _explained(context: Context, indices: Indices, classes: Labels) -> np.ndarray:
     """Return what speaks for a class in some images, uint8; none where the network has no feature map."""
-    inputs = setup.preprocessing.inputs(torch.from_numpy(np.take(setup.dataset.images, indices, axis=0)).to(setup.device))
+    inputs = context.preprocessing.inputs(torch.from_numpy(np.take(context.dataset.images, indices, axis=0)).to(context.device))
     try:
-        maps = explain(setup.classifier, inputs, classes)
+        maps = explain(context.classifier, inputs, classes)
     except ValueError as error:
-        folder.log(f"mistakes are not explained: {error}")
+        context.folder.log(f"mistakes are not explained: {error}")
         return np.zeros((0, 1, 1), dtype=np.uint8)
-    side = min(_THUMBNAIL, setup.preprocessing.size)
+    side = min(_THUMBNAIL, context.preprocessing.size)
     return np.stack([np.asarray(Image.fromarray(np.uint8(255 * m)).resize((side, side))) for m in maps]) if len(maps) else maps
 
 

@@ -49,16 +49,16 @@ class Classifier(nn.Module):
 
 @final
 class WithFeatures(nn.Module):
-    """A classifier, or the part of one above a cache, that gives n × (classes + `num_features`): logits, then features."""
+    """A classifier, or the part of one above a cache, that gives logits (n × classes) and features (n × `num_features`)."""
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits and pooled features side by side."""
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits and pooled features."""
         features = self.classifier.backbone(x)  # type: ignore[operator]
-        return torch.cat([self.classifier.head(features), features], dim=1)  # type: ignore[operator]
+        return self.classifier.head(features), features  # type: ignore[operator]
 
 
 def make_head(features: int, hidden: Sequence[int], dropout: Sequence[float], classes: int) -> nn.Sequential:

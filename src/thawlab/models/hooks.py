@@ -1,4 +1,4 @@
-"""Looking at what layers are given and give while a network runs."""
+"""Looking into a network while it runs, and running it in eval mode."""
 
 from __future__ import annotations
 

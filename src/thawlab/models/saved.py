@@ -65,8 +65,8 @@ class ModelCard(BaseModel):
 
 @final
 @dataclass(frozen=True)
-class Known:
-    """What a classifier knows: features of training images, and how far from them images of the same kind lie.
+class Reference:
+    """Features of training images that new images are compared with, and how far from them images of the same kind lie.
 
     Attributes:
         features: float16, n × width, of unit length.
@@ -80,11 +80,11 @@ class Known:
 @final
 @dataclass(frozen=True)
 class Judgement:
-    """What held-out images say of a classifier: temperature, threshold of prediction sets, and what it knows."""
+    """What held-out images say of a classifier: temperature, threshold of prediction sets, and the novelty reference."""
 
     temperature: float
     set_threshold: float | None
-    known: Known | None
+    reference: Reference | None
 
 
 @final
@@ -94,7 +94,7 @@ class SavedModel:
 
     classifier: Classifier
     card: ModelCard
-    known: Known | None = None
+    reference: Reference | None = None
 
 
 def save_model(
@@ -125,10 +125,10 @@ def save_model(
         preprocessing=preprocessing,
         temperature=judgement.temperature,
         set_threshold=judgement.set_threshold,
-        novelty_limit=judgement.known and judgement.known.limit,
+        novelty_limit=judgement.reference and judgement.reference.limit,
     )
-    if judgement.known is not None:
-        features = save_arrays({"features": judgement.known.features})
+    if judgement.reference is not None:
+        features = save_arrays({"features": judgement.reference.features})
         write_atomically(folder / "known.safetensors", lambda file: file.write(features))
     write_atomically(folder / "model.safetensors", lambda file: file.write(content))
     write_text(
@@ -150,7 +150,7 @@ def load_model(folder: Path) -> SavedModel:
             raise ThawlabError(f"{file}: has schema {schema}, this thawlab reads {SCHEMA}; use the version that wrote it")
         card = ModelCard.model_validate_json(text)
     except FileNotFoundError:
-        raise ThawlabError(f"{file}: is missing; was the training finished?") from None
+        raise ThawlabError(f"{file}: is missing; finish the training, or let `thawlab repair` restore it") from None
     except OSError as error:
         raise ThawlabError(f"{file}: cannot be read: {first_line(error)}") from None
     except ValidationError as error:
@@ -170,11 +170,11 @@ def load_model(folder: Path) -> SavedModel:
     try:
         classifier.load_state_dict(load_file(weights))
     except FileNotFoundError:
-        raise ThawlabError(f"{weights}: is missing; was the training finished?") from None
+        raise ThawlabError(f"{weights}: is missing; finish the training, or let `thawlab repair` restore it") from None
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ThawlabError(f"{weights}: does not fit model.json: {first_line(error)}") from None
     classifier.to(memory_format=torch.channels_last)
-    return SavedModel(classifier.eval(), card, _load_known(folder / "known.safetensors", card))
+    return SavedModel(classifier.eval(), card, _load_reference(folder / "known.safetensors", card))
 
 
 def _schema(text: str) -> Any:
@@ -184,12 +184,12 @@ def _schema(text: str) -> Any:
     return SCHEMA
 
 
-def _load_known(file: Path, card: ModelCard) -> Known | None:
+def _load_reference(file: Path, card: ModelCard) -> Reference | None:
     if card.novelty_limit is None:
         return None
     try:
-        return Known(load_arrays(file)["features"], card.novelty_limit)
+        return Reference(load_arrays(file)["features"], card.novelty_limit)
     except FileNotFoundError:
-        raise ThawlabError(f"{file}: is missing; train the recipe again to restore it") from None
+        raise ThawlabError(f"{file}: is missing; `thawlab repair` restores it") from None
     except (SafetensorError, KeyError, OSError) as error:
         raise ThawlabError(f"{file}: cannot be read: {first_line(error)}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from thawlab import progress
 from thawlab.data.augmentation import Pipeline
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.sources import datasets
+from thawlab.data.sources import canonical
 from thawlab.errors import UsageError
 from thawlab.models.catalog import BackboneSpec, resolve_backbone
 from thawlab.models.classifier import make_preprocessing
@@ -82,7 +81,7 @@ def close(recipe: Recipe, spec: BackboneSpec) -> Plan:
         phases.append(phase.model_copy(update={"batch_norm": phase.batch_norm or ("eval" if pretrained else "train")}))
     resolved = recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(update={"image_size": size, "source": _one_spelling(recipe.data.source)}),
+            "data": recipe.data.model_copy(update={"image_size": size, "source": canonical(recipe.data.source)}),
             "model": recipe.model.model_copy(update={"backbone": spec.name, "pretrained": pretrained, "revision": spec.revision}),
             "phases": tuple(phases),
         }
@@ -109,11 +108,6 @@ def _has_pretrained(model: Model, spec: BackboneSpec) -> bool:
         if spec.origin != "small":
             progress.say(f"note: there are no pretrained weights of '{spec.name}'; it is trained from scratch")
     return model.pretrained and spec.has_weights
-
-
-def _one_spelling(source: str) -> str:
-    """Return a path without the slashes and dots that lead nowhere, so that `photos/` and `photos` are one run."""
-    return source if source.partition(":")[0] in datasets else str(Path(source))
 
 
 def _try_augmentation(pipeline: Pipeline, size: int) -> None:

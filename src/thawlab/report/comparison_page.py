@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -12,27 +10,25 @@ from thawlab.files import write_text
 from thawlab.report.figures import accuracy_intervals, validation_curves
 from thawlab.report.page import templates
 from thawlab.report.style import for_page
+from thawlab.results import read_rows
+from thawlab.study.comparison import Comparison
 
 
-def write_comparison(comparison: Mapping[str, Any], metrics: Sequence[Sequence[Mapping[str, Any]]], path: Path) -> Path:
+def write_comparison(comparison: Comparison, path: Path) -> Path:
     """Write the page of a comparison; a self-contained HTML file.
 
-    Args:
-        comparison: as `compare_runs` returns it.
-        metrics: the rows of `metrics.jsonl` of each run.
-        path: of the page.
-
     Raises:
-        ThawlabError: if the file cannot be written.
+        ThawlabError: if the page cannot be written, or the metric rows of a run cannot be read.
     """
-    names = [f"{number + 1}: {row['name']}" for number, row in enumerate(comparison["runs"])]
+    names = [f"{number + 1}: {run.results.name}" for number, run in enumerate(comparison.runs)]
+    rows = [read_rows(run.folder.metrics) for run in comparison.runs]
     page = (
         templates()
         .get_template("comparison.html")
         .render(
             comparison=comparison,
-            intervals=Markup(for_page(accuracy_intervals(names, [row["test"] for row in comparison["runs"]]))),
-            curves=Markup(for_page(validation_curves(names, metrics))),
+            intervals=Markup(for_page(accuracy_intervals(names, [run.results.test for run in comparison.runs]))),
+            curves=Markup(for_page(validation_curves(names, rows))),
         )
     )
     write_text(path, page)

@@ -13,6 +13,7 @@ from thawlab.evaluation.abstention import coverage_curve
 from thawlab.evaluation.metrics.calibration import reliability
 from thawlab.evaluation.predictions import Predictions
 from thawlab.report.style import ACCENT_RGB, BLUE, FOREGROUND, GREEN, MUTED, ORANGE, figure, to_svg
+from thawlab.results import EpochRow, PhaseResult, TestResult
 
 _MOST_NAMES = 40  # more class names than this cannot be read along an axis
 _MOST_SLANTED = 20  # more than this overlap unless they stand upright
@@ -28,15 +29,14 @@ def short(name: str, length: int = 18) -> str:
     return cut.replace("$", r"\$")
 
 
-def class_distribution(data: Mapping[str, Any]) -> str:
+def class_distribution(classes: Sequence[str], per_class: Mapping[str, Sequence[int]]) -> str:
     """Draw how many images of each class each split has."""
-    classes: Sequence[str] = data["classes"]
     crowded = len(classes) > _MOST_SLANTED
     with figure(8.2, 3.4 if crowded else 2.6, "distribution") as drawing:
         axes = drawing.add_subplot()
         base = np.zeros(len(classes))
         for split, colour in (("train", BLUE), ("val", ORANGE), ("test", GREEN)):
-            counts = np.array(data["per_class"][split])
+            counts = np.array(per_class[split])
             axes.bar(
                 np.arange(len(classes)),
                 counts,
@@ -57,18 +57,18 @@ def class_distribution(data: Mapping[str, Any]) -> str:
         return to_svg(drawing)
 
 
-def learning_curves(rows: Sequence[Mapping[str, Any]], phases: Sequence[Mapping[str, Any]]) -> str:
+def learning_curves(rows: Sequence[EpochRow], phases: Sequence[PhaseResult]) -> str:
     """Draw loss and validation accuracy over the epochs of all phases, with the boundaries between phases."""
     epochs = np.arange(1, len(rows) + 1)
-    has_val = all(row["val_loss"] is not None for row in rows)
+    has_val = all(row.val_loss is not None for row in rows)
     with figure(8.2, 3.1, "curves") as drawing:
         panels = drawing.subplots(1, 2 if has_val else 1, squeeze=False)[0]
         marker = "o" if len(rows) < 30 else None
-        panels[0].plot(epochs, [row["train_loss"] for row in rows], color=BLUE, marker=marker, ms=3, label="training")
+        panels[0].plot(epochs, [row.train_loss for row in rows], color=BLUE, marker=marker, ms=3, label="training")
         panels[0].set_title("Loss")
         if has_val:
-            panels[0].plot(epochs, [row["val_loss"] for row in rows], color=ORANGE, marker=marker, ms=3, label="validation")
-            panels[1].plot(epochs, [row["val_accuracy"] for row in rows], color=ORANGE, marker=marker, ms=3)
+            panels[0].plot(epochs, [row.val_loss for row in rows], color=ORANGE, marker=marker, ms=3, label="validation")
+            panels[1].plot(epochs, [row.val_accuracy for row in rows], color=ORANGE, marker=marker, ms=3)
             panels[1].set_title("Validation accuracy")
         panels[0].legend()
         for panel in panels:
@@ -79,14 +79,14 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], phases: Sequence[Mapping[
         return to_svg(drawing)
 
 
-def _mark_phases(panel: Any, phases: Sequence[Mapping[str, Any]], mark_best: bool, rows: Sequence[Mapping[str, Any]]) -> None:
+def _mark_phases(panel: Any, phases: Sequence[PhaseResult], mark_best: bool, rows: Sequence[EpochRow]) -> None:
     start = 0
     for index, phase in enumerate(phases):
         if index:
             panel.axvline(start + 0.5, color=MUTED, linestyle="--", linewidth=1)
-        centre = start + (phase["epochs_run"] + 1) / 2
+        centre = start + (phase.epochs_run + 1) / 2
         panel.annotate(
-            short(phase["name"]),
+            short(phase.name),
             (centre, 1),
             xycoords=("data", "axes fraction"),
             ha="center",
@@ -95,21 +95,21 @@ def _mark_phases(panel: Any, phases: Sequence[Mapping[str, Any]], mark_best: boo
             fontsize=8.5,
         )
         if mark_best:
-            best = start + phase["best_epoch"]
-            panel.plot([best], [rows[best - 1]["val_accuracy"]], "o", ms=8, mfc="none", mec=FOREGROUND)
-        start += phase["epochs_run"]
+            best = start + phase.best_epoch
+            panel.plot([best], [rows[best - 1].val_accuracy], "o", ms=8, mfc="none", mec=FOREGROUND)
+        start += phase.epochs_run
     panel.set_title(panel.get_title(loc="left"), pad=16)
 
 
-def accuracy_intervals(names: Sequence[str], tests: Sequence[Mapping[str, Any]]) -> str:
+def accuracy_intervals(names: Sequence[str], tests: Sequence[TestResult]) -> str:
     """Draw the test accuracy of several runs with their intervals, the first on top."""
     places = np.arange(len(names))[::-1]
     with figure(8.2, 0.8 + 0.38 * len(names), "intervals") as drawing:
         axes = drawing.add_subplot()
         for place, test in zip(places, tests, strict=True):
-            low, high = test["accuracy_ci95"]
+            low, high = test.accuracy_ci95
             axes.plot([100 * low, 100 * high], [place, place], color=BLUE, linewidth=4, alpha=0.45, solid_capstyle="butt")
-            axes.plot([100 * test["accuracy"]], [place], "o", color=BLUE, ms=6)
+            axes.plot([100 * test.accuracy], [place], "o", color=BLUE, ms=6)
         axes.set_yticks(places, [short(name, 28) for name in names])
         axes.set_ylim(-0.6, len(names) - 0.4)
         axes.set_xlabel("test accuracy in %, with 95 % intervals")
@@ -117,7 +117,7 @@ def accuracy_intervals(names: Sequence[str], tests: Sequence[Mapping[str, Any]])
         return to_svg(drawing)
 
 
-def validation_curves(names: Sequence[str], metrics: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+def validation_curves(names: Sequence[str], metrics: Sequence[Sequence[EpochRow]]) -> str:
     """Draw the validation accuracy of several runs by epoch."""
     from matplotlib.ticker import MaxNLocator
 
@@ -125,8 +125,8 @@ def validation_curves(names: Sequence[str], metrics: Sequence[Sequence[Mapping[s
     with figure(8.2, 3.4, "runs") as drawing:
         axes = drawing.add_subplot()
         for number, (name, rows) in enumerate(zip(names, metrics, strict=True)):
-            values = [row["val_accuracy"] for row in rows]
-            if values and all(value is not None for value in values):
+            values = [row.val_accuracy for row in rows if row.val_accuracy is not None]
+            if rows and len(values) == len(rows):
                 colour = (BLUE, ORANGE, GREEN)[number % 3]
                 style = styles[number // 3 % len(styles)]
                 axes.plot(np.arange(1, len(values) + 1), values, color=colour, linestyle=style, label=short(name, 28))

@@ -6,6 +6,7 @@ import base64
 import io
 import zipfile
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -17,14 +18,51 @@ from PIL import Image
 
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.gradcam import overlay
+from thawlab.evaluation.metrics import metrics
 from thawlab.evaluation.metrics.measures import most_confused
 from thawlab.evaluation.predictions import Predictions, load_predictions
 from thawlab.files import read_json, write_text
 from thawlab.report import figures
 from thawlab.report.style import for_file, for_page
+from thawlab.results import DataSummary, EpochRow, Results, TestResult, read_results, read_rows, read_value
 from thawlab.run import RunFolder
 
 _MISTAKES_SHOWN = 24
+
+
+@final
+@dataclass(frozen=True)
+class Sources:
+    """What a report is made of, read from the run's folder."""
+
+    folder: RunFolder
+    results: Results
+    data: DataSummary
+    rows: list[EpochRow]
+    test: Predictions
+
+
+def read_sources(folder: RunFolder) -> Sources:
+    """Read what the report of a finished run is made of.
+
+    Raises:
+        ThawlabError: if a file of the run is missing or damaged; the message names it.
+    """
+    data = read_value(folder.path / "data.json", DataSummary)
+    test = load_predictions(folder.predictions("test"))
+    return Sources(folder, read_results(folder.results), data, read_rows(folder.metrics), test)
+
+
+# The figures of a report, by name.
+FIGURES: dict[str, Callable[[Sources], str]] = {
+    "distribution": lambda of: figures.class_distribution(of.data.classes, of.data.per_class),
+    "curves": lambda of: figures.learning_curves(of.rows, of.results.phases),
+    "confusion": lambda of: figures.confusion_matrix(of.results.test.confusion, of.data.classes),
+    "reliability": lambda of: figures.reliability_diagram(
+        of.test, of.results.test.temperature, of.folder.recipe.evaluation.ece_bins
+    ),
+    "declining": lambda of: figures.declining_curve(of.test, of.results.test.temperature),
+}
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -33,38 +71,25 @@ def write_report(folder: RunFolder) -> Path:
     Raises:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
-    results = read_json(folder.results)
-    data = read_json(folder.path / "data.json")
+    sources = read_sources(folder)
+    results, data = sources.results, sources.data
     environment = read_json(folder.path / "environment.json")
-    rows = folder.read_metrics()
-    test = load_predictions(folder.predictions("test"))
-    recipe = folder.recipe
+    drawn = {name: draw(sources) for name, draw in FIGURES.items()}
+    for name, svg in drawn.items():
+        write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
+    shown = _images(folder, data.classes, sources.test, results.test.temperature)
+    suspects, near = results.label_suspects.first, results.near_duplicates.first if results.near_duplicates else ()
     try:
-        drawn = {
-            "distribution": figures.class_distribution(data),
-            "curves": figures.learning_curves(rows, results["phases"]),
-            "confusion": figures.confusion_matrix(results["test"]["confusion"], data["classes"]),
-            "reliability": figures.reliability_diagram(test, results["test"]["temperature"], recipe.evaluation.ece_bins),
-            "declining": figures.declining_curve(test, results["test"]["temperature"]),
-        }
-        for name, svg in drawn.items():
-            write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
-        shown = _images(folder, data["classes"], test, results["test"]["temperature"])
         page = (
             templates()
             .get_template("page.html")
             .render(
                 run=folder.name,
-                results={
-                    "abstention": {},
-                    "novelty": {},
-                    "label_suspects": {"count": 0},
-                    "near_duplicates": {},
-                    **results,
-                },  # runs of earlier versions lack them
-                data={"leaks": {"count": 0}, **data},
+                results=results,
+                metrics=metric_rows(results.test),
+                data=data,
                 environment=environment,
-                recipe=recipe,
+                recipe=folder.recipe,
                 recipe_text=folder.recipe_file.read_text(encoding="utf-8"),
                 # The SVG text comes from matplotlib, which escapes what it draws.
                 figures={name: Markup(for_page(svg)) for name, svg in drawn.items()},
@@ -73,28 +98,38 @@ def write_report(folder: RunFolder) -> Path:
                 confused=shown.confused,
                 cells=shown.cells,
                 suspects=[
-                    {**entry, "url": url}
-                    for entry, url in zip(results.get("label_suspects", {}).get("first", ()), shown.suspects, strict=False)
+                    {**entry.model_dump(by_alias=False), "url": url} for entry, url in zip(suspects, shown.suspects, strict=False)
                 ],
-                leaks=[
-                    {"pair": pair, "url": url}
-                    for pair, url in zip(data.get("leaks", {}).get("pairs", ()), shown.leaks, strict=False)
-                ],
+                leaks=[{"pair": pair, "url": url} for pair, url in zip(data.leaks.pairs, shown.leaks, strict=False)],
                 near=[
-                    {**entry, "urls": shown.near[2 * place : 2 * place + 2]}
-                    for place, entry in enumerate(results.get("near_duplicates", {}).get("first", ())[: len(shown.near) // 2])
+                    {**entry.model_dump(), "urls": shown.near[2 * place : 2 * place + 2]}
+                    for place, entry in enumerate(near[: len(shown.near) // 2])
                 ],
-                shares=figures.row_shares(results["test"]["confusion"]).tolist(),
-                confusions=most_confused(results["test"]["confusion"]),
-                peak_rate=max((row["images_per_second"] or 0 for row in rows), default=0),
+                shares=figures.row_shares(results.test.confusion).tolist(),
+                confusions=most_confused(results.test.confusion),
+                peak_rate=max((row.images_per_second or 0 for row in sources.rows), default=0),
             )
         )
-    except (KeyError, UndefinedError) as error:
-        raise ThawlabError(
-            f"{folder.path}: its results lack {error}; was the run made by another version? Train it again"
-        ) from None
+    except UndefinedError as error:
+        raise ThawlabError(f"{folder.path / 'environment.json'}: {error}; `thawlab repair` restores it") from None
     write_text(folder.report, page)
     return folder.report
+
+
+def metric_rows(test: TestResult) -> list[dict[str, Any]]:
+    """Return name, description, value and interval of every metric of a split, those of plug-ins too."""
+    known = {name: metric.about for name, metric in metrics.items()}
+    names = [*known, *(name for name in test.model_extra or {} if name not in known)]
+    return [
+        {
+            "name": name.replace("_", " "),
+            "about": known.get(name, ""),
+            "value": test.metric(name),
+            "interval": test.intervals.get(name),
+        }
+        for name in names
+        if test.metric(name) is not None
+    ]
 
 
 def templates() -> Environment:
@@ -132,13 +167,13 @@ class _Shown:
     near: list[str]
 
 
-def _images(folder: RunFolder, classes: list[str], test: Predictions, temperature: float) -> _Shown:
+def _images(folder: RunFolder, classes: Sequence[str], test: Predictions, temperature: float) -> _Shown:
     """Read the images that a run kept; those of earlier versions lack some."""
     try:
         with np.load(folder.images, allow_pickle=False) as table:
             kept = {name: table[name] for name in table.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
-        raise ThawlabError(f"{folder.images}: is missing or damaged; train the recipe again to restore it") from None
+        raise ThawlabError(f"{folder.images}: is missing or damaged; `thawlab repair` restores it") from None
     probabilities = test.probabilities(temperature)
 
     def described(image: np.ndarray, row: int, exact: bool = True) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def set_modes(module: nn.Module, batch_norm: str) -> None:
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """Say whether no parameter of a module receives gradients."""
+    """Return whether no parameter of a module receives gradients."""
     return not any(parameter.requires_grad for parameter in module.parameters())
 
 

@@ -1,14 +1,13 @@
-"""Ctrl-C and SIGTERM: the first asks to save and leave, the second leaves at once."""
+"""Ctrl-C and SIGTERM: the first asks to save and stop, the second does what it would do without us."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import final
+from typing import Any, final
 
 from thawlab.errors import Interrupted
 
@@ -25,15 +24,18 @@ class Interruption:
 
     def __init__(self) -> None:
         self.requested: int | None = None
+        self.before: dict[int, Any] = {}
         self.deferred = False
 
     def receive(self, number: int, _frame: FrameType | None) -> None:
         """Take note of a signal."""
         if self.requested is not None:
-            os._exit(128 + number)
+            signal.signal(number, self.before.get(number, signal.SIG_DFL))
+            signal.raise_signal(number)
+            return
         self.requested = number
         if not self.deferred:
-            raise Interrupted("interrupted; the same command goes on from here", number)
+            raise Interrupted("interrupted; run the same command to resume", number)
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
@@ -52,9 +54,9 @@ def watch_signals() -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    before = {number: signal.signal(number, interruption.receive) for number in _SIGNALS}
+    interruption.before = {number: signal.signal(number, interruption.receive) for number in _SIGNALS}
     try:
         yield interruption
     finally:
-        for number, handler in before.items():
+        for number, handler in interruption.before.items():
             signal.signal(number, handler)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
 import torch
 
 from thawlab.data.batches import batch_spans, epoch_order
-from thawlab.errors import ThawlabError
+from thawlab.errors import DivergedError, ThawlabError
 from thawlab.randomness import derive
-from thawlab.recipe import Phase
-from thawlab.training.loop import Job, take_step
+from thawlab.training.context import Context
+from thawlab.training.loop import Batch, take_step
 from thawlab.training.optimizers import set_lr
-from thawlab.training.phase_data import Material
-from thawlab.training.state import Moving, TrainingState
+from thawlab.training.phase_data import PhaseData
+from thawlab.training.state import OptimizerState, TrainingState
 from thawlab.training.trial import on_trial
 
 _LOWEST, _HIGHEST = 1e-6, 10.0
@@ -44,31 +44,31 @@ class LrFinding:
         return {"suggestion": self.suggestion, "rates": list(self.rates), "losses": list(self.losses)}
 
 
-def find_lr(job: Job, phase: Phase, material: Material, steps: int = 100) -> LrFinding:
+def find_lr(context: Context, data: PhaseData, steps: int = 100) -> LrFinding:
     """Run a learning-rate range test and put everything back as it was.
 
     Weights, BatchNorm statistics and the random state are restored; the result of a following training is unchanged.
 
     Args:
-        job: the run; its classifier is frozen as the phase wants it.
-        phase: whose optimiser and batch size are used.
-        material: of the phase.
+        context: of the run.
+        data: of the phase, whose optimiser and batch size are used.
         steps: how many rates to try, equally spaced on a logarithmic scale from 1e-6 to 10.
 
     Raises:
-        ThawlabError: if the loss is not a number at the lowest rates already.
+        ThawlabError: if the loss is NaN or infinite at the lowest rates already.
     """
     rates, losses = [], []
     mean, lowest = 0.0, float("inf")
     # One size of images for all rates, the full one, since a change of size would show in the losses.
-    phase = phase.model_copy(update={"lr": _LOWEST, "sizes": ()})
-    with on_trial(job, phase) as moving:
+    data = replace(data, phase=data.phase.model_copy(update={"lr": _LOWEST, "sizes": ()}))
+    with on_trial(context, data) as optimizer:
         for step in range(steps):
             rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (steps - 1))
+            set_lr(optimizer.optimizer, rate)
             try:
-                loss = _try_rate(job, phase, material, moving, rate, step)
-            except ThawlabError:
-                break  # the loss is not a number any more: that is the end of the test
+                loss = _try_step(context, data, optimizer, step)
+            except DivergedError:
+                break  # the end of the test
             mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
             smoothed = mean / (1 - _SMOOTHING ** (step + 1))
             if smoothed > _DIVERGED * lowest:
@@ -77,24 +77,20 @@ def find_lr(job: Job, phase: Phase, material: Material, steps: int = 100) -> LrF
             rates.append(rate)
             losses.append(smoothed)
     if len(rates) < steps // 10:
-        raise ThawlabError(
-            f"phase '{phase.name}': no learning rate can be found; the loss is not a number at {_LOWEST:g} already"
-        )
+        raise ThawlabError(f"phase '{data.phase.name}': no learning rate can be found; training diverges at {_LOWEST:g} already")
     return LrFinding(tuple(rates), tuple(losses), _suggest(np.array(rates), np.array(losses)))
 
 
-def _try_rate(job: Job, phase: Phase, material: Material, moving: Moving, rate: float, step: int) -> float:
-    """Take one step at a rate and return its loss; the epochs of the test have orders of their own."""
-    spans = batch_spans(len(material.train), phase.batch_size)
+def _try_step(context: Context, data: PhaseData, optimizer: OptimizerState, step: int) -> float:
+    """Take one step and return its loss; the epochs of the test have orders of their own."""
+    spans = batch_spans(len(data.train), data.phase.batch_size)
     epoch, place = divmod(step, len(spans))
-    order = material.train[epoch_order(job.seed, -1, epoch, len(material.train)).numpy()]
+    order = data.train[epoch_order(context.recipe.seed, -1, epoch, len(data.train)).numpy()]
     start, end = spans[place]
-    seed = derive(job.seed, "lr-find", step)
-    rows = material.take(order[start:end], torch.Generator().manual_seed(seed))
-    targets = torch.from_numpy(material.labels[order[start:end]])
-    set_lr(moving.optimizer, rate)
-    state = TrainingState(phase=-1, epoch=epoch, step=place)
-    return take_step(job, phase, material, state, moving, rows, targets, torch.Generator().manual_seed(seed))
+    seed = derive(context.recipe.seed, "lr-find", step)
+    rows = data.take(order[start:end], torch.Generator().manual_seed(seed))
+    batch = Batch(rows, torch.from_numpy(data.labels[order[start:end]]), torch.Generator().manual_seed(seed))
+    return take_step(context, data, TrainingState(phase=-1, epoch=epoch, step=place), optimizer, batch)
 
 
 def _suggest(rates: np.ndarray, losses: np.ndarray) -> float:

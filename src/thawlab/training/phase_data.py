@@ -1,4 +1,4 @@
-"""What a phase trains on: images, or the cached output of the part of the network that is frozen."""
+"""What a phase trains on: images, or the kept output of the part of the network that it leaves frozen."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from thawlab.data.types import Indices, Labels
 from thawlab.inference.feature_cache import FrozenNetwork, cached_rows, cached_views, fits_on_disk
 from thawlab.inference.prefix import agrees, from_rows, split_backbone
 from thawlab.recipe import Phase
-from thawlab.training.freezing import is_frozen, set_modes
-from thawlab.training.setup import Setup
+from thawlab.training.context import Context
+from thawlab.training.freezing import freeze, is_frozen, set_modes
 
 Rows = npt.NDArray[Any]
 # Draws the view of each sample of a batch.
@@ -28,14 +28,15 @@ _ALTERNATE = "alternate-flip"
 
 @final
 @dataclass(frozen=True)
-class Material:
+class PhaseData:
     """What a phase trains on: rows of all samples, and the module that takes them.
 
     Attributes:
+        phase: what to do; its `lr` is a number before training begins.
         rows: uint8 images, or cached output of the frozen part, indexed by sample.
         views: what training takes in place of `rows`: one array, or several of which each sample draws one.
         draw: draws the views of a batch, where there are several.
-        alternates: whether the rows of an epoch are seen mirrored in turn.
+        alternates: whether every sample is mirrored in every other epoch.
         pipeline: augmentation of what was taken.
         labels: int64 by sample.
         train: samples to learn from.
@@ -46,8 +47,10 @@ class Material:
         prepare: from a batch of augmented rows to the module's input.
         network: the frozen part whose output the rows are; None where they are images.
         note: how the phase is cached, for the log.
+        bfloat16: whether the module computes in bfloat16 while it trains.
     """
 
+    phase: Phase
     rows: Rows
     views: tuple[Rows, ...]
     draw: Draw | None
@@ -62,6 +65,7 @@ class Material:
     prepare: Callable[[torch.Tensor], torch.Tensor]
     network: FrozenNetwork | None
     note: str
+    bfloat16: bool
 
     @property
     def cached(self) -> bool:
@@ -101,88 +105,121 @@ class _Upper(nn.Module):
         return logits
 
 
-def unchanged(rows: torch.Tensor) -> torch.Tensor:
-    """Return rows as they are."""
+# The frozen lower part, the module above it, and how that takes rows.
+_Parts = tuple[FrozenNetwork, nn.Module, Callable[[torch.Tensor], torch.Tensor]]
+
+
+def _unchanged(rows: torch.Tensor) -> torch.Tensor:
     return rows
 
 
-def on_images(setup: Setup, phase: Phase, note: str = "") -> Material:
-    """Return the material of a phase that computes the whole network in every epoch."""
-    dataset = setup.dataset
-    return Material(
-        rows=dataset.images,
-        views=(dataset.images,),
-        draw=None,
-        alternates=_ALTERNATE in phase.augment,
+def phase_data(context: Context, phase: Phase, as_before: bool | None = None) -> PhaseData:
+    """Freeze what a phase leaves alone and return what it trains on, from the cache as far as the network is frozen.
+
+    Args:
+        context: of the run.
+        phase: what will be trained.
+        as_before: whether a phase that is resumed was cached when it began; its checkpoint fits only the same choice.
+    """
+    classifier = context.classifier
+    freeze(classifier, phase.train)
+    set_modes(classifier, phase.batch_norm or "train")
+    if all(parameter.requires_grad for parameter in classifier.backbone.parameters()):
+        return on_images(context, phase)
+    if why := _why_uncached(phase):
+        return on_images(context, phase, f"not cached, since {why}")
+    parts = _parts(context)
+    if parts is None:
+        return on_images(context, phase)
+    samples = len(context.dataset.splits.train) + len(context.dataset.splits.val)
+    folder = context.feature_folder
+    if as_before is None and not fits_on_disk(parts[0], samples, _views_kept(phase), folder):
+        as_before = False
+    return (
+        on_images(context, phase, f"not cached, since {folder} has too little room")
+        if as_before is False
+        else (_on_cache(context, phase, parts))
+    )
+
+
+def on_images(context: Context, phase: Phase, note: str = "") -> PhaseData:
+    """Return the data of a phase that computes the whole network in every epoch."""
+    return _data(
+        context,
+        phase,
+        rows=context.dataset.images,
         pipeline=Pipeline([step for step in phase.augment if step != _ALTERNATE]),
-        labels=dataset.labels,
-        train=dataset.splits.train,
-        val=dataset.splits.val,
-        classes=len(dataset.classes),
-        module=setup.classifier,
+        alternates=_ALTERNATE in phase.augment,
+        module=context.classifier,
         arrange=to_tensor,
-        prepare=setup.preprocessing.normalize,
-        network=None,
+        prepare=context.preprocessing.normalize,
         note=note,
     )
 
 
-def material_of(setup: Setup, phase: Phase, as_before: bool | None = None) -> Material:
-    """Return what a phase trains on, from the cache as far as the network is frozen.
+def _data(context: Context, phase: Phase, rows: Rows, **rest: Any) -> PhaseData:
+    dataset = context.dataset
+    fields: dict[str, Any] = {
+        "views": (rows,),
+        "draw": None,
+        "pipeline": Pipeline(()),
+        "network": None,
+        "labels": dataset.labels,
+        "train": dataset.splits.train,
+        "val": dataset.splits.val,
+        "classes": len(dataset.classes),
+        "bfloat16": context.recipe.precision == "bfloat16",
+    }
+    return PhaseData(phase=phase, rows=rows, **(fields | rest))
 
-    A phase with augmentation is cached where its views can be: `flip` or `alternate-flip` alone has two, and `views = N` asks
-    for N fixed random views of each image. Otherwise the images differ in every epoch and nothing can be kept.
 
-    Args:
-        setup: its classifier is frozen as the phase wants it.
-        phase: what will be trained.
-        as_before: whether a phase that is continued was cached when it began; its checkpoint fits only the same choice.
+def _flips_only(phase: Phase) -> bool:
+    return phase.augment in {("flip",), (_ALTERNATE,)}
+
+
+def _why_uncached(phase: Phase) -> str:
+    """Return why a phase with a frozen part cannot be cached; empty where it can.
+
+    It can where its views can be listed: `flip` or `alternate-flip` alone has two, and `views = N` asks for N fixed random views
+    of each image. Otherwise the images differ in every epoch.
     """
-    dataset, classifier, folder = setup.dataset, setup.classifier, setup.feature_folder
-    if all(parameter.requires_grad for parameter in classifier.backbone.parameters()):
-        return on_images(setup, phase)
-    set_modes(classifier, phase.batch_norm or "train")
-    pipeline = Pipeline(phase.augment)
-    flips = phase.augment in {("flip",), (_ALTERNATE,)}
-    if phase.augment and not flips and (phase.views is None or pipeline.mixes):
-        why = "its augmentation mixes images" if pipeline.mixes else "its augmentation changes the images in every epoch"
-        remedy = "" if pipeline.mixes else "; views = N would train on N fixed views"
-        return on_images(setup, phase, f"not cached, since {why}{remedy}")
-    parts = _frozen_part(setup)
-    if parts is None:
-        return on_images(setup, phase)
-    network, module, arrange = parts
-    train, val = dataset.splits.train, dataset.splits.val
-    views_kept = 2 if flips else (phase.views or 0) + 1
-    if as_before is False or (as_before is None and not fits_on_disk(network, len(train) + len(val), views_kept, folder)):
-        return on_images(setup, phase, f"not cached, since {folder} has too little room")
-    rows = cached_rows(network, dataset, np.concatenate([train, val]), folder)
-    views: tuple[Rows, ...] = (rows,)
-    draw: Draw | None = None
+    if not phase.augment or _flips_only(phase):
+        return ""
+    if Pipeline(phase.augment).mixes:
+        return "its augmentation mixes images"
+    return "" if phase.views else "its augmentation changes the images in every epoch; views = N would train on N fixed views"
+
+
+def _views_kept(phase: Phase) -> int:
+    return 2 if _flips_only(phase) else (phase.views or 0) + 1
+
+
+def _on_cache(context: Context, phase: Phase, parts: _Parts) -> PhaseData:
+    """Return the data of a phase whose frozen part is computed once."""
+    (network, module, arrange), dataset, folder = parts, context.dataset, context.feature_folder
+    train = dataset.splits.train
+    rows = cached_rows(network, dataset, np.concatenate([train, dataset.splits.val]), folder)
+    views: dict[str, Any] = {}
     note = f"{network.name} is frozen and cached"
-    if flips:
-        views, draw = (rows, cached_rows(network, dataset, train, folder, mirrored=True)), _draw_flip
+    if _flips_only(phase):
+        views = {"views": (rows, cached_rows(network, dataset, train, folder, mirrored=True)), "draw": _draw_flip}
         note += ", in two views (plain and mirrored)"
     elif phase.augment:
         count = phase.views or 1
-        views = tuple(cached_views(network, dataset, train, folder, phase.augment, count, setup.recipe.seed))
-        draw = lambda n, generator: torch.randint(0, count, (n,), generator=generator)  # noqa: E731
+        kept = cached_views(network, dataset, train, folder, phase.augment, count, context.recipe.seed)
+        views = {"views": tuple(kept), "draw": lambda n, generator: torch.randint(0, count, (n,), generator=generator)}
         note += f", in {count} fixed random views of each image"
-    return Material(
+    return _data(
+        context,
+        phase,
         rows=rows,
-        views=views,
-        draw=draw,
         alternates=phase.augment == (_ALTERNATE,),
-        pipeline=Pipeline(()),
-        labels=dataset.labels,
-        train=train,
-        val=val,
-        classes=len(dataset.classes),
         module=module,
         arrange=arrange,
-        prepare=unchanged,
+        prepare=_unchanged,
         network=network,
         note=note,
+        **views,
     )
 
 
@@ -191,12 +228,12 @@ def _draw_flip(count: int, generator: torch.Generator) -> torch.Tensor:
     return (torch.rand(count, generator=generator) < 0.5).long()
 
 
-def _frozen_part(setup: Setup) -> tuple[FrozenNetwork, nn.Module, Callable[[torch.Tensor], torch.Tensor]] | None:
+def _parts(context: Context) -> _Parts | None:
     """Return the frozen lower part, the module above it and how it takes rows; None where nothing can be kept."""
-    classifier, preprocessing, device = setup.classifier, setup.preprocessing, setup.device
-    architecture, size = setup.spec.identity, setup.preprocessing.size
+    classifier, preprocessing, device = context.classifier, context.preprocessing, context.device
+    architecture, size = context.spec.identity, preprocessing.size
     if is_frozen(classifier.backbone):
-        return FrozenNetwork(classifier.backbone, architecture, preprocessing, device), classifier.head, unchanged
+        return FrozenNetwork(classifier.backbone, architecture, preprocessing, device), classifier.head, _unchanged
     split = split_backbone(classifier.backbone)
     probe = torch.rand(2, 3, size, size, device=device, generator=torch.Generator(device).manual_seed(0))
     if split is None or not agrees(split, classifier.backbone, probe.contiguous(memory_format=torch.channels_last)):

@@ -12,8 +12,9 @@ from torch import nn
 
 from thawlab.errors import Interrupted, ThawlabError, first_line
 from thawlab.files import write_atomically
+from thawlab.results import EpochRow, PhaseResult
 from thawlab.training.averaging import WeightAverage
-from thawlab.training.interruption import Interruption
+from thawlab.training.context import Context
 
 _FORMAT = 1
 # A checkpoint at an epoch's end is skipped when the last one is younger than this, since epochs on cached features take
@@ -21,6 +22,17 @@ _FORMAT = 1
 _YOUNG_SECONDS = 5.0
 _OLD_SECONDS = 90.0
 StateDict = dict[str, torch.Tensor]
+
+
+@final
+@dataclass(frozen=True)
+class Best:
+    """The best epoch of a phase, by validation accuracy and then loss, with its weights."""
+
+    accuracy: float
+    loss: float
+    epoch: int
+    weights: StateDict
 
 
 @final
@@ -34,12 +46,13 @@ class TrainingState:
         step: steps finished in this epoch.
         loss_sum: of the samples of this epoch so far.
         seconds: spent in this phase so far.
-        best: accuracy, loss, epoch and weights of the best epoch of this phase.
+        best: the best epoch of this phase.
         rows: the metric rows of all epochs.
         phases: what `results.json` says of the finished phases.
         found_lr: the learning rates of the phases that leave them open, as they were found.
         found_precision: the arithmetic of the phases whose recipe leaves it to be timed.
         cached: whether this phase trains on cached output of its frozen part; None before it has begun.
+        saved: when the last checkpoint was written, in seconds of the process's own clock.
     """
 
     phase: int = 0
@@ -47,23 +60,38 @@ class TrainingState:
     step: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
-    best: dict[str, Any] | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    phases: list[dict[str, Any]] = field(default_factory=list)
+    best: Best | None = None
+    rows: list[EpochRow] = field(default_factory=list)
+    phases: list[PhaseResult] = field(default_factory=list)
     found_lr: dict[int, float] = field(default_factory=dict)
     found_precision: dict[int, str] = field(default_factory=dict)
     cached: bool | None = None
+    saved: float = field(default_factory=time.monotonic)
 
     def begin_phase(self, phase: int) -> None:
         """Stand at the start of a phase."""
         self.phase, self.epoch, self.step = phase, 0, 0
         self.loss_sum, self.seconds, self.best, self.cached = 0.0, 0.0, None, None
 
+    def as_plain(self) -> dict[str, Any]:
+        """Return plain values and tensors, as a checkpoint holds them."""
+        plain = {key: value for key, value in vars(self).items() if key != "saved"}
+        plain["best"] = self.best and dict(vars(self.best))
+        plain["rows"], plain["phases"] = ([value.model_dump() for value in part] for part in (self.rows, self.phases))
+        return plain
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> TrainingState:
+        """Return the state that `as_plain` was called on."""
+        best = plain["best"] and Best(**plain["best"])
+        rows, phases = [EpochRow(**row) for row in plain["rows"]], [PhaseResult(**phase) for phase in plain["phases"]]
+        return cls(**{**plain, "best": best, "rows": rows, "phases": phases})
+
 
 @final
 @dataclass(frozen=True)
-class Moving:
-    """What moves within a phase beside the model: the optimiser, and the average of the weights if there is one."""
+class OptimizerState:
+    """What changes within a phase beside the model: the optimiser, and the average of the weights if there is one."""
 
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
@@ -84,13 +112,13 @@ def snapshot(module: nn.Module) -> StateDict:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def save_checkpoint(path: Path, state: TrainingState, model: nn.Module, moving: Moving | None) -> None:
+def save_checkpoint(path: Path, state: TrainingState, model: nn.Module, optimizer: OptimizerState | None) -> None:
     """Write a checkpoint atomically; on a full disk the one before it stays."""
     content = {
         "format": _FORMAT,
-        "state": dict(vars(state)),
+        "state": state.as_plain(),
         "model": model.state_dict(),
-        "moving": moving.state_dict() if moving else None,
+        "moving": optimizer.state_dict() if optimizer else None,  # the key of format 1
     }
     write_atomically(path, lambda file: torch.save(content, file))
 
@@ -99,7 +127,7 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[TrainingState, dict[s
     """Read a checkpoint into a model.
 
     Returns:
-        The state, and that of `Moving` where the checkpoint was written within a phase.
+        The state, and that of `OptimizerState` where the checkpoint was written within a phase.
 
     Raises:
         ThawlabError: if the checkpoint is damaged, or was written by another version or for another network.
@@ -112,7 +140,7 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[TrainingState, dict[s
                 "start again in another --runs folder"
             )
         model.load_state_dict(content["model"])
-        return TrainingState(**content["state"]), content["moving"]
+        return TrainingState.from_plain(content["state"]), content["moving"]
     except ThawlabError:
         raise
     except Exception as error:  # a damaged file can fail in any part of the reader
@@ -120,36 +148,16 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[TrainingState, dict[s
         raise ThawlabError(f"{path}: this checkpoint cannot be read ({reason}); move it away to start the run again") from None
 
 
-@final
-class Saver:
-    """Writes checkpoints when they are due, and obeys signals after writing one.
+def save_if_due(context: Context, state: TrainingState, optimizer: OptimizerState, within_epoch: bool) -> None:
+    """Save unless the last checkpoint is young, and stop after saving where somebody asked to.
 
-    Args:
-        path: of the checkpoint.
-        state: where training stands; read when a checkpoint is written.
-        model: the whole classifier.
-        moving: the rest.
-        interruption: tells whether somebody asked to stop.
+    Raises:
+        Interrupted: after saving, when a signal asked to stop.
     """
-
-    def __init__(self, path: Path, state: TrainingState, model: nn.Module, moving: Moving, interruption: Interruption) -> None:
-        self._path, self._state, self._model, self._moving = path, state, model, moving
-        self._interruption = interruption
-        self._last = time.monotonic()
-
-    def at_epoch_end(self) -> None:
-        """Save unless the last checkpoint is very young."""
-        self._save_if_due(_YOUNG_SECONDS)
-
-    def within_epoch(self) -> None:
-        """Save if the last checkpoint is old."""
-        self._save_if_due(_OLD_SECONDS)
-
-    def _save_if_due(self, age: float) -> None:
-        requested = self._interruption.requested
-        if requested is None and time.monotonic() - self._last < age:
-            return
-        save_checkpoint(self._path, self._state, self._model, self._moving)
-        self._last = time.monotonic()
-        if requested is not None:
-            raise Interrupted(f"saved after epoch {self._state.epoch}; the same command goes on from here", requested)
+    requested = context.interruption.requested
+    if requested is None and time.monotonic() - state.saved < (_OLD_SECONDS if within_epoch else _YOUNG_SECONDS):
+        return
+    save_checkpoint(context.folder.checkpoint, state, context.classifier, optimizer)
+    state.saved = time.monotonic()
+    if requested is not None:
+        raise Interrupted(f"saved after epoch {state.epoch}; run the same command to resume", requested)

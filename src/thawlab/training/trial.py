@@ -7,27 +7,27 @@ from contextlib import contextmanager
 
 import torch
 
-from thawlab.recipe import Phase
+from thawlab.training.context import Context
 from thawlab.training.freezing import set_modes
-from thawlab.training.loop import Job
 from thawlab.training.optimizers import make_optimizer
-from thawlab.training.state import Moving, snapshot
+from thawlab.training.phase_data import PhaseData
+from thawlab.training.state import OptimizerState, snapshot
 
 
 @contextmanager
-def on_trial(job: Job, phase: Phase) -> Iterator[Moving]:
-    """Give what moves in a phase for some trial steps; weights, statistics, gradients and the random state are restored.
+def on_trial(context: Context, data: PhaseData) -> Iterator[OptimizerState]:
+    """Give a phase's optimiser for some trial steps; weights, statistics, gradients and the random state are restored.
 
     Args:
-        job: the run; its classifier is frozen as the phase wants it.
-        phase: with a number as its lr.
+        context: of the run.
+        data: of the phase, whose lr is a number.
     """
-    kept = snapshot(job.classifier)
-    moving = Moving(make_optimizer(job.classifier, phase), None)
-    set_modes(job.classifier, phase.batch_norm or "train")
+    kept = snapshot(context.classifier)
+    optimizer = OptimizerState(make_optimizer(context.classifier, data.phase), None)
+    set_modes(context.classifier, data.phase.batch_norm or "train")
     try:
         with torch.random.fork_rng(devices=[]):
-            yield moving
+            yield optimizer
     finally:
-        job.classifier.load_state_dict(kept)
-        moving.optimizer.zero_grad(set_to_none=True)
+        context.classifier.load_state_dict(kept)
+        optimizer.optimizer.zero_grad(set_to_none=True)

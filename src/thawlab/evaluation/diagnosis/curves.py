@@ -1,170 +1,174 @@
-"""Diagnoses that the course of training shows: learning rates, too few epochs, features that do not suffice, collapse."""
+"""Diagnoses that the course of training shows: learning rates, too few epochs, collapse, overfitting."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from thawlab.evaluation.diagnosis.findings import AGAINST_OVERFITTING, LARGE_GAP, Diagnosis, diagnosis
+from thawlab.evaluation.diagnosis.rule import Finding, Outcome, after_training, diagnoses
+from thawlab.results import EpochRow
 
-Row = Mapping[str, Any]
-# Training loss that ends so many times above its least value was thrown out of a minimum.
+# Training loss that ends this many times above its least value was thrown out of a minimum.
 _THROWN = 1.25
-# A rising end: so many points of accuracy between the last two thirds of a phase.
+# Validation accuracy still rises if it gains this much between the last two thirds of a phase.
 _STILL_RISING = 0.01
 # Loss that still falls by this share per epoch, after falling by less than the other share in all: the steps are too small.
 _STEEP, _HARDLY = 0.01, 0.35
+# Training accuracy from which on more epochs or larger steps are not what is missing.
 _ENOUGH = 0.9
 # Fewer epochs than this show no course: whether they were too few or too small steps cannot be told.
 _COURSE = 8
-# A first epoch that costs so many times what guessing costs was a burst.
-_BURST = 2.0
-# Loss above this share of what guessing costs is hardly better.
+# A first epoch whose loss is this many times that of guessing was a spike.
+_SPIKE = 2.0
+# Loss above this share of that of guessing is hardly better.
 _NEXT_TO = 0.9
-# Validation loss that ends so many times above its least value has risen.
+# Validation loss that ends this many times above its least value has risen.
 _RISEN = 1.15
+# A generalisation gap beyond this speaks of memorised training images.
+LARGE_GAP = 0.1
+AGAINST_OVERFITTING = "add augmentation or dropout, or use more images"
 
 
-def from_curves(rows: Sequence[Row], results: Mapping[str, Any]) -> list[Diagnosis]:
-    """Return what the epochs of a finished run show, the gravest first.
-
-    Args:
-        rows: of `metrics.jsonl`.
-        results: as `results.json` holds them.
-    """
-    classes = len(results["dataset"]["classes"])
-    found: list[Diagnosis | None] = []
-    phases = results["phases"]
-    for index, phase in enumerate(phases):
-        own = [row for row in rows if row["phase"] == phase["name"]]
-        if own:
-            found.append(_too_high(own, classes, first=index == 0))
-    last = [row for row in rows if phases and row["phase"] == phases[-1]["name"]]
-    hardly = _hardly_moved(last, classes) if last and not any(found) else None
-    found += [hardly] if hardly else [_collapsed(results["test"]["confusion"])]
-    if last and not hardly and phases[-1]["stopped"] == "epochs" and results["train"]["accuracy"] < _ENOUGH:
-        found.append(_too_low(last) or _too_short(last))
-    if last and not any(found):
-        found.append(_underfitted(results, classes))
-    found.append(_overfitted(last, results))
-    return [entry for entry in found if entry is not None]
+@diagnoses.register("learning-rate-too-high")
+@after_training(rank=70)
+def learning_rate_too_high(outcome: Outcome) -> list[Finding]:
+    """Find a loss that spikes, stays above that of guessing or ends well above its least value, in each phase."""
+    return list(_rates_too_high(outcome))
 
 
-def _collapsed(confusion: Sequence[Sequence[int]]) -> Diagnosis | None:
-    """Find predictions that leave most classes out."""
-    counts = np.array(confusion)
-    if counts.sum() == 0:
+def _rates_too_high(outcome: Outcome) -> Iterator[Finding]:
+    for index, (phase, rows) in enumerate(outcome.rows_by_phase()):
+        # Runs of earlier versions lack the phase's own rate; the schedule's highest is next to it.
+        lr = phase.lr or max((row.lr for row in rows), default=0.0)
+        if rows and (finding := _too_high(rows, outcome.classes, f"lr {lr:.2g} in phase '{phase.name}'", first=index == 0)):
+            yield finding
+
+
+def _too_high(rows: Sequence[EpochRow], classes: int, rate: str, first: bool) -> Finding | None:
+    losses = [row.train_loss for row in rows]
+    guessing = math.log(classes)
+    lowest = int(np.argmin(losses))
+    thrown = losses[-1] > _THROWN * losses[lowest] and losses[-1] - losses[lowest] > 0.1 * guessing
+    died = losses[-1] > 0.97 * guessing and losses[lowest] < 0.93 * guessing
+    if thrown or died:
+        evidence = f"training loss rose from {losses[lowest]:.3f} (epoch {lowest + 1}) to {losses[-1]:.3f} with {rate}"
+        return Finding("error", evidence, "lower the learning rate of this phase to a third")
+    if first and losses[0] > _SPIKE * guessing:
+        evidence = f"training loss of the first epoch is {losses[0]:.3f}, that of guessing {guessing:.3f}, with {rate}"
+        return Finding("error", evidence, "lower the learning rate of this phase to a tenth")
+    if first and len(rows) > 1 and min(losses[1:]) > 1.02 * guessing:
+        evidence = f"training loss stays above that of guessing ({min(losses[1:]):.3f} and {guessing:.3f}) with {rate}"
+        return Finding("error", evidence, "lower the learning rate of this phase to a tenth")
+    return None
+
+
+@diagnoses.register("learning-rate-too-low")
+@after_training(rank=90)
+def learning_rate_too_low(outcome: Outcome) -> Finding | None:
+    """Find a loss that stays next to that of guessing, or falls slowly and steadily to the end."""
+    rows = outcome.last_rows
+    if not any(_rates_too_high(outcome)) and _hardly_moved(rows, outcome.classes):
+        evidence = (
+            f"training loss fell from {rows[0].train_loss:.3f} to {rows[-1].train_loss:.3f} in {len(rows)} epochs, next to that "
+            f"of guessing ({math.log(outcome.classes):.3f}), with lr {rows[-1].lr:.2g} in phase '{rows[-1].phase}'"
+        )
+        advice = "raise the learning rate of this phase tenfold; check the labels if nothing changes"
+        return Finding("warning", evidence, advice)
+    if not _cut_short(outcome) or len(rows) < _COURSE or rows[0].train_loss <= 0:
+        return None
+    losses = np.array([row.train_loss for row in rows])
+    tail = losses[-max(3, len(losses) // 3) :]
+    per_epoch = 1 - (tail[-1] / tail[0]) ** (1 / (len(tail) - 1))
+    if not (per_epoch > _STEEP and 1 - losses[-1] / losses[0] < _HARDLY and (np.diff(losses) < 0).mean() > 0.8):
+        return None
+    evidence = (
+        f"training loss fell from {losses[0]:.3f} to {losses[-1]:.3f} only, and by {100 * per_epoch:.1f} % per epoch at the end, "
+        f"with lr {rows[-1].lr:.2g} in phase '{rows[-1].phase}'"
+    )
+    return Finding("warning", evidence, "raise the learning rate of this phase threefold")
+
+
+def _hardly_moved(rows: Sequence[EpochRow], classes: int) -> bool:
+    """Return whether the loss falls steadily, or not at all, and is still next to that of guessing at the end."""
+    losses = np.array([row.train_loss for row in rows])
+    guessing = math.log(classes)
+    if len(losses) < 4 or losses[-1] < _NEXT_TO * guessing or losses[0] > 1.5 * guessing:
+        return False
+    return bool(losses.max() - losses.min() < 0.01 * guessing or (np.diff(losses) < 0).mean() >= 0.8)
+
+
+def _cut_short(outcome: Outcome) -> bool:
+    """Return whether training ended with its epochs before the training images were learned."""
+    phases = outcome.results.phases
+    return bool(phases) and phases[-1].stopped == "epochs" and outcome.results.train.accuracy < _ENOUGH
+
+
+@diagnoses.register("class-collapse")
+@after_training(rank=80)
+def class_collapse(outcome: Outcome) -> Finding | None:
+    """Find predictions that leave half of the classes or more out."""
+    rates_too_high = any(_rates_too_high(outcome))
+    counts = np.array(outcome.results.test.confusion)
+    if counts.sum() == 0 or (not rates_too_high and _hardly_moved(outcome.last_rows, outcome.classes)):
         return None
     present, predicted = counts.sum(axis=1) > 0, counts.sum(axis=0)
     never = int((present & (predicted == 0)).sum())
     if present.sum() < 2 or never < present.sum() / 2:
         return None
     share = predicted.max() / counts.sum()
-    return diagnosis(
-        "class-collapse",
-        "error",
-        f"{never} of {present.sum()} classes are never predicted; one class takes {100 * share:.0f} % of the predictions",
-        "lower the learning rate, and check that the labels belong to the images",
-    )
+    evidence = f"{never} of {present.sum()} classes are never predicted; one class takes {100 * share:.0f} % of the predictions"
+    return Finding("error", evidence, "lower the learning rate, and check that the labels belong to the images")
 
 
-def _too_high(rows: Sequence[Row], classes: int, first: bool) -> Diagnosis | None:
-    """Find losses that were thrown upwards, or that are worse than guessing after an epoch."""
-    losses = [row["train_loss"] for row in rows]
-    guessing = math.log(classes)
-    lowest = int(np.argmin(losses))
-    rate = f"lr {rows[0]['lr']:.2g} in phase '{rows[0]['phase']}'"
-    thrown = losses[-1] > _THROWN * losses[lowest] and losses[-1] - losses[lowest] > 0.1 * guessing
-    died = losses[-1] > 0.97 * guessing and losses[lowest] < 0.93 * guessing
-    if thrown or died:
-        evidence = f"training loss rose from {losses[lowest]:.3f} (epoch {lowest + 1}) to {losses[-1]:.3f} with {rate}"
-        return diagnosis("learning-rate-too-high", "error", evidence, "lower the learning rate of this phase to a third")
-    if first and losses[0] > _BURST * guessing:
-        evidence = f"training loss of the first epoch is {losses[0]:.3f}, where guessing costs {guessing:.3f}, with {rate}"
-        return diagnosis("learning-rate-too-high", "error", evidence, "lower the learning rate of this phase to a tenth")
-    if first and len(rows) > 1 and min(losses[1:]) > 1.02 * guessing:
-        evidence = f"training loss stays above guessing ({min(losses[1:]):.3f}, guessing {guessing:.3f}) with {rate}"
-        return diagnosis("learning-rate-too-high", "error", evidence, "lower the learning rate of this phase to a tenth")
-    return None
-
-
-def _hardly_moved(rows: Sequence[Row], classes: int) -> Diagnosis | None:
-    """Find a loss that falls evenly, or not at all, and is still next to guessing at the end."""
-    losses = np.array([row["train_loss"] for row in rows])
-    if len(losses) < 4 or losses[-1] < _NEXT_TO * math.log(classes) or losses[0] > 1.5 * math.log(classes):
-        return None
-    still = losses.max() - losses.min() < 0.01 * math.log(classes)
-    if not still and (np.diff(losses) < 0).mean() < 0.8:
-        return None
-    evidence = (
-        f"training loss fell from {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} epochs, next to guessing "
-        f"({math.log(classes):.3f}), with lr {rows[-1]['lr']:.2g} in phase '{rows[-1]['phase']}'"
-    )
-    return diagnosis(
-        "learning-rate-too-low",
-        "warning",
-        evidence,
-        "raise the learning rate of this phase to ten times as much; check the labels if nothing changes",
-    )
-
-
-def _overfitted(rows: Sequence[Row], results: Mapping[str, Any]) -> Diagnosis | None:
-    """Find a gap to the training images that grew while the validation loss rose."""
-    losses = [row["val_loss"] for row in rows]
-    if len(losses) < 4 or any(value is None for value in losses) or results["gap"] <= LARGE_GAP:
-        return None
-    lowest = int(np.argmin(losses))
-    end = float(np.mean(losses[-2:]))
-    if end < _RISEN * losses[lowest] or rows[-1]["train_loss"] >= rows[lowest]["train_loss"]:
-        return None
-    evidence = (
-        f"validation loss rose from {losses[lowest]:.3f} (epoch {lowest + 1} of phase '{rows[-1]['phase']}') to {end:.3f} while "
-        f"training loss fell; training accuracy is {results['gap']:.3f} above test accuracy"
-    )
-    return diagnosis("overfitting", "warning", evidence, AGAINST_OVERFITTING)
-
-
-def _too_low(rows: Sequence[Row]) -> Diagnosis | None:
-    """Find a loss that falls evenly, and hardly, to the end."""
-    losses = np.array([row["train_loss"] for row in rows])
-    if len(losses) < _COURSE or losses[0] <= 0:
-        return None
-    fall = 1 - losses[-1] / losses[0]
-    tail = losses[-max(3, len(losses) // 3) :]
-    per_epoch = 1 - (tail[-1] / tail[0]) ** (1 / (len(tail) - 1))
-    if not (per_epoch > _STEEP and fall < _HARDLY and (np.diff(losses) < 0).mean() > 0.8):
-        return None
-    evidence = (
-        f"training loss fell from {losses[0]:.3f} to {losses[-1]:.3f} only, and by {100 * per_epoch:.1f} % per epoch at the end, "
-        f"with lr {rows[-1]['lr']:.2g} in phase '{rows[-1]['phase']}'"
-    )
-    return diagnosis("learning-rate-too-low", "warning", evidence, "raise the learning rate of this phase to three times as much")
-
-
-def _too_short(rows: Sequence[Row]) -> Diagnosis | None:
+@diagnoses.register("stopped-early")
+@after_training(rank=130, unless=["learning-rate-too-low"])
+def stopped_early(outcome: Outcome) -> Finding | None:
     """Find validation accuracy that still rises at the end."""
-    accuracies = [row["val_accuracy"] for row in rows]
-    if len(rows) < 6 or any(value is None for value in accuracies):
+    rows = outcome.last_rows
+    accuracies = [row.val_accuracy for row in rows if row.val_accuracy is not None]
+    if not _cut_short(outcome) or len(rows) < 6 or len(accuracies) < len(rows):
         return None
     third = len(rows) // 3
     before, end = float(np.mean(accuracies[-2 * third : -third])), float(np.mean(accuracies[-third:]))
     if end - before <= _STILL_RISING or int(np.argmax(accuracies)) < len(rows) - max(2, third // 2):
         return None
-    where = f"phase '{rows[-1]['phase']}'"
+    where = f"phase '{rows[-1].phase}'"
     evidence = f"validation accuracy still rose at the end: {before:.3f} in the second third of {where}, {end:.3f} in the last"
-    return diagnosis("stopped-early", "warning", evidence, "train more epochs")
+    return Finding("warning", evidence, "train more epochs")
 
 
-def _underfitted(results: Mapping[str, Any], classes: int) -> Diagnosis | None:
-    """Find training images that are not learnt, without a gap to the test images."""
-    train, gap = results["train"]["accuracy"], results["gap"]
-    chance = 1 / classes
-    if (train - chance) / (1 - chance) > 0.7 or gap > max(0.03, 0.2 * (1 - train)) or not results["test"]["n"]:
+_EXPLAIN_UNDERFITTING = ["learning-rate-too-high", "learning-rate-too-low", "class-collapse", "stopped-early"]
+
+
+@diagnoses.register("underfitting")
+@after_training(rank=160, unless=_EXPLAIN_UNDERFITTING)
+def underfitting(outcome: Outcome) -> Finding | None:
+    """Find training images that are not learned, without a gap to the test images."""
+    results = outcome.results
+    train, gap = results.train.accuracy, results.gap
+    learned = outcome.above_chance(train) > 0.7 or gap > max(0.03, 0.2 * (1 - train))
+    if not outcome.last_rows or learned or not results.test.n:
         return None
-    frozen = all(phase["trainable_parameters"] < results["model"]["parameters"] / 2 for phase in results["phases"])
+    frozen = all(phase.trainable_parameters < results.model.parameters / 2 for phase in results.phases)
     advice = "let the backbone train in a second phase" if frozen else "take a larger network, or train longer"
     evidence = f"even on the training images accuracy is {train:.3f}, {gap:+.3f} above the test images"
-    return diagnosis("underfitting", "warning", evidence, advice)
+    return Finding("warning", evidence, advice)
+
+
+def overfitted_curve(outcome: Outcome) -> Finding | None:
+    """Find a gap to the training images that grew while the validation loss rose."""
+    rows, gap = outcome.last_rows, outcome.results.gap
+    losses = [row.val_loss for row in rows if row.val_loss is not None]
+    if len(rows) < 4 or len(losses) < len(rows) or gap <= LARGE_GAP:
+        return None
+    lowest = int(np.argmin(losses))
+    end = float(np.mean(losses[-2:]))
+    if end < _RISEN * losses[lowest] or rows[-1].train_loss >= rows[lowest].train_loss:
+        return None
+    evidence = (
+        f"validation loss rose from {losses[lowest]:.3f} (epoch {lowest + 1} of phase '{rows[-1].phase}') to {end:.3f} while "
+        f"training loss fell; training accuracy is {gap:.3f} above test accuracy"
+    )
+    return Finding("warning", evidence, AGAINST_OVERFITTING)

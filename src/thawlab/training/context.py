@@ -1,4 +1,4 @@
-"""What stays the same through all phases of a run, made ready from a resolved recipe."""
+"""What stays the same through all phases of a run, made ready from a closed recipe."""
 
 from __future__ import annotations
 
@@ -15,33 +15,38 @@ from thawlab.data.dataset import Dataset, content_digests, fingerprint, load_dat
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.selection import open_data
 from thawlab.errors import ThawlabError, UsageError
-from thawlab.evaluation.diagnosis.findings import Diagnosis, before_training, ordered
+from thawlab.evaluation.diagnosis import Start, diagnose
 from thawlab.files import cache_folder
 from thawlab.inference.batch_statistics import batch_norm_distance
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_classifier, check_size, feature_map_side, make_preprocessing
 from thawlab.models.whitening import fit_whitening
 from thawlab.recipe import Recipe
+from thawlab.results import Diagnosis
+from thawlab.run import RunFolder
 from thawlab.training.freezing import trained_names
+from thawlab.training.interruption import Interruption
 
-# So many training images are looked at before training.
+# Training images that are looked at before training.
 _LOOKED_AT = 32
-# From so many pixels, or images, the whitening of a first layer is estimated: millions of patches.
+# The whitening of a first layer is estimated from at most this many images, or pixels: millions of patches.
 _WHITENED_BY, _PIXELS = 5000, 5000 * 32 * 32
 
 
 @final
 @dataclass(frozen=True)
-class Setup:
-    """A recipe with everything it names at hand.
+class Context:
+    """A recipe with everything it names at hand, and where its run lies.
 
     Attributes:
-        recipe: resolved.
+        recipe: closed.
         spec: of the backbone.
         device: where the classifier is.
         preprocessing: of the images.
         dataset: decoded images with splits.
         classifier: with the weights training starts from.
+        folder: of the run.
+        interruption: tells whether somebody asked to stop.
     """
 
     recipe: Recipe
@@ -50,21 +55,35 @@ class Setup:
     preprocessing: Preprocessing
     dataset: Dataset
     classifier: Classifier
+    folder: RunFolder
+    interruption: Interruption
 
     @property
     def feature_folder(self) -> Path:
         """The folder of all feature caches."""
         return cache_folder(self.recipe.system.cache_dir, "features")
 
+    def report(self, message: str) -> None:
+        """Say a line to the person who waits, and keep it in the run's log."""
+        self.folder.log(message)
+        progress.say(message)
 
-def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device) -> Setup:
-    """Load the data and build the classifier of a resolved recipe.
+    def some_inputs(self, count: int) -> torch.Tensor:
+        """Return at most `count` normalised training images, spread over the split."""
+        train = self.dataset.splits.train
+        some = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
+        images = torch.from_numpy(np.take(self.dataset.images, some, axis=0)).to(self.device)
+        return self.preprocessing.inputs(images)
+
+
+def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: RunFolder, interruption: Interruption) -> Context:
+    """Load the data and build the classifier of a closed recipe.
 
     Raises:
         UsageError: if the data are wrong, or a phase trains more layers than the backbone has.
         ThawlabError: if images or weights cannot be read.
     """
-    assert recipe.data.image_size is not None, "a resolved recipe has an image size"
+    assert recipe.data.image_size is not None, "a closed recipe has an image size"
     preprocessing = make_preprocessing(recipe.data, spec, recipe.data.image_size)
     dataset = load_dataset(recipe, preprocessing)
     classifier = build_classifier(recipe, spec, preprocessing.size, len(dataset.classes))
@@ -75,32 +94,23 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device) -> Setup:
         trained_names(classifier.backbone, phase.train, f"phases.{index}.train")
         for size in sorted(set(phase.sizes)):
             check_size(classifier.backbone, spec, size, f"phases.{index}.sizes")
-    setup = Setup(recipe, spec, device, preprocessing, dataset, classifier)
+    context = Context(recipe, spec, device, preprocessing, dataset, classifier, folder, interruption)
     if not recipe.model.pretrained:
         count = max(1, min(_WHITENED_BY, _PIXELS // preprocessing.size**2))
-        fit_whitening(classifier.backbone, lambda: _some_inputs(setup, count))
-    return setup
+        fit_whitening(classifier.backbone, lambda: context.some_inputs(count))
+    return context
 
 
-def _some_inputs(setup: Setup, count: int) -> torch.Tensor:
-    """Return up to so many normalised training images, spread over the split."""
-    train = setup.dataset.splits.train
-    some = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
-    images = torch.from_numpy(np.take(setup.dataset.images, some, axis=0)).to(setup.device)
-    return setup.preprocessing.inputs(images)
-
-
-def known_before(setup: Setup) -> list[Diagnosis]:
+def diagnose_start(context: Context) -> list[Diagnosis]:
     """Return the diagnoses that can be made before training: from the recipe, the data, and a look at a few images."""
-    recipe, dataset, backbone = setup.recipe, setup.dataset, setup.classifier.backbone
-    train = dataset.splits.train
+    recipe, dataset, backbone = context.recipe, context.dataset, context.classifier.backbone
     distance = None
     trusted = recipe.phases[0].train == "head" or recipe.phases[0].batch_norm == "eval"
-    if recipe.model.pretrained and setup.spec.has_weights and trusted:
-        distance = batch_norm_distance(backbone, _some_inputs(setup, _LOOKED_AT))
-    counts = np.bincount(dataset.labels[train], minlength=len(dataset.classes)).tolist()
-    side = feature_map_side(backbone, setup.preprocessing.size)
-    return ordered(before_training(recipe, side, len(dataset.leaks), counts, distance))
+    if recipe.model.pretrained and context.spec.has_weights and trusted:
+        distance = batch_norm_distance(backbone, context.some_inputs(_LOOKED_AT))
+    counts = np.bincount(dataset.labels[dataset.splits.train], minlength=len(dataset.classes)).tolist()
+    side = feature_map_side(backbone, context.preprocessing.size)
+    return diagnose(Start(recipe, side, len(dataset.leaks), counts, distance))
 
 
 def weights_file_digest(spec: BackboneSpec) -> dict[str, str]:

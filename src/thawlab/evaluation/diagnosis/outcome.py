@@ -1,0 +1,117 @@
+"""Diagnoses that the results of a run show."""
+
+from __future__ import annotations
+
+import math
+
+from thawlab.evaluation.diagnosis.curves import AGAINST_OVERFITTING, LARGE_GAP, overfitted_curve
+from thawlab.evaluation.diagnosis.rule import Finding, Outcome, after_training, diagnoses
+from thawlab.evaluation.metrics.measures import accuracy_interval
+
+# Among its most confident answers a classifier contradicts this share of labels only where these are wrong; fewer answers
+# than the other number tell nothing.
+_NOISE, _ENOUGH_SURE = 0.05, 40
+# The share of the way from chance to perfection from which on a classifier counts as one that has learned.
+_LEARNED = 0.4
+_MEMORISED = 0.97
+# A classifier that went less than this share of the way from chance to perfection has learned nothing worth the name.
+_HARDLY_ABOVE = 0.03
+# Half the width of an interval of validation accuracy beyond which choices are chance.
+_WIDE = 0.08
+# More than this share of test images that look like training images is no accident.
+_LOOK_ALIKE = 0.1
+
+
+@diagnoses.register("near-leakage")
+@after_training(rank=40)
+def near_leakage(outcome: Outcome) -> Finding | None:
+    """Find a test split of which a good part looks like training images; a few look-alikes are in every large data set."""
+    near = outcome.results.near_duplicates
+    judged = near.looked_at - near.too_smooth if near else 0
+    if near is None or not judged or accuracy_interval(near.count, judged)[0] <= _LOOK_ALIKE:
+        return None
+    evidence = f"{near.count} of {judged} test images look almost like a training image ({100 * near.count / judged:.0f} %)"
+    advice = "look at the pairs in the report; if they show the same things, keep these in one split with data.group"
+    return Finding("warning", evidence, advice)
+
+
+@diagnoses.register("label-noise")
+@after_training(rank=120)
+def label_noise(outcome: Outcome) -> Finding | None:
+    """Find held-out labels that a classifier which never saw them contradicts with confidence."""
+    results = outcome.results
+    sure, wrong = results.label_suspects.sure, results.label_suspects.contradicted_when_sure
+    if sure < _ENOUGH_SURE or accuracy_interval(wrong, sure)[0] <= _NOISE:
+        return None
+    # A classifier that has barely learned, or has memorised its training set, is also wrong where it is most confident.
+    if outcome.above_chance(results.test.accuracy) < _LEARNED or results.train.accuracy > _MEMORISED:
+        return None
+    evidence = (
+        f"of the {sure} held-out images on which the classifier is most confident, {wrong} have another label "
+        f"({100 * wrong / sure:.0f} %), where next to none should"
+    )
+    advice = "look at the suspected labels below, and at `thawlab data check` for those of training"
+    return Finding("warning", evidence, advice)
+
+
+@diagnoses.register("validation-too-small")
+@after_training(rank=140)
+def validation_too_small(outcome: Outcome) -> Finding | None:
+    """Find a validation split too small to choose epochs and phases with."""
+    val = outcome.results.val
+    if not val.n:
+        return None
+    half = 1.96 * math.sqrt(max(val.accuracy * (1 - val.accuracy), 0.01) / val.n)
+    if half <= _WIDE:
+        return None
+    evidence = (
+        f"epochs and phases are chosen by the accuracy on {val.n} validation images, which shows no difference below "
+        f"{100 * half:.0f} points"
+    )
+    return Finding("warning", evidence, "give data.val a larger share, or repeat with several seeds")
+
+
+@diagnoses.register("chance-level")
+@after_training(rank=100)
+def chance_level(outcome: Outcome) -> Finding | None:
+    """Find an accuracy that chance explains."""
+    test, chance = outcome.results.test, 1 / outcome.classes
+    if not test.n or (test.accuracy_ci95[0] > chance and outcome.above_chance(test.accuracy) >= _HARDLY_ABOVE):
+        return None
+    evidence = f"test accuracy {test.accuracy:.3f} is not above chance (1/{outcome.classes})"
+    return Finding("error", evidence, "check the labels, then lower the learning rate")
+
+
+@diagnoses.register("overfitting")
+@after_training(rank=150)
+def overfitting(outcome: Outcome) -> Finding | None:
+    """Find a gap that grew while validation loss rose or, without a validation split, a large gap."""
+    results = outcome.results
+    if results.val.n:
+        return overfitted_curve(outcome)
+    if results.gap <= LARGE_GAP or chance_level.find(outcome):
+        return None
+    return Finding("warning", f"training accuracy is {results.gap:.3f} above test accuracy", AGAINST_OVERFITTING)
+
+
+def _confidence(outcome: Outcome, over: bool) -> Finding | None:
+    test = outcome.results.test
+    mended = test.ece > 0.05 and test.ece_calibrated < test.ece
+    if not test.n or not mended or (test.temperature > 1) != over:
+        return None
+    evidence = f"expected calibration error {test.ece:.3f}, after temperature {test.temperature:.2f}: {test.ece_calibrated:.3f}"
+    return Finding("info", evidence, "use the calibrated probabilities, as `predict` does")
+
+
+@diagnoses.register("over-confidence")
+@after_training(rank=170)
+def over_confidence(outcome: Outcome) -> Finding | None:
+    """Find confidence above the accuracy that temperature scaling mends."""
+    return _confidence(outcome, over=True)
+
+
+@diagnoses.register("under-confidence")
+@after_training(rank=180)
+def under_confidence(outcome: Outcome) -> Finding | None:
+    """Find confidence below the accuracy that temperature scaling mends."""
+    return _confidence(outcome, over=False)
