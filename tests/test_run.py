@@ -208,7 +208,7 @@ def test_a_run_is_held_by_one_process_and_the_other_is_told_which(tmp_path: Path
         other.stdin.flush()
         other.wait(20)
     with folder.locked():
-        assert (folder.path / ".lock").read_text().startswith(f"process {os.getpid()} ")
+        assert (folder.path / ".owner").read_text().startswith(f"process {os.getpid()} ")
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:

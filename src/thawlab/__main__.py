@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 
 # Importing torch allocates a million objects that all stay; looking for garbage among them takes a second.
 _ALLOCATIONS_PER_COLLECTION = 100_000
@@ -13,6 +14,7 @@ _ALLOCATIONS_PER_COLLECTION = 100_000
 def run() -> None:
     """Run the command line and leave at once: taking down torch's modules one by one takes longer than loading a model."""
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata in images that are read all the same
     from thawlab.cli.main import main
 
     code: object = 0

@@ -55,6 +55,12 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
         excluded_ids(write(tmp_path / "list.csv", "colour\nred\n"))
 
 
+def test_a_name_with_blanks_is_excluded_as_it_is_and_one_written_with_blanks_too(tmp_path: Path) -> None:
+    listing = listing_of(["a.png ", " b.png", "c.png", "d.png"], [0, 1, 0, 1])
+    file = write(tmp_path / "list.csv", "path,keep\na.png ,no\n b.png,no\n c.png ,no\n")
+    assert without(listing, excluded_ids(file), "list.csv").ids == ("d.png",)
+
+
 def test_images_keep_their_labels_and_pixels_when_others_leave() -> None:
     listing = listing_of(list("abcd"), [0, 1, 0, 1], columns={"farm": ("x", "y", "z", "w")}, groups=np.array([5, 6, 7, 8]))
     rest = without(listing, {"b"}, "list.csv")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -189,3 +190,10 @@ def test_what_cannot_be_split_is_said_in_one_line(listing: Listing, train_size: 
     with pytest.raises(UsageError) as error:
         make_splits(listing, 0, train_size, 0.1, 0.2)
     assert str(error.value).startswith(expected) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(8) // 2])
+def test_a_source_with_test_images_only_is_refused_in_one_line(groups: np.ndarray | None) -> None:
+    listing = replace(listing_of(np.arange(8) % 2, ["test"] * 8), groups=groups)
+    with pytest.raises(UsageError, match="no training images of"):
+        make_splits(listing, 0, None, 0.1, 0.2)

@@ -56,12 +56,14 @@ def data_check(
 ) -> None:
     """Find unreadable files, duplicates, leaks between splits, outliers and wrong labels. Nothing is ever deleted."""
     from thawlab.data.selection import open_data
+    from thawlab.data.sources import canonical
     from thawlab.files import write_text
     from thawlab.quality.data_check import check_data, clean_list, write_rows
+    from thawlab.quality.findings import findings
     from thawlab.recipe import parse_recipe
-    from thawlab.report.data_page import findings, write_data_page
+    from thawlab.report.data_page import write_data_page
 
-    data = {"source": source, "image_size": size, "group": group}
+    data = {"source": canonical(source), "image_size": size, "group": group}
     system = {"data_dir": data_dir, "cache_dir": cache_dir}
     phase = {"train": "head", "epochs": 1}
     recipe = parse_recipe({"data": data, "model": {"backbone": backbone}, "phases": [phase], "system": system}, "data check")
@@ -80,7 +82,7 @@ def data_check(
     rows = [[key.replace("_", " "), f"{found[key]['count']:,}"] for key in [*keys, "label_suspects"]]
     print_table("", ["what", "how many"], rows)
     for finding in findings(found):
-        print(f"{finding['severity']}: {finding['evidence']}; {finding['advice']}")
+        print(f"{finding.severity}: {finding.evidence}; {finding.advice}")
     for what, path in (("page", page), ("list", write_clean)):
         if path is not None:
             print(f"{what}: {path}")

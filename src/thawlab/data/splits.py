@@ -60,7 +60,7 @@ def grouped_ranks(
     _, first, unit = np.unique(groups, return_index=True, return_inverse=True)
     unit = unit.reshape(-1)
     unit_ranks = class_ranks(labels[first], seed)[unit]
-    lonely = (np.bincount(labels[first], minlength=int(labels.max()) + 1) < 2)[labels[first]][unit]
+    lonely = (np.bincount(labels[first]) < 2)[labels[first]][unit]
     ranks = np.empty(len(labels), dtype=np.int64)
     order = np.lexsort((class_ranks(labels, seed), unit, unit_ranks, labels))
     counts = np.bincount(labels)

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from thawlab import progress
 from thawlab.cores import usable_cores
-from thawlab.data.decode import BadImageError, decode, to_rgb, why_unreadable
+from thawlab.data.decode import UNREADABLE, decode, to_rgb, why_unreadable
 from thawlab.data.layout import has_image_extension, is_litter, looks_like_image
 from thawlab.data.types import Pixels
 from thawlab.errors import ThawlabError, UsageError, nearest
@@ -214,7 +214,7 @@ class Predictor:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
                 return f"must be uint8 pixels, height × width × 3, not {image.dtype}, {' × '.join(map(str, image.shape))}"
             return decode(image, preprocessing)
-        except (BadImageError, OSError) as error:
+        except UNREADABLE as error:
             return why_unreadable(error)
 
 

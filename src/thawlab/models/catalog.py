@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from thawlab.errors import ThawlabError, UsageError, first_line, nearest
+from thawlab.files import user_path
 from thawlab.models.small import REVISIONS, backbones, other_revision
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -90,7 +91,7 @@ def resolve_backbone(name: str) -> BackboneSpec:
     if name == "bundled":
         return _from_folder("bundled", BUNDLED, "bundled")
     if name.startswith("local-dir:"):
-        return _from_folder(name, Path(name.removeprefix("local-dir:")).expanduser(), "local")
+        return _from_folder(name, user_path(name.removeprefix("local-dir:")), "local")
     if name.startswith("hf-hub:"):
         return _from_hub(name)
     for keras, (target, _) in KERAS_NAMES.items():

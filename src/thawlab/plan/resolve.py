@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from thawlab.data.augmentation import Pipeline
-from thawlab.data.sources import datasets
+from thawlab.data.sources import canonical
 from thawlab.errors import UsageError
 from thawlab.models.catalog import BackboneSpec, resolve_backbone
 from thawlab.recipe import Recipe
@@ -50,17 +48,12 @@ def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
         phases.append(phase.model_copy(update={"batch_norm": phase.batch_norm or ("eval" if pretrained else "train")}))
     resolved = recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(update={"image_size": size, "source": _one_spelling(recipe.data.source)}),
+            "data": recipe.data.model_copy(update={"image_size": size, "source": canonical(recipe.data.source)}),
             "model": recipe.model.model_copy(update={"backbone": spec.name, "pretrained": pretrained, "revision": spec.revision}),
             "phases": tuple(phases),
         }
     )
     return resolved, spec
-
-
-def _one_spelling(source: str) -> str:
-    """Return a path without the slashes and dots that lead nowhere, so that `photos/` and `photos` are one run."""
-    return source if source.partition(":")[0] in datasets else str(Path(source))
 
 
 def _try_augmentation(pipeline: Pipeline, size: int) -> None:

@@ -16,7 +16,7 @@ from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.selection import open_data
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.diagnosis import Start, diagnose
-from thawlab.files import cache_root
+from thawlab.files import cache_folder
 from thawlab.inference.batch_statistics import batch_norm_distance
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_classifier, check_size, feature_map_side, make_preprocessing
@@ -61,8 +61,7 @@ class Context:
     @property
     def feature_folder(self) -> Path:
         """The folder of all feature caches."""
-        chosen = self.recipe.system.cache_dir
-        return (Path(chosen) if chosen else cache_root()) / "features"
+        return cache_folder(self.recipe.system.cache_dir, "features")
 
     def report(self, message: str) -> None:
         """Say a line to the person who waits, and keep it in the run's log."""
