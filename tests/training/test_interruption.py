@@ -47,11 +47,11 @@ def test_a_stop_in_the_range_test_is_no_learning_rate(
     assert resumed.phases[0].lr == undisturbed.phases[0].lr and resumed.test == undisturbed.test
 
 
-def test_no_handler_of_errors_swallows_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_handler_of_errors_swallows_a_stop() -> None:
     assert not issubclass(Interrupted, Exception) and not issubclass(Interrupted, ThawlabError)
 
     class Stopping(nn.Module):
-        def forward(self, x: Any) -> Any:
+        def forward(self, _x: Any) -> Any:
             raise Interrupted("stop", signal.SIGINT)
 
     with pytest.raises(Interrupted):
