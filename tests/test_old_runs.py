@@ -77,6 +77,9 @@ def test_the_committed_recipes_keep_their_digests(name: str) -> None:
     written, closed = DIGESTS[name]
     recipe = read_recipe(ROOT / "recipes" / f"{name}.toml")
     assert recipe.digest.startswith(written)
+    folder = Path(recipe.model.backbone.removeprefix("local-dir:"))
+    if recipe.model.backbone.startswith("local-dir:") and not folder.is_dir():
+        pytest.skip(f"{folder} is not on this machine")
     assert resolve(recipe)[0].digest.startswith(closed)
 
 
