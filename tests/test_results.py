@@ -70,6 +70,8 @@ def test_rows_come_back_and_a_damaged_line_is_named(tmp_path: Path) -> None:
         read_rows(tmp_path / "m.jsonl")
 
 
-def test_the_schema_can_be_written_down() -> None:
-    schema = Results.model_json_schema()
-    assert {"test", "phases", "diagnoses", "gap"} <= schema["properties"].keys()
+def test_the_schema_in_the_documentation_is_the_present_one() -> None:
+    schema = json.dumps(Results.model_json_schema(by_alias=True), indent=1, ensure_ascii=False) + "\n"
+    written = (ROOT / "docs" / "results.schema.json").read_text(encoding="utf-8")
+    assert written == schema, "run `python tools/write_schema.py`"
+    assert {"test", "phases", "diagnoses", "gap"} <= json.loads(written)["properties"].keys()
