@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
 __all__ = ["Recipe", "Run", "ThawlabError", "UsageError", "load", "read_recipe", "train"]
 
 if TYPE_CHECKING:
     from thawlab.api import Run, load, train
     from thawlab.errors import ThawlabError, UsageError
     from thawlab.recipe import Recipe, read_recipe
+
+    __version__: str
 
 _HOMES = {
     "Recipe": "thawlab.recipe",
@@ -31,8 +32,12 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("thawlab")
     raise AttributeError(f"module 'thawlab' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), "__version__", *_HOMES])
