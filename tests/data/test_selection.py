@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thawlab.data.dataset import content_digests, fingerprint
+from thawlab.data.dataset import fingerprint, hash_files
 from thawlab.data.files import open_path
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
@@ -22,7 +22,7 @@ Tree = Callable[..., Path]
 
 def identity(data: Data) -> str:
     listing = open_data(data, System())
-    return fingerprint(listing, content_digests(listing))
+    return fingerprint(listing, hash_files(listing).digests)
 
 
 def listing_of(ids: list[str], labels: list[int], **more: object) -> Listing:
