@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thawlab.data.dataset import fingerprint, hash_files
-from thawlab.data.files import open_path
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
+from thawlab.data.paths import open_path
 from thawlab.data.selection import chosen, excluded_ids, group_numbers, open_data, without
 from thawlab.data.splits import make_splits
 from thawlab.errors import UsageError

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from thawlab.data.files import open_path
+from thawlab.data.paths import open_path
 from thawlab.data.sources import open_source
 from thawlab.quality.scan import scan_files, wrong_extensions
 

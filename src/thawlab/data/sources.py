@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from thawlab.data.files import open_path
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
 from thawlab.data.parquet import parquet_files
+from thawlab.data.paths import open_path
 from thawlab.data.shapes import SHAPES, draw_shapes
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import cache_root, user_path
