@@ -7,13 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
-if TYPE_CHECKING:
-    from thawlab.api import Comparison, Run, check_data, compare, evaluate, find_lr, load, open_run, train
-    from thawlab.errors import ThawlabError, UsageError
-    from thawlab.recipe import Recipe, read_recipe
-
 __all__ = [
     "Comparison",
     "Recipe",
@@ -31,8 +24,19 @@ __all__ = [
 ]
 _HOMES = {"ThawlabError": "errors", "UsageError": "errors", "Recipe": "recipe", "read_recipe": "recipe"}  # the rest: api
 
+if TYPE_CHECKING:
+    from thawlab.api import Comparison, Run, check_data, compare, evaluate, find_lr, load, open_run, train
+    from thawlab.errors import ThawlabError, UsageError
+    from thawlab.recipe import Recipe, read_recipe
+
+    __version__: str
+
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("thawlab")
     if name in __all__:
         from importlib import import_module
 
@@ -41,4 +45,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), "__version__", *__all__})

@@ -93,6 +93,13 @@ def environment(system: Mapping[str, Any], device: torch.device) -> dict[str, An
     }
 
 
+def device_name(device: torch.device) -> str:
+    """Return what computes: the GPU's name, or the processor's with the instructions that torch uses there."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {processor_name()} {torch.backends.cpu.get_cpu_capability()}"
+
+
 def processor_name() -> str:
     """Return the processor's name as the system tells it."""
     try:

@@ -18,8 +18,8 @@ from thawlab.data import dataset as loading
 from thawlab.data import images as reading
 from thawlab.data.dataset import (
     Dataset,
-    content_digests,
     fingerprint,
+    hash_files,
     leaks_between,
     load_dataset,
     load_foreign,
@@ -54,7 +54,7 @@ def load(source: Path | str, look: Preprocessing = LOOK, **data: Any) -> Dataset
 
 
 def identity(listing: Listing) -> str:
-    return fingerprint(listing, content_digests(listing))
+    return fingerprint(listing, hash_files(listing).digests)
 
 
 def used(dataset: Dataset) -> np.ndarray:
@@ -394,7 +394,7 @@ def test_a_class_without_any_readable_training_image_is_named(photos: Path) -> N
 
 def test_wrong_sources_are_refused_before_anything_is_decoded(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = decodings(monkeypatch)
-    with pytest.raises(UsageError, match="has 18 images to learn from"):
+    with pytest.raises(UsageError, match="has 18 images to train on"):
         load(photos, train_size=100)
     shutil.rmtree(photos / "blue")
     with pytest.raises(UsageError, match="has one class only"):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thawlab.data.dataset import content_digests, fingerprint
-from thawlab.data.files import open_path
+from thawlab.data.dataset import fingerprint, hash_files
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
+from thawlab.data.paths import open_path
 from thawlab.data.selection import chosen, excluded_ids, group_numbers, open_data, without
 from thawlab.data.splits import make_splits
 from thawlab.errors import UsageError
@@ -22,7 +22,7 @@ Tree = Callable[..., Path]
 
 def identity(data: Data) -> str:
     listing = open_data(data, System())
-    return fingerprint(listing, content_digests(listing))
+    return fingerprint(listing, hash_files(listing).digests)
 
 
 def listing_of(ids: list[str], labels: list[int], **more: object) -> Listing:

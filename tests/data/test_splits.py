@@ -180,7 +180,7 @@ def test_ranks_number_each_class_by_itself() -> None:
     [
         (listing_of([0, 0, 0, 0]), None, "pets: has one class only ('class0'); a classifier needs at least two"),
         (listing_of([0, 1, 2]), None, "pets: has 3 images for 3 classes; each class needs a few"),
-        (listing_of([0, 1] * 10), 17, "data.train_size = 17: pets has 16 images to learn from; take fewer, or omit the key"),
+        (listing_of([0, 1] * 10), 17, "data.train_size = 17: pets has 16 images to train on; take fewer, or omit the key"),
         (listing_of([0, 1] * 10, classes=3), None, "pets: no training images of class2; add some, raise data.train_size"),
         (listing_of([0, 1, 0, 1, 2, 2], ["train"] * 4 + ["test"] * 2), None, "pets: no training images of class2"),
         (listing_of([0] * 30 + [1] * 2), 2, "pets: no training images of class1; add some, raise data.train_size"),

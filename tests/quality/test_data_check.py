@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from thawlab.data import dataset
-from thawlab.data.files import open_path
 from thawlab.data.images import ArrayImages, FileImages
 from thawlab.data.listing import Listing
+from thawlab.data.paths import open_path
 from thawlab.data.selection import open_data
 from thawlab.data.shapes import draw_shapes
 from thawlab.errors import UsageError

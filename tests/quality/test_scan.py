@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from thawlab.data.files import open_path
+from thawlab.data.paths import open_path
 from thawlab.data.sources import open_source
 from thawlab.quality.scan import scan_files, wrong_extensions
 
@@ -23,7 +23,7 @@ def test_every_file_is_looked_at_once(tmp_path: Path) -> None:
     assert files.sizes.tolist() == [[12, 8], [30, 20], [0, 0], [12, 8]]
     assert files.reasons == {2: "empty file"}
     assert files.thumbnails.shape == (4, 32, 32, 3) and files.thumbnails[1].max() > 150
-    assert wrong_extensions(open_path(folder).ids, files.formats) == [(1, ".png", "JPEG")]
+    assert wrong_extensions(open_path(folder).ids, files.formats) == [(1, "JPEG")]
 
 
 def test_the_number_of_threads_changes_nothing() -> None:

@@ -131,11 +131,6 @@ def hash_files(listing: Listing, workers: int | None = None) -> Scan:
     return Scan(tuple(digest for _, part in parts for digest in part), reasons)
 
 
-def content_digests(listing: Listing, workers: int | None = None) -> tuple[bytes, ...]:
-    """Return the SHA-256 of each image's content, in the listing's order; of unreadable ones a word instead."""
-    return hash_files(listing, workers).digests
-
-
 def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
     """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content of its images.
 

@@ -29,8 +29,8 @@ def arranged(placed: Sequence[Placed], images: Images, name: str, origin: str, *
     """Return the listing of images that have a class and a split.
 
     Args:
-        placed: the images, in order.
-        images: access to them, in the same order.
+        placed: the images, in the order of `images`.
+        images: access to them.
         name: of the data.
         origin: the source's name, for messages.
         more: further attributes of the listing.
@@ -81,22 +81,13 @@ def arranged_by_path(
     return arranged(placed, read([item.path for item in placed]), name, origin, ignored=(*others, *ignored, *outside))
 
 
-def _is_text(path: str) -> bool:
-    """Return whether a path can be written as UTF-8; an id that cannot would break every file it is written to."""
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[str], list[tuple[str, str]]]:
     """Part images from other files; a file without an image's extension is judged by its first bytes."""
     images, ignored = [], []
     for path in paths:
         if is_litter(path):
             continue
-        if not _is_text(path):
+        if path.encode("utf-8", "replace").decode("utf-8") != path:  # an id that breaks every file it is written to
             ignored.append((ascii(path)[1:-1], "has a name that is not UTF-8; rename it"))
         elif has_image_extension(path) or looks_like_image(head_of(path)):
             images.append(path)

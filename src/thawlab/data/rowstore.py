@@ -22,7 +22,7 @@ from thawlab import progress
 from thawlab.data.types import Indices
 from thawlab.errors import ThawlabError
 
-# After so many bytes were taken from a map, its pages are given back; the system maps several times as many around them.
+# After this many bytes were taken from a map, its pages are given back; the system maps several times as many around them.
 _GIVEN_BACK = 8 * 2**20
 # Seconds after which a wait for another process is worth a line.
 _PATIENCE = 1.0

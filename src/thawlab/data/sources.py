@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from thawlab.data.files import open_path
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
 from thawlab.data.parquet import parquet_files
+from thawlab.data.paths import open_path
 from thawlab.data.shapes import SHAPES, draw_shapes
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import cache_root, user_path
@@ -180,15 +180,10 @@ def digits(argument: str, data_dir: Path) -> Listing:  # noqa: ARG001 - it comes
     table = load_digits()
     # Grey values run from 0 to 16; 255/16 brings them to the full range of a byte.
     images = np.rint(table.images * (255 / 16)).astype(np.uint8)
-    count = len(images)
-    return Listing(
-        name="digits",
-        classes=tuple(map(str, table.target_names)),
-        ids=tuple(f"{index:04d}" for index in range(count)),
-        labels=table.target.astype(np.int64),
-        splits=np.repeat("train", count),
-        images=ArrayImages(np.repeat(images[..., None], 3, axis=-1)),
-    )
+    ids = tuple(f"{index:04d}" for index in range(len(images)))
+    labels, splits = table.target.astype(np.int64), np.repeat("train", len(images))
+    pixels = ArrayImages(np.repeat(images[..., None], 3, axis=-1))
+    return Listing("digits", tuple(map(str, table.target_names)), ids, labels, splits, pixels)
 
 
 @datasets.register("shapes")
@@ -201,14 +196,8 @@ def shapes(argument: str, data_dir: Path) -> Listing:  # noqa: ARG001 - it is dr
     if count < len(SHAPES) or not 8 <= size <= 1024:
         raise UsageError(f"data.source: 'shapes:{argument}' needs at least {len(SHAPES)} images of 8 to 1024 pixels")
     images, labels = draw_shapes(count, size, seed)
-    return Listing(
-        name="shapes",
-        classes=SHAPES,
-        ids=tuple(f"{index:06d}" for index in range(count)),
-        labels=labels,
-        splits=np.repeat("train", count),
-        images=ArrayImages(images),
-    )
+    ids = tuple(f"{index:06d}" for index in range(count))
+    return Listing("shapes", SHAPES, ids, labels, np.repeat("train", count), ArrayImages(images))
 
 
 @datasets.register("fruits360")

@@ -113,7 +113,7 @@ class DataCheck:
             },
             "unreadable": _listed([{"id": listing.ids[k], "reason": reason} for k, reason in files.reasons.items()], limit),
             "ignored": _listed([{"id": path, "reason": reason} for path, reason in listing.ignored], limit),
-            "wrong_extensions": _listed([{"id": listing.ids[k], "is": kind} for k, _, kind in wrong], limit),
+            "wrong_extensions": _listed([{"id": listing.ids[k], "is": kind} for k, kind in wrong], limit),
             "small": _listed([{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in small], limit),
             "long": _listed([{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in long], limit),
             "identical": _listed([{"ids": [listing.ids[k] for k in group]} for group in self.identical], limit),

@@ -21,16 +21,9 @@ from thawlab.data.types import Pixels
 from thawlab.quality.duplicates import SIDE
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
-_FORMATS = {
-    "JPEG": _JPEG,
-    "MPO": _JPEG,
-    "PNG": {".png"},
-    "GIF": {".gif"},
-    "WEBP": {".webp"},
-    "BMP": {".bmp"},
-    "TIFF": {".tif", ".tiff"},
-}
-_CLAIMS = frozenset(extension for extensions in _FORMATS.values() for extension in extensions)
+_FORMATS = {"JPEG": _JPEG, "MPO": _JPEG, "PNG": {".png"}, "GIF": {".gif"}, "WEBP": {".webp"}, "BMP": {".bmp"}}
+_FORMATS["TIFF"] = {".tif", ".tiff"}
+_CLAIMS = set().union(*_FORMATS.values())
 _LOOK = Preprocessing(size=SIDE, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
@@ -99,11 +92,8 @@ def scan_files(
     return Files(tuple(digests), tuple(formats), sizes, thumbnails, dict(sorted(reasons.items())))
 
 
-def wrong_extensions(ids: Sequence[str], formats: Sequence[str]) -> list[tuple[int, str, str]]:
-    """Return index, extension and true format of the files whose names claim another format."""
-    found = []
-    for index, (identifier, kind) in enumerate(zip(ids, formats, strict=True)):
-        extension = PurePosixPath(identifier).suffix.lower()
-        if kind in _FORMATS and extension in _CLAIMS and extension not in _FORMATS[kind]:
-            found.append((index, extension, kind))
-    return found
+def wrong_extensions(ids: Sequence[str], formats: Sequence[str]) -> list[tuple[int, str]]:
+    """Return index and true format of the files whose names claim another format."""
+    suffixes = [PurePosixPath(identifier).suffix.lower() for identifier in ids]
+    claims = enumerate(zip(suffixes, formats, strict=True))
+    return [(k, kind) for k, (suffix, kind) in claims if suffix in _CLAIMS - _FORMATS.get(kind, _CLAIMS)]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from thawlab import progress
-from thawlab.data.dataset import Dataset, content_digests, fingerprint, load_dataset
+from thawlab.data.dataset import Dataset, fingerprint, hash_files, load_dataset
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.selection import open_data
 from thawlab.errors import ThawlabError, UsageError
@@ -128,7 +128,7 @@ def input_digests(recipe: Recipe, spec: BackboneSpec) -> dict[str, str]:
     """
     try:
         listing = open_data(recipe.data, recipe.system)
-        images = {"fingerprint": fingerprint(listing, content_digests(listing, recipe.system.workers))}
+        images = {"fingerprint": fingerprint(listing, hash_files(listing, recipe.system.workers).digests)}
     except ThawlabError as error:
         progress.say(f"note: the run's images cannot be checked: {error}")
         images = {}

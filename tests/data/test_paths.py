@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from thawlab.data.files import open_path
 from thawlab.data.listing import Listing
 from thawlab.data.openers import openers
+from thawlab.data.paths import open_path
 from thawlab.data.sources import open_source
 from thawlab.errors import UsageError, listed
 
