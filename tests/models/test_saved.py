@@ -11,7 +11,7 @@ import torch
 from thawlab.errors import ThawlabError
 from thawlab.models.catalog import resolve_backbone
 from thawlab.models.classifier import Classifier, build_classifier, make_preprocessing
-from thawlab.models.saved import Judgement, Known, load_model, save_model
+from thawlab.models.saved import Judgement, Reference, load_model, save_model
 from thawlab.recipe import Recipe
 
 CLASSES = ("cat", "Käse 🧀", '"<b>"')
@@ -23,7 +23,7 @@ def _save(folder: Path, recipe: Recipe, size: int = 16) -> Classifier:
     classifier = build_classifier(recipe, spec, size, len(CLASSES))
     with torch.no_grad():
         classifier.train()(torch.rand(16, 3, size, size))
-    judgement = Judgement(1.75, 0.25, Known(np.eye(4, 7, dtype=np.float16), 0.5))
+    judgement = Judgement(1.75, 0.25, Reference(np.eye(4, 7, dtype=np.float16), 0.5))
     save_model(folder, classifier, spec, CLASSES, make_preprocessing(recipe.data, spec, size), recipe.model, judgement)
     return classifier.eval()
 
@@ -57,8 +57,9 @@ def test_the_card_says_everything_that_prediction_needs(tmp_path: Path, recipe: 
         1.75,
     )
     assert (card.set_threshold, card.novelty_limit) == (0.25, 0.5)
-    known = load_model(tmp_path).known
-    assert known is not None and known.limit == 0.5 and np.array_equal(known.features, np.eye(4, 7, dtype=np.float16))
+    reference = load_model(tmp_path).reference
+    assert reference is not None and reference.limit == 0.5
+    assert np.array_equal(reference.features, np.eye(4, 7, dtype=np.float16))
     assert card.preprocessing == make_preprocessing(chosen.data, resolve_backbone("resnet20"), 16)
     assert json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))["schema"] == 1
 
@@ -124,6 +125,16 @@ def test_a_card_with_a_wrong_value_names_its_key(tmp_path: Path, recipe: Callabl
     with pytest.raises(ThawlabError, match=r"model\.json: cannot be read: revision: .*integer") as caught:
         load_model(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("schema", [99, 0, "1", None])
+def test_a_card_of_another_schema_is_refused_by_its_number(tmp_path: Path, recipe: Callable[..., Recipe], schema: object) -> None:
+    _save(tmp_path, recipe("model.backbone=cnn5"))
+    file = tmp_path / "model.json"
+    card = {**json.loads(file.read_text(encoding="utf-8")), "schema": schema, "key_of_another_version": 1}
+    file.write_text(json.dumps(card), encoding="utf-8")
+    with pytest.raises(ThawlabError, match=rf"model\.json: has schema {schema}, this thawlab reads 1; use the version"):
+        load_model(tmp_path)
 
 
 def test_a_card_with_an_unknown_key_is_refused(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
