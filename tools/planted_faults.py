@@ -20,13 +20,16 @@ import numpy as np
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from thawlab.data.dataset import decode_all
 from thawlab.data.decode import decode
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
 from thawlab.environment import environment, keep_memory
-from thawlab.inference.embedding import embed
+from thawlab.files import cache_folder
+from thawlab.inference.embedding import frozen_backbone
+from thawlab.inference.feature_cache import cached_rows
 from thawlab.quality.data_check import check_data
 from thawlab.quality.label_errors import held_out_probabilities, score_labels
 from thawlab.recipe import Recipe, parse_recipe
@@ -93,7 +96,7 @@ def duplicates(listing: Listing, pixels: np.ndarray, recipe: Recipe, seed: int) 
     started = time.monotonic()
     check = check_data(planted, recipe)
     seconds = time.monotonic() - started
-    found = {(first, second) for first, second, _ in check.leaks()}
+    found = {(first, second) for first, second, _ in check.leaks}
     hits = np.array([(int(k), len(listing) + number) in found for number, k in enumerate(sources.tolist())])
     unplanted = [pair for pair in found if pair[1] < len(listing)]
     return {
@@ -108,7 +111,9 @@ def duplicates(listing: Listing, pixels: np.ndarray, recipe: Recipe, seed: int) 
 def label_errors(listing: Listing, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Replace labels and see whether the score ranks them first."""
     train = np.flatnonzero(listing.splits == "train")
-    features = embed(listing, recipe).features[train]
+    network = frozen_backbone(recipe)[1]
+    dataset = decode_all(listing, network.preprocessing, recipe.system)
+    features = cached_rows(network, dataset, dataset.splits.train, cache_folder(recipe.system.cache_dir, "features"))[train]
     truth = listing.labels[train]
     result = {}
     for share in (0.01, 0.03, 0.05):

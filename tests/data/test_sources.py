@@ -82,7 +82,7 @@ def test_what_is_written_as_a_path_is_a_path_also_when_it_is_recorded(
 def test_a_bare_name_of_both_is_refused_with_both_spellings(here: Path) -> None:
     expected = (
         "data.source: 'digits' is both a built-in data set and a folder here; "
-        "write ./digits for what is here, or digits: for the data set"
+        "write ./digits for the folder, or digits: for the data set"
     )
     for use in (check_source, open_source, canonical):
         with pytest.raises(UsageError) as error:

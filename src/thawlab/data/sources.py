@@ -44,9 +44,10 @@ def canonical(source: str) -> str:
         path = str(Path(source))
         return path if _named(path) is None else f"./{path}"
     if source in datasets and Path(source).exists():
+        kind = "folder" if Path(source).is_dir() else "file"
         raise UsageError(
-            f"data.source: '{source}' is both a built-in data set and {'a folder' if Path(source).is_dir() else 'a file'} here; "
-            f"write ./{source} for what is here, or {source}: for the data set"
+            f"data.source: '{source}' is both a built-in data set and a {kind} here; write ./{source} for the {kind}, "
+            f"or {source}: for the data set"
         )
     return source.removesuffix(":")
 
