@@ -82,15 +82,15 @@ class RunFolder:
 
     @property
     def status(self) -> Status:
-        """How far the run is; where its record is damaged, what else is there tells."""
+        """How far the run is; where that record is lost or damaged, what else is there tells."""
         file = self.path / "state.json"
-        if not file.is_file():
-            return "new"
         try:
-            status: Status = read_json(file).get("status", "new")
+            if file.is_file():
+                status: Status = read_json(file).get("status", "new")
+                return status
         except ThawlabError:
-            return "finished" if self.results.is_file() else "interrupted"
-        return status
+            pass
+        return "finished" if self.results.is_file() else "interrupted" if self.checkpoint.is_file() else "new"
 
     def set_status(self, status: Status, **details: Any) -> None:
         """Record how far the run is, with the process that says so."""

@@ -17,8 +17,9 @@ from thawlab.evaluation.predictions import load_predictions
 from thawlab.files import write_json, write_text
 from thawlab.judging.judge import judge
 from thawlab.judging.outputs import Trained
+from thawlab.models.catalog import resolve_backbone
 from thawlab.models.saved import load_model
-from thawlab.plan.resolve import resolve
+from thawlab.plan.resolve import Plan, resolve
 from thawlab.recipe import Recipe
 from thawlab.results import DataSummary, read_results, read_rows, read_value, write_results, write_rows
 from thawlab.run import RunFolder, run_folder
@@ -58,14 +59,14 @@ class Timing:
         return {key: round(value, 3) for key, value in {**self.parts, "train": trained, "total": rest + trained}.items()}
 
 
-def train(recipe: Recipe, runs: Path) -> RunFolder:
+def train(recipe: Recipe | Plan, runs: Path) -> RunFolder:
     """Train, judge and save what a recipe describes.
 
     The same recipe is the same folder: finished, it is returned as it is; unfinished, it is resumed where it stopped; finished
     and damaged, it is repaired.
 
     Args:
-        recipe: may leave open what depends on the backbone.
+        recipe: may leave open what depends on the backbone; a plan is closed already.
         runs: the folder of all runs.
 
     Returns:
@@ -76,8 +77,9 @@ def train(recipe: Recipe, runs: Path) -> RunFolder:
         Interrupted: when a signal asked to stop; the state is saved.
         ThawlabError: if something failed on the way.
     """
-    choose_device(recipe.system.device)
-    closed, spec = resolve(recipe)
+    plan = resolve(recipe)
+    closed, spec = plan
+    choose_device(closed.system.device)
     folder = run_folder(closed, runs)
     if folder.status == "finished":
         damage = damaged(folder)
@@ -86,7 +88,7 @@ def train(recipe: Recipe, runs: Path) -> RunFolder:
             progress.say(f"{folder.path}: already finished; showing its results")
             return folder
         progress.say(f"{folder.path}: {damage}; judging the trained classifier again")
-    return _run(closed, folder)
+    return _run(plan, folder)
 
 
 def repair(folder: RunFolder) -> RunFolder:
@@ -100,7 +102,7 @@ def repair(folder: RunFolder) -> RunFolder:
         raise ThawlabError(f"{folder.path}: is not finished ({folder.status}); train its recipe again to resume it")
     if not folder.checkpoint.is_file() and not (folder.model / "model.safetensors").is_file():
         raise ThawlabError(f"{folder.path}: holds neither a checkpoint nor a model to restore it from; train its recipe again")
-    return _run(recipe, folder)
+    return _run(Plan(recipe, resolve_backbone(recipe.model.backbone)), folder)
 
 
 def damaged(folder: RunFolder) -> str:
@@ -117,24 +119,24 @@ def damaged(folder: RunFolder) -> str:
     return "" if folder.images.is_file() else f"{folder.images}: is missing"
 
 
-def range_test(recipe: Recipe) -> LrFinding:
+def range_test(recipe: Recipe | Plan) -> LrFinding:
     """Find a learning rate for a recipe's first phase; trains nothing and leaves no run.
 
     Raises:
         UsageError: if the recipe or the data are wrong.
         ThawlabError: if no rate can be found.
     """
-    device = choose_device(recipe.system.device)
     closed, spec = resolve(recipe)
+    device = choose_device(closed.system.device)
     with deterministic(closed.system.threads), watch_signals() as interruption:
         context = prepare(closed, spec, device, RunFolder(Path()), interruption)
         return find_lr(context, phase_data(context, closed.phases[0]))
 
 
-def _run(recipe: Recipe, folder: RunFolder) -> RunFolder:
+def _run(plan: Plan, folder: RunFolder) -> RunFolder:
     """Take a closed recipe to its finished run, from wherever that stands."""
+    recipe, spec = plan
     device, timing = choose_device(recipe.system.device), Timing()
-    _, spec = resolve(recipe)
     with deterministic(recipe.system.threads), watch_signals() as interruption:
         if folder.path.is_dir():
             with folder.locked():

@@ -17,8 +17,9 @@ from thawlab.data.selection import open_data
 from thawlab.data.shapes import draw_shapes
 from thawlab.errors import UsageError
 from thawlab.files import cache_root
-from thawlab.inference.embedding import frozen_backbone
-from thawlab.quality.data_check import DataCheck, check_data, clean_list, write_rows
+from thawlab.plan.resolve import pretrained_input
+from thawlab.quality import data_check
+from thawlab.quality.data_check import DataCheck, clean_list, write_rows
 from thawlab.quality.findings import findings
 from thawlab.quality.scan import Files
 from thawlab.recipe import Recipe, parse_recipe
@@ -33,6 +34,10 @@ def recipe_for(source: Path, **data: object) -> Recipe:
             "phases": [{"train": "head", "epochs": 1}],
         }
     )
+
+
+def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
+    return data_check.check_data(listing, *pretrained_input(recipe.model.backbone, recipe.data), recipe.system)
 
 
 def save(path: Path, image: np.ndarray, kind: str = "PNG") -> None:
@@ -114,7 +119,7 @@ def test_a_check_reads_every_file_once_and_decodes_it_for_training_too(
     check = check_data(open_path(root), recipe)
     assert len(reads) == len(set(reads)) == len(check.listing)
     assert not list((cache_root() / "decoded").glob("scan-*"))
-    preprocessing = frozen_backbone(recipe)[1].preprocessing
+    _, preprocessing = pretrained_input(recipe.model.backbone, recipe.data)
     decoded = dataset.decode_all(check.listing, preprocessing, recipe.system)
     assert len(reads) == 2 * len(check.listing)  # to hash them; nothing was decoded again
     elsewhere = recipe.system.model_copy(update={"cache_dir": str(tmp_path / "cache")})
@@ -178,7 +183,7 @@ def test_a_backbone_without_weights_is_refused(tmp_path: Path) -> None:
     recipe = parse_recipe(
         {"data": {"source": str(tmp_path)}, "model": {"backbone": "cnn5"}, "phases": [{"train": "head", "epochs": 1}]}
     )
-    with pytest.raises(UsageError, match="cnn5: has no pretrained weights"):
+    with pytest.raises(UsageError, match="'cnn5' has no pretrained weights"):
         check_data(open_path(tmp_path), recipe)
 
 

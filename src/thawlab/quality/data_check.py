@@ -26,10 +26,11 @@ from thawlab.data.types import SPLITS, Indices
 from thawlab.files import cache_folder
 from thawlab.inference.embedding import frozen_backbone
 from thawlab.inference.feature_cache import cached_rows
+from thawlab.models.catalog import BackboneSpec
 from thawlab.quality.duplicates import Neighbours, Pair, near_duplicates, nearest, same_content
 from thawlab.quality.label_errors import LabelScores, fewest_parts, held_out_probabilities, score_labels
 from thawlab.quality.scan import Files, scan_files, wrong_extensions
-from thawlab.recipe import Recipe, System
+from thawlab.recipe import System
 
 # A side of fewer pixels than this holds little; an image longer than this many times its width loses most when cropped.
 _SMALL, _LONG = 16, 3.0
@@ -152,20 +153,21 @@ def odd_sizes(files: Files) -> tuple[list[int], list[int]]:
     return small.tolist(), np.flatnonzero(known & (longer > _LONG * np.maximum(shorter, 1))).tolist()
 
 
-def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
+def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessing, system: System) -> DataCheck:
     """Look at every image of a listing.
 
     Args:
         listing: the images.
-        recipe: names the backbone whose features find outliers, labels and further duplicates, and the cache.
+        spec: of the pretrained backbone whose features find outliers, labels and further duplicates.
+        preprocessing: of its input.
+        system: where caches are, and how many threads read files.
 
     Raises:
-        UsageError: if there is no such backbone.
-        ThawlabError: if its weights cannot be had, or half of the images cannot be read.
+        ThawlabError: if the weights cannot be had, or half of the images cannot be read.
     """
-    backbone, network = frozen_backbone(recipe)
-    files, dataset = _scanned(listing, network.preprocessing, recipe.system)
-    features = cached_rows(network, dataset, dataset.splits.train, cache_folder(recipe.system.cache_dir, "features"))
+    network = frozen_backbone(spec, preprocessing)
+    files, dataset = _scanned(listing, preprocessing, system)
+    features = cached_rows(network, dataset, dataset.splits.train, cache_folder(system.cache_dir, "features"))
     readable = dataset.splits.train
     features = features[readable]
     with progress.task("comparing", 3 * len(readable)) as advance:
@@ -188,7 +190,7 @@ def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
         outliers=_outliers(neighbours, readable),
         labels=_label_scores(features, readable, listing),
         labelled=readable,
-        backbone=backbone,
+        backbone=spec.name,
     )
 
 

@@ -84,7 +84,7 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: Ru
         ThawlabError: if images or weights cannot be read.
     """
     assert recipe.data.image_size is not None, "a closed recipe has an image size"
-    preprocessing = make_preprocessing(recipe, spec, recipe.data.image_size)
+    preprocessing = make_preprocessing(recipe.data, spec, recipe.data.image_size)
     dataset = load_dataset(recipe, preprocessing)
     classifier = build_classifier(recipe, spec, preprocessing.size, len(dataset.classes))
     classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
