@@ -92,10 +92,12 @@ def test_a_bare_name_of_both_is_refused_with_both_spellings(here: Path) -> None:
     assert "'shapes' is both a built-in data set and a file here" in refusal("shapes")
 
 
-@pytest.mark.usefixtures("here")
-def test_a_colon_means_the_data_set() -> None:
+def test_a_colon_means_the_data_set_however_often_it_is_respelt(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_source("digits:")
-    assert canonical("digits:") == "digits" and len(open_source("digits:")) == len(open_recorded("digits")) == 1797
+    assert canonical("digits:") == canonical(canonical("digits:")) == "digits:"
+    assert len(open_source("digits:")) == len(open_recorded("digits")) == 1797
+    monkeypatch.chdir(here / "photos")
+    assert canonical("digits:") == canonical("digits") == "digits" and canonical("shapes:") == "shapes"
 
 
 @pytest.mark.usefixtures("here")
