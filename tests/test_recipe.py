@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import subprocess
@@ -9,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from thawlab.errors import UsageError
-from thawlab.recipe import Recipe, parse_recipe, parse_value, read_recipe, with_overrides
+from thawlab.recipe import Recipe, parse_overrides, parse_recipe, parse_value, read_recipe, with_overrides
 
 MINIMAL: dict[str, Any] = {
     "data": {"source": "digits"},
@@ -274,11 +276,36 @@ def test_an_unknown_key_with_no_near_spelling_lists_the_known_ones() -> None:
         ("adamw", "adamw"),
         ("last:50", "last:50"),
         ("../photos of me", "../photos of me"),
+        ("2024-01-01", "2024-01-01"),
+        ("07:32:00", "07:32:00"),
+        ("[2024-01-01]", "[2024-01-01]"),
     ],
 )
 def test_an_override_is_read_as_toml_or_else_as_text(text: str, value: Any) -> None:
     parsed = parse_value(text)
     assert parsed == value and type(parsed) is type(value)
+
+
+@pytest.mark.parametrize("text", ["2024", "2024-01-01", "true", "1e5", "[1]", "nan"])
+def test_text_where_a_key_takes_text_is_not_read_as_something_else(text: str) -> None:
+    recipe = parse_recipe(with_overrides(MINIMAL, [f"data.source={text}", f"data.exclude={text}"]))
+    assert recipe.data.source == recipe.data.exclude == text
+    assert parse_recipe(with_overrides(MINIMAL, ['data.source="2024"', "data.exclude=none"])).data.source == "2024"
+
+
+@pytest.mark.parametrize("text", ['model.backbone="cnn5"', "model.backbone = cnn5", " model.backbone ='cnn5' "])
+def test_quotes_and_blanks_around_a_value_are_no_part_of_it(text: str) -> None:
+    assert parse_overrides([text]) == {"model.backbone": "cnn5"}
+
+
+def test_values_of_python_are_taken_as_they_are() -> None:
+    table = with_overrides(MINIMAL, {"seed": np.int64(3), "system.data_dir": Path("copies"), "phases.0.lr": np.float64(0.5)})
+    recipe = parse_recipe(table)
+    assert (recipe.seed, recipe.system.data_dir, recipe.phases[0].lr) == (3, "copies", 0.5)
+    for wrong in (object(), {1, 2}, datetime.date(2024, 1, 1)):
+        with pytest.raises(UsageError) as error:
+            parse_recipe(with_overrides(MINIMAL, {"seed": wrong}))
+        assert "have no place in a recipe" in one_line(error)
 
 
 def test_overrides_reach_tables_lists_and_absent_tables_and_leave_the_original_alone() -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from thawlab.api import list_datasets
 from thawlab.data.sources import datasets
 from thawlab.errors import UsageError, listed, nearest
-from thawlab.registry import Registry
+from thawlab.registry import Registry, about
 
 
 @pytest.fixture
@@ -69,6 +70,25 @@ def test_nothing_is_suggested_that_is_not_near() -> None:
 
 def test_the_promised_data_sets_are_registered() -> None:
     assert {"cifar10", "cifar100", "fashion-mnist", "digits", "shapes", "fruits360"} <= set(datasets)
+
+
+def test_the_first_line_of_a_docstring_tells_what_an_entry_is() -> None:
+    def described() -> None:
+        """One line.
+
+        And more.
+        """
+
+    assert [about(described), about(lambda: None), about(object.__new__(type("Bare", (), {"__doc__": "  "})))] == [
+        "One line.",
+        "",
+        "",
+    ]
+
+
+def test_lists_show_a_plugin_without_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(datasets._entries, "undescribed", lambda *_: None)  # type: ignore[arg-type,return-value]
+    assert {"name": "undescribed", "about": ""} in list_datasets()
 
 
 def install_plugin(folder: Path, source: str) -> None:

@@ -286,6 +286,7 @@ def check_data(
         0
     """
     from thawlab.data.selection import open_data
+    from thawlab.data.sources import canonical
     from thawlab.plan.recipes import source_text
     from thawlab.plan.resolve import pretrained_input
     from thawlab.quality.data_check import check_data as check
@@ -293,7 +294,7 @@ def check_data(
     from thawlab.report.data_page import write_data_page
 
     page, write_clean = _outputs(force, [source, data_dir], page=page, write_clean=write_clean)
-    data = parse_part(Data, {"source": source_text(source), "image_size": size, "group": group}, "data check")
+    data = parse_part(Data, {"source": canonical(source_text(source)), "image_size": size, "group": group}, "data check")
     system = parse_part(System, {"data_dir": data_dir, "cache_dir": cache_dir}, "data check")
     found = check(open_data(data, system), *pretrained_input(backbone, data), system)
     if page is not None:

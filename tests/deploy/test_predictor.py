@@ -172,14 +172,14 @@ def test_nothing_to_predict_gives_nothing(predictor: Predictor) -> None:
     assert predictor.predict_many([]) == []
 
 
-def test_a_image_unlike_those_of_training_is_said_to_be(trained: RunFolder, predictor: Predictor, files: list[Path]) -> None:
+def test_an_image_unlike_those_of_training_is_said_to_be(trained: RunFolder, predictor: Predictor, files: list[Path]) -> None:
     checker = (np.indices((40, 40)).sum(axis=0) // 5 % 2 * 255).astype(np.uint8)
     results = predictor.predict_many([*files, np.stack([checker, checker, 255 - checker], axis=2)])
     assert results[-1].novel
-    limit, known = predictor._model.card.novelty_limit, predictor._model.known
-    assert known is not None and len(known.features) == read_json(trained.results)["dataset"]["n_train"]
+    limit, reference = predictor._model.card.novelty_limit, predictor._model.reference
+    assert reference is not None and len(reference.features) == read_json(trained.results)["dataset"]["n_train"]
     recorded = read_json(trained.results)["novelty"]
-    assert recorded["limit"] == limit == known.limit and set(recorded["foreign"]) == {"shapes", "digits"}
+    assert recorded["limit"] == limit == reference.limit
     share = np.mean([result.novel for result in results[:-1]])
     assert share == pytest.approx(recorded["test_beyond_limit"])
 
@@ -213,6 +213,65 @@ def test_predictions_as_json() -> None:
         "novel": None,
     }
     assert Prediction("b.png", error="empty file").as_json() == {"source": "b.png", "error": "empty file"}
+
+
+def test_what_is_no_image_is_named_in_one_line(predictor: Predictor, files: list[Path]) -> None:
+    for wrong, kind in (([files[0]], "list"), ([], "list"), (None, "NoneType"), (3, "int")):
+        with pytest.raises(ThawlabError, match=f"0: must be a file, a Pillow image or uint8 pixels .*, not {kind}$"):
+            predictor.predict(wrong)  # type: ignore[arg-type]
+    [good, bad] = predictor.predict_many([files[0], [[1, 2], [3, 4]]])  # type: ignore[list-item]
+    assert good.error is None and bad.error is not None
+
+
+@pytest.mark.parametrize("single", ["photo.png", Path("photo.png"), Image.new("RGB", (8, 8)), np.zeros((8, 8, 3), np.uint8)])
+def test_a_single_image_is_not_taken_for_many(predictor: Predictor, single: object) -> None:
+    with pytest.raises(UsageError, match="predict_many takes a list of images; predict takes a single one"):
+        predictor.predict_many(single)  # type: ignore[arg-type]
+
+
+def test_many_images_may_be_an_array_or_a_generator(predictor: Predictor, files: list[Path]) -> None:
+    fitted = np.stack([predictor._model.card.preprocessing.fit(Image.open(file).convert("RGB")) for file in files[:3]])
+    assert len(predictor.predict_many(fitted)) == len(predictor.predict_many(image for image in fitted)) == 3
+
+
+def test_classes_numbers_and_shapes_that_there_are_not_are_refused(predictor: Predictor, files: list[Path]) -> None:
+    with pytest.raises(UsageError, match=r"there is no class 'bleu' \(did you mean 'blue'\?\)"):
+        predictor.explain(files[0], "bleu")
+    for top_k in (0, -1):
+        with pytest.raises(UsageError, match="top_k = "):
+            predictor.predict(files[0], top_k)
+    for wrong in (np.zeros((16, 16, 3), np.uint8), np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 16, 16, 3)), [1, 2]):
+        with pytest.raises(UsageError, match="logits takes uint8 pixels, n × 16 × 16 × 3, not "):
+            predictor.logits(wrong)  # type: ignore[arg-type]
+
+
+def test_a_path_below_the_home_folder_is_found(
+    predictor: Predictor, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "$HOME.png").write_bytes(files[0].read_bytes())
+    assert image_files(["~/"]) == [tmp_path / "$HOME.png"]
+    assert predictor.predict(tmp_path / "$HOME.png").error is None
+    (tmp_path / "a.png").write_bytes(files[0].read_bytes())
+    assert predictor.predict("~/a.png").error is None
+
+
+def test_a_prediction_shows_the_image_and_a_bar_per_class(
+    predictor: Predictor, files: list[Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pixels = np.asarray(Image.open(files[0]).convert("RGB"))
+    for image in (files[0], Image.open(files[0]), pixels):
+        prediction = predictor.predict(image)
+        shown = prediction._repr_html_()
+        assert shown.count("<tr>") == 3 and "<img" in shown and "base64" in shown and "image=" not in repr(prediction)
+        prediction.show()
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines[1:]] == list(prediction.classes)
+        assert lines[1].endswith(f"{100 * prediction.probabilities[0]:.1f} %")
+    [failed] = predictor.predict_many([tmp_path / "<gone>.png"])
+    assert "&lt;gone&gt;.png: cannot be read" in failed._repr_html_()
+    assert "<img" not in Prediction("x", ("<a>",), (1.0,), image=tmp_path / "gone.png")._repr_html_()
+    assert "&lt;a&gt;" in Prediction("x", ("<a>",), (1.0,))._repr_html_()
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:

@@ -34,7 +34,13 @@ def closed_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def requests() -> list[str]:
+    """What the hub was asked for."""
+    return []
+
+
+@pytest.fixture
+def local_hub(tmp_path: Path, requests: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that is served as a hub serves: OWNER/NAME/FILE under it is that repository's file."""
     root = tmp_path / "hub"
     root.mkdir()
@@ -47,6 +53,7 @@ def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             self._answer(with_body=True)
 
         def _answer(self, with_body: bool) -> None:
+            requests.append(self.path)
             file = root / self.path.lstrip("/").replace("/resolve/main/", "/").replace(f"/resolve/{_COMMIT}/", "/")
             content = file.read_bytes() if file.is_file() else b""
             self.send_response(200 if file.is_file() or self.path == "/" else 404)

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from torch import nn
 
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.models.catalog import BUNDLED, KERAS_NAMES, resolve_backbone
 from thawlab.models.classifier import build_backbone, save_backbone
+from thawlab.models.overview import backbone_table
+from thawlab.models.small import backbones
 
 
 @pytest.fixture
@@ -23,6 +27,32 @@ def weights_folder(tmp_path: Path) -> Path:
 def test_a_small_network_resolves_without_weights() -> None:
     spec = resolve_backbone("resnet20")
     assert (spec.name, spec.architecture, spec.origin, spec.has_weights) == ("resnet20", "resnet20", "small", False)
+
+
+@pytest.mark.parametrize("name", list(backbones))
+def test_a_small_network_is_known_without_building_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = backbones.get(name)(32).pretrained_cfg
+    monkeypatch.setitem(backbones._entries, name, _unbuildable(backbones.get(name)))
+    assert resolve_backbone(name).config == built
+
+
+def _unbuildable(factory: object) -> Callable[[int], nn.Module]:
+    def fail(size: int) -> nn.Module:
+        raise AssertionError(f"built at {size} px")
+
+    fail.__module__ = factory.__module__
+    return fail
+
+
+def test_a_plugins_network_without_docstring_is_asked_and_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def undescribed(size: int) -> nn.Module:
+        network = nn.Flatten()
+        network.pretrained_cfg = {"input_size": (3, size, size)}  # type: ignore[assignment]
+        return network
+
+    monkeypatch.setitem(backbones._entries, "undescribed", undescribed)
+    assert resolve_backbone("undescribed").config == {"input_size": (3, 32, 32)}
+    assert {"name": "undescribed", "kind": "from scratch", "about": ""} in backbone_table()
 
 
 def test_resolving_draws_no_random_numbers() -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from thawlab.errors import ThawlabError, UsageError
-from thawlab.models.catalog import resolve_backbone
+from thawlab.models.catalog import BackboneSpec, fetch_network, resolve_backbone
 from thawlab.models.classifier import (
     build_backbone,
     build_classifier,
@@ -202,6 +202,38 @@ def test_weights_fetched_before_are_used_when_the_hub_is_gone(
     assert time.monotonic() - started < 8
     assert weights_digest(first) == weights_digest(second)
     assert constants.HF_HUB_OFFLINE is False
+
+
+def test_weights_fetched_before_are_used_without_asking_the_hub(
+    local_hub: Path, requests: list[str], recipe: Callable[..., Recipe]
+) -> None:
+    _save(_tiny(seed=3), local_hub / "somebody" / "tiny")
+    name = "hf-hub:somebody/tiny"
+    chosen = recipe(f"model.backbone={name}")
+    first = build_classifier(chosen, resolve_backbone(name), 32, 3)
+    assert requests
+    requests.clear()
+    second = build_classifier(chosen, resolve_backbone(name), 32, 3)
+    assert requests == []
+    assert weights_digest(first) == weights_digest(second)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_while_fetching_stays_one(
+    stop: type[BaseException], local_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(_tiny(), local_hub / "somebody" / "tiny")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("timm.models.load_model_config_from_hf", interrupted)
+    with pytest.raises(stop):
+        resolve_backbone("hf-hub:somebody/tiny")
+    monkeypatch.undo()
+    monkeypatch.setattr("timm.create_model", interrupted)
+    with pytest.raises(stop):
+        fetch_network(BackboneSpec("hf-hub:somebody/tiny", "test_resnet", "hub"))
 
 
 def test_weights_that_are_not_on_the_hub_are_named(local_hub: Path) -> None:  # noqa: ARG001 - serves nothing

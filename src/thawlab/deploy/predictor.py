@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, final
 
@@ -45,6 +49,7 @@ class Prediction:
         unsure: whether more than one class is in the 90 % prediction set; None where nothing was held out to tell.
         novel: whether the image is unlike anything in training: farther from it than 99 % of held-out images; None likewise.
         error: why the image could not be read; the other fields are then empty.
+        image: as it was given, for `show`.
     """
 
     source: str
@@ -53,6 +58,44 @@ class Prediction:
     unsure: bool | None = None
     novel: bool | None = None
     error: str | None = None
+    image: ImageLike | None = field(default=None, repr=False, compare=False)
+
+    def show(self) -> None:
+        """Show the image beside a bar for each class in a notebook; print the bars elsewhere."""
+        ipython = sys.modules.get("IPython")
+        if ipython is not None and ipython.get_ipython() is not None:
+            ipython.display.display(self)
+        else:
+            print(self)
+
+    def __str__(self) -> str:
+        pairs = zip(self.classes, self.probabilities, strict=True)
+        wide = max(map(len, self.classes), default=0)
+        bars = [f"{name:{wide}} {'█' * round(20 * p):20} {100 * p:5.1f} %" for name, p in pairs]
+        return "\n".join([self.source, *bars] if self.error is None else [f"{self.source}: {self.error}"])
+
+    def _repr_html_(self) -> str:
+        if self.error is not None:
+            return f"<p>{escape(str(self))}</p>"
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td><div style='width:{100 * p:.0f}px;height:1em;background:#1f6feb'></div></td>"
+            f"<td>{100 * p:.1f} %</td></tr>"
+            for name, p in zip(self.classes, self.probabilities, strict=True)
+        )
+        return f"<div style='display:flex;gap:1em'>{self._thumbnail()}<table>{rows}</table></div>"
+
+    def _thumbnail(self) -> str:
+        """Return the image as HTML; empty where it is gone."""
+        try:
+            image: Any = Image.open(self.image) if isinstance(self.image, str | Path) else self.image
+            image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+            small = ImageOps.contain(to_rgb(ImageOps.exif_transpose(image)), (160, 160))
+        except (*UNREADABLE, TypeError):
+            return ""
+        buffer = io.BytesIO()
+        small.save(buffer, "PNG")
+        text = base64.b64encode(buffer.getvalue()).decode()
+        return f"<img alt='{escape(self.source)}' src='data:image/png;base64,{text}'>"
 
     def as_json(self) -> dict[str, Any]:
         """Return the prediction as JSON values."""
@@ -209,7 +252,7 @@ class Predictor:
         names = [str(image) if isinstance(image, str | Path) else str(start + k) for k, image in enumerate(images)]
         good = [k for k, pixels in enumerate(decoded) if not isinstance(pixels, str)]
         table: dict[int, Prediction] = {
-            k: Prediction(names[k], error=reason) for k, reason in enumerate(decoded) if isinstance(reason, str)
+            k: Prediction(names[k], error=reason, image=images[k]) for k, reason in enumerate(decoded) if isinstance(reason, str)
         }
         if good:
             card, reference = self._model.card, self._model.reference
@@ -224,7 +267,7 @@ class Predictor:
             for place, (k, row) in enumerate(zip(good, probabilities, strict=True)):
                 best = np.argsort(-row, kind="stable")[:top_k]
                 chosen = tuple(self.classes[b] for b in best), tuple(float(row[b]) for b in best)
-                table[k] = Prediction(names[k], *chosen, unsure=unsure[place], novel=novel[place])
+                table[k] = Prediction(names[k], *chosen, unsure=unsure[place], novel=novel[place], image=images[k])
         return [table[k] for k in range(len(images))]
 
     def _fit(self, image: object) -> Pixels | str:

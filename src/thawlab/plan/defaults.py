@@ -20,7 +20,7 @@ def default_tables(source: str, spec: BackboneSpec, pretrained: bool = True) -> 
     """
     short = re.sub(r"[^\w.-]+", "-", f"{_short(source)}-{_short(spec.name)}").strip("-")
     phases = _TWO_PHASES if spec.has_weights and pretrained else _FROM_SCRATCH
-    quick = spec.name == "speednet" and source in _SPEEDNET_DATA
+    quick = spec.name == "speednet" and source.removesuffix(":") in _SPEEDNET_DATA
     if quick:
         phases = _SPEEDNET
     return {

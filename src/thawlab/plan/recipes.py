@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thawlab.data.sources import canonical, check_source
+from thawlab.data.sources import check_source
 from thawlab.errors import UsageError, listed, nearest
 from thawlab.files import user_path
 from thawlab.models.catalog import resolve_backbone
@@ -51,8 +51,8 @@ def plan_of(source: str | Path | Recipe, overrides: Mapping[str, Any]) -> Plan:
 
 
 def source_text(source: str | Path) -> str:
-    """Return a source as recipes spell it; a path stays one, also where a data set has its name."""
-    return canonical(source if isinstance(source, str) else os.path.join(".", user_path(source)))  # noqa: PTH118 - keeps the dot
+    """Return a source as a user would write it; a path stays one, also where a data set has its name."""
+    return source if isinstance(source, str) else os.path.join(".", user_path(source))  # noqa: PTH118 - keeps the dot
 
 
 def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:

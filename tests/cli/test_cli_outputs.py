@@ -1,0 +1,135 @@
+"""Files that users name are theirs: nothing is replaced unless they say so, and what is read never; said before the work."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from thawlab import api
+from thawlab.cli.main import app
+from thawlab.errors import Interrupted, ThawlabError
+
+Verb = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def thawlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verb:
+    """Run a verb in this process."""
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["thawlab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            app()
+        return int(left.value.code or 0), capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr("thawlab.data.selection.open_data", fail)
+    monkeypatch.setattr("thawlab.data.sources.open_source", fail)
+
+
+@pytest.fixture
+def manifest(photos: Path) -> Path:
+    file = photos.parent / "photos.csv"
+    rows = [f"photos/{path.parent.name}/{path.name},{path.parent.name},someone" for path in sorted(photos.rglob("*.png"))]
+    file.write_text("\n".join(["path,label,person", *rows]) + "\n")
+    return file
+
+
+OUTPUTS = [("data", "check", "--write-clean"), ("data", "check", "--page"), ("data", "show", "--sheet")]
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(("room", "verb", "option"), OUTPUTS)
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_the_manifest_that_is_read_is_never_replaced(
+    room: str, verb: str, option: str, force: tuple[str, ...], thawlab: Verb, manifest: Path
+) -> None:
+    before = manifest.read_bytes()
+    link = manifest.with_name("link.csv")
+    link.symlink_to(manifest)
+    for path in (manifest, link):
+        code, said = thawlab(room, verb, manifest, option, path, *force)
+        assert code == 2 and "is also read by this command" in said
+    assert manifest.read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(("room", "verb", "option"), OUTPUTS)
+def test_an_image_of_the_source_is_never_replaced(room: str, verb: str, option: str, thawlab: Verb, photos: Path) -> None:
+    for path in (photos / "red" / "00.png", photos / "red" / ".." / "red" / "00.png"):
+        code, said = thawlab(room, verb, photos, option, path, "--force")
+        assert code == 2 and "is also read by this command" in said
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(("room", "verb", "option"), OUTPUTS)
+def test_a_file_that_is_there_is_kept(room: str, verb: str, option: str, thawlab: Verb, photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "edited.csv"
+    file.write_text("mine")
+    code, said = thawlab(room, verb, photos, option, file)
+    assert (code, file.read_text()) == (2, "mine")
+    assert said == f"thawlab: {file}: exists already; choose another name, or add --force to replace it\n"
+
+
+@pytest.mark.usefixtures("no_work")
+def test_two_outputs_have_two_files(thawlab: Verb, photos: Path, tmp_path: Path) -> None:
+    code, said = thawlab("data", "check", photos, "--page", tmp_path / "a", "--write-clean", tmp_path / "b" / ".." / "a")
+    assert code == 2 and "is the file of both" in said
+
+
+@pytest.mark.usefixtures("photos")
+def test_force_replaces_and_a_home_folder_is_found(
+    thawlab: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "sheet.png").write_text("old")
+    code, _ = thawlab("data", "show", "~/photos", "--sheet", "~/sheet.png", "--force")
+    assert code == 0 and (tmp_path / "sheet.png").stat().st_size > 1000
+    assert not Path("~").exists()
+
+
+def test_explanations_need_a_folder_and_are_refused_before_predicting(
+    thawlab: Verb, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    shutil.copy(Path(__file__).parents[2] / "recipes" / "cnn5.toml", tmp_path / "runs" / "x" / "recipe.toml")
+    monkeypatch.setattr("thawlab.api.load", lambda *_: pytest.fail("work has begun"))
+    image = photos / "red" / "00.png"
+    code, said = thawlab("predict", tmp_path / "runs" / "x", image, "--explain", image)
+    assert code == 2 and "is a file; explanations need a folder" in said
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "words"),
+    [
+        (Interrupted("saved; run the same command to resume", 15), 143, "thawlab: saved; run the same command to resume\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (ThawlabError("what is wrong"), 1, "thawlab: what is wrong\n"),
+    ],
+)
+def test_exit_codes(stop: BaseException, code: int, words: str, thawlab: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(api, "list_datasets", stopped)
+    assert thawlab("datasets") == (code, words)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("evaluate", "x", "--split", "val", "--data", "digits"), ("evaluate", "x", "--split", "vl")]
+)
+def test_a_split_that_means_nothing_is_refused(arguments: tuple[str, ...], thawlab: Verb, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    shutil.copy(Path(__file__).parents[2] / "recipes" / "cnn5.toml", tmp_path / "x" / "recipe.toml")
+    code, said = thawlab(*arguments, "--runs", tmp_path)
+    assert code == 2 and ("one of the run's own splits" in said or "there is no split 'vl' (did you mean 'val'?)" in said)
