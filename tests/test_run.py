@@ -152,27 +152,15 @@ def test_the_status_is_new_until_it_is_set(tmp_path: Path) -> None:
     assert folder.status == "interrupted"
     state = read_json(folder.path / "state.json")
     assert (state["pid"], state["epoch"]) == (os.getpid(), 3)
+
+
+def test_where_the_record_of_the_status_is_damaged_the_other_files_tell(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.set_status("running")
     (folder.path / "state.json").write_text("{")
-    with pytest.raises(ThawlabError, match=r"state\.json: cannot be read"):
-        _ = folder.status
-
-
-def test_metric_rows_are_replaced_as_a_whole(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    rows = [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.05}]
-    folder.write_metrics(rows[:1])
-    folder.write_metrics(rows)
-    assert folder.read_metrics() == rows
-    assert len(folder.metrics.read_text().splitlines()) == 2
-
-
-def test_damaged_or_missing_metrics_are_named(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    with pytest.raises(ThawlabError, match=r"metrics\.jsonl: is missing"):
-        folder.read_metrics()
-    folder.metrics.write_text('{"epoch": 1}\n{"epo')
-    with pytest.raises(ThawlabError, match=r"metrics\.jsonl: cannot be read"):
-        folder.read_metrics()
+    assert folder.status == "interrupted"
+    write_text(folder.results, "{}")
+    assert folder.status == "finished"
 
 
 def test_the_log_grows_by_a_line_with_the_time(tmp_path: Path) -> None:

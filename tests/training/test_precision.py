@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from thawlab.errors import Interrupted
-from thawlab.files import read_json
 from thawlab.recipe import Phase, Recipe
+from thawlab.results import read_results
 from thawlab.runner import train
 from thawlab.training import precision
+from thawlab.training.context import Context
+from thawlab.training.phase_data import PhaseData
 from thawlab.training.precision import choose_precision, has_fast_bfloat16
 
 Make = Callable[..., Recipe]
@@ -30,13 +33,10 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 def test_bfloat16_must_be_worth_it(monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], expected: str) -> None:
     times = dict(zip((False, True), seconds, strict=True))
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda _: True)
-    monkeypatch.setattr(precision, "replace", lambda _, bfloat16: bfloat16)
-    monkeypatch.setattr(precision, "_least_seconds", lambda bfloat16, *_: times[bfloat16])
-
-    class Job:
-        device = CPU
-
-    chosen, why = choose_precision(Job(), Phase(epochs=1), None)  # type: ignore[arg-type]
+    monkeypatch.setattr(precision, "replace", lambda data, **changes: SimpleNamespace(**(vars(data) | changes)))
+    monkeypatch.setattr(precision, "_least_seconds", lambda _, data: times[data.bfloat16])
+    context, data = SimpleNamespace(device=CPU), SimpleNamespace(phase=Phase(epochs=1), bfloat16=False)
+    chosen, why = choose_precision(context, data)  # type: ignore[arg-type]
     assert chosen == expected
     assert f"{1000 * seconds[1]:.1f} ms" in why
 
@@ -55,9 +55,9 @@ def test_auto_gives_what_the_chosen_arithmetic_gives(
     expected = train(recipe(f"precision={choice}"), tmp_path / "a")
     asked = []
 
-    def choose(job: object, phase: Phase, material: object) -> tuple[str, str]:
-        asked.append(phase.name)
-        real = choose_precision(job, phase, material)  # type: ignore[arg-type] # the timing must leave no trace
+    def choose(context: Context, data: PhaseData) -> tuple[str, str]:
+        asked.append(data.phase.name)
+        real = choose_precision(context, data)  # the timing must leave no trace
         assert real[0] in {"float32", "bfloat16"}
         return choice, "the test says so"
 
@@ -66,8 +66,7 @@ def test_auto_gives_what_the_chosen_arithmetic_gives(
     folder = train(recipe("precision=auto"), tmp_path / "b")
     assert asked == ["head", "all"]
     assert same(weights(folder.path), weights(expected.path))
-    results = read_json(folder.results)
-    assert [phase["precision"] for phase in results["phases"]] == [choice, choice]
+    assert [phase.precision for phase in read_results(folder.results).phases] == [choice, choice]
     assert f"precision = {choice}, since the test says so" in (folder.path / "log.txt").read_text()
 
 
