@@ -15,7 +15,7 @@ def prepare_data(folder: Path, source: Path) -> None:
     import pyarrow.parquet as pq
 
     from thawlab.data.decode import decode
-    from thawlab.data.files import open_path
+    from thawlab.data.paths import open_path
     from thawlab.data.preprocessing import Preprocessing
 
     if (folder / "done").exists():

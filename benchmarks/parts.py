@@ -146,7 +146,7 @@ def step_of(name: str, size: int, bfloat16: bool) -> Callable[[], None]:
 
 def steps(_: Path) -> dict[str, Any]:
     """Milliseconds of a training step of 64 images, in float32 and bfloat16, by network."""
-    from thawlab.environment import keep_memory
+    from thawlab.process import keep_memory
 
     if os.environ.get("KEEP") != "no":
         keep_memory()
@@ -174,7 +174,7 @@ def profile(_: Path) -> dict[str, Any]:
     """Shares of a ResNet-20 step in bfloat16 by operation, and what compiling it brings."""
     import torch
 
-    from thawlab.environment import keep_memory
+    from thawlab.process import keep_memory
 
     keep_memory()
     step = step_of("resnet20", 32, True)
@@ -192,9 +192,9 @@ def speednet(_: Path) -> dict[str, Any]:
     """A step of speednet's recipe (512 images, bfloat16, Muon) by image size: rates, and where the time goes."""
     import torch
 
-    from thawlab.environment import keep_memory
     from thawlab.models.classifier import Classifier, make_head
     from thawlab.models.small import backbones
+    from thawlab.process import keep_memory
     from thawlab.recipe import Phase
     from thawlab.training.optimizers import make_optimizer
 

@@ -11,7 +11,7 @@ from thawlab.recipe import Recipe
 def test_the_python_face_mirrors_the_verbs(recipe: Callable[..., Recipe], photos: Path, tmp_path: Path) -> None:
     small = recipe(f"data.source={photos}", "data.image_size=32", "phases.0.epochs=4")
     run = thawlab.train(small, runs=tmp_path)
-    assert run.results["test"]["n"] == len(run.predictions("test").labels)
+    assert run.results.test.n == len(run.predictions("test").labels)
     assert run.recipe.model.backbone == "bundled"
     assert run.report().read_text(encoding="utf-8").startswith("<!doctype html>")
     predictor = thawlab.load(run)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from thawlab.data.augmentation import augmentations, parse_augmentation
+from thawlab.data.openers import openers
 from thawlab.data.sources import datasets
 from thawlab.models.catalog import KERAS_NAMES
 from thawlab.models.small import backbones
@@ -36,6 +37,7 @@ def test_every_recipe_can_be_read_and_is_named_like_its_file(file: Path) -> None
 def test_pages_name_what_there_is() -> None:
     data, models, phases = text("docs/data.md"), text("docs/models.md"), text("docs/phases.md")
     assert [name for name in datasets if f"`{name}`" not in data] == []
+    assert [suffix for suffix in openers if f"`{suffix}`" not in data] == []
     assert [name for name in backbones if f"`{name}`" not in models] == []
     assert {"ResNet50", "EfficientNetV2B0", "MobileNetV2"} <= KERAS_NAMES.keys()
     assert [name for name in augmentations if not re.search(rf"`{name}[:`]", phases)] == []

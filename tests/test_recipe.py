@@ -161,7 +161,7 @@ def test_no_default_ever_changes_since_digests_leave_defaults_out() -> None:
             "group": None,
         },
         "model": {"pretrained": True, "head": [], "dropout": []},
-        "evaluation": {"calibrate": True, "ece_bins": 15},
+        "evaluation": {"calibrate": True, "ece_bins": 15, "tta": None, "ood": False},
     }
     phase = {
         "name": "train",
@@ -257,7 +257,7 @@ def test_a_missing_part_is_named(missing: str) -> None:
 def test_an_unknown_key_with_no_near_spelling_lists_the_known_ones() -> None:
     with pytest.raises(UsageError) as error:
         parse_recipe(with_overrides(MINIMAL, ["evaluation.xyz=1"]))
-    assert "(known here: calibrate, ece_bins, tta)" in one_line(error)
+    assert "(known here: calibrate, ece_bins, tta, ood)" in one_line(error)
 
 
 @pytest.mark.parametrize(

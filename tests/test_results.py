@@ -1,41 +1,84 @@
+"""The values of a run: old ones are read, newer ones are refused, and nothing else than values comes out."""
+
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from thawlab.errors import ThawlabError
-from thawlab.results import EpochRow, read_rows, write_rows
+from thawlab.results import EpochRow, Results, read_results, read_rows, write_results, write_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMITTED = sorted([*(ROOT / "results").rglob("results.json"), *(ROOT / "results" / "cnn5").glob("seed-*.json")])
 
 
-def _row(epoch: int, **changes: Any) -> EpochRow:
-    values = {"phase": "all", "step": 7 * epoch, "seconds": 0.25, "train_loss": 1 / epoch, "lr": 0.1}
-    return EpochRow.model_validate({"epoch": epoch, "val_loss": 0.5, "val_accuracy": 0.75, **values, **changes})
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_results_of_every_version_are_read_as_they_were_written(file: Path) -> None:
+    written, results = json.loads(file.read_text(encoding="utf-8")), read_results(file)
+    kept = results.as_json()
+    assert results.test.accuracy == written["test"]["accuracy"] and results.schema_version == 1
+    for key in ("name", "digest", "dataset", "model", "train", "val", "gap", "seed"):
+        assert kept[key] == written[key], key
+    assert all(kept["test"][key] == value for key, value in written["test"].items())
+    assert [entry["id"] for entry in kept["diagnoses"]] == [entry["id"] for entry in written["diagnoses"]]
+    rows = file.parent / "metrics.jsonl"
+    if rows.is_file():
+        assert [row.train_loss for row in read_rows(rows)] == [
+            json.loads(line)["train_loss"] for line in rows.read_text(encoding="utf-8").splitlines()
+        ]
 
 
-def test_metric_rows_are_replaced_as_a_whole(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.jsonl"
-    rows = [_row(1), _row(2, lr=0.05, val_loss=None, val_accuracy=None, images_per_second=12.5)]
-    write_rows(file, rows[:1])
-    write_rows(file, rows)
-    assert read_rows(file) == rows
-    lines = file.read_text().splitlines()
-    assert len(lines) == 2
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
-    assert json.loads(lines[1])["val_loss"] is None
-    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.jsonl"]
+def test_there_are_results_to_read() -> None:
+    assert len(COMMITTED) > 10
 
 
-def test_damaged_or_missing_metrics_are_named(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.jsonl"
-    with pytest.raises(ThawlabError, match=r"metrics\.jsonl: is missing"):
-        read_rows(file)
-    write_rows(file, [_row(1)])
-    file.write_text(file.read_text() + '{"epo')
-    with pytest.raises(ThawlabError, match=r"metrics\.jsonl: is damaged"):
-        read_rows(file)
-    file.write_bytes(b"\xff\xfe")
-    with pytest.raises(ThawlabError, match=r"metrics\.jsonl: cannot be read"):
-        read_rows(file)
+def test_results_come_back_equal(tmp_path: Path) -> None:
+    results = read_results(COMMITTED[0])
+    write_results(tmp_path / "results.json", results)
+    assert read_results(tmp_path / "results.json") == results
+    with pytest.raises(ValidationError):
+        results.test.accuracy = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table | {"schema": 99}, "has schema 99, this thawlab reads 1"),
+        (lambda table: table | {"gap": "wide"}, "gap: input should be a valid number"),
+        (lambda table: {key: value for key, value in table.items() if key != "test"}, "test: field required"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path, change: object, message: str) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(change(json.loads(COMMITTED[0].read_text(encoding="utf-8")))))  # type: ignore[operator]
+    with pytest.raises(ThawlabError, match=message) as raised:
+        read_results(file)
+    assert "\n" not in str(raised.value) and str(file) in str(raised.value)
+
+
+def test_rows_come_back_and_a_damaged_line_is_named(tmp_path: Path) -> None:
+    row = EpochRow(
+        phase="a", epoch=1, step=3, seconds=0.1, train_loss=1.0, val_loss=None, val_accuracy=None, lr=0.1, images_per_second=None
+    )
+    write_rows(tmp_path / "m.jsonl", [row, row])
+    assert read_rows(tmp_path / "m.jsonl") == [row, row]
+    write_rows(tmp_path / "m.jsonl", [row])  # rows are replaced as a whole
+    assert read_rows(tmp_path / "m.jsonl") == [row]
+    (tmp_path / "m.jsonl").write_text('{"phase": "a"')
+    with pytest.raises(ThawlabError, match=r"m\.jsonl: is damaged"):
+        read_rows(tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(ThawlabError, match=r"m\.jsonl: cannot be read"):
+        read_rows(tmp_path / "m.jsonl")
+    with pytest.raises(ThawlabError, match=r"n\.jsonl: is missing"):
+        read_rows(tmp_path / "n.jsonl")
+
+
+def test_the_schema_in_the_documentation_is_the_present_one() -> None:
+    schema = json.dumps(Results.model_json_schema(by_alias=True), indent=1, ensure_ascii=False) + "\n"
+    written = (ROOT / "docs" / "results.schema.json").read_text(encoding="utf-8")
+    assert written == schema, "run `python tools/write_schema.py`"
+    assert {"test", "phases", "diagnoses", "gap"} <= json.loads(written)["properties"].keys()

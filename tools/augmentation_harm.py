@@ -16,7 +16,8 @@ from typing import Any
 
 from thawlab import progress
 from thawlab.files import read_json
-from thawlab.plan.defaults import default_recipe
+from thawlab.models.catalog import resolve_backbone
+from thawlab.plan.defaults import default_tables
 from thawlab.recipe import Recipe, parse_recipe
 from thawlab.runner import train
 
@@ -24,9 +25,9 @@ from thawlab.runner import train
 def default_lists() -> list[tuple[str, ...]]:
     """Return the augmentations of all default recipes: the lists as they are, and each alone."""
     recipes = [
-        parse_recipe(default_recipe("photos", "bundled")),
-        parse_recipe(default_recipe("photos", "resnet20")),
-        parse_recipe(default_recipe("cifar10", "speednet")),
+        parse_recipe(default_tables("photos", resolve_backbone("bundled"))),
+        parse_recipe(default_tables("photos", resolve_backbone("resnet20"))),
+        parse_recipe(default_tables("cifar10", resolve_backbone("speednet"))),
     ]
     lists = [phase.augment for recipe in recipes for phase in recipe.phases if phase.augment]
     singles = [(name,) for names in lists for name in names]

@@ -25,9 +25,9 @@ from thawlab import progress
 from thawlab.data.decode import decode
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
-from thawlab.environment import keep_memory
 from thawlab.errors import Interrupted, ThawlabError
 from thawlab.files import read_json
+from thawlab.process import keep_memory
 from thawlab.recipe import parse_recipe
 from thawlab.runner import train
 

@@ -20,16 +20,22 @@ import numpy as np
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from thawlab.data.dataset import decode_all
 from thawlab.data.decode import decode
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
-from thawlab.environment import environment, keep_memory
-from thawlab.inference.embedding import embed
+from thawlab.environment import environment
+from thawlab.files import cache_folder
+from thawlab.inference.embedding import frozen_backbone
+from thawlab.inference.feature_cache import cached_rows
+from thawlab.models.catalog import BackboneSpec
+from thawlab.plan.resolve import pretrained_input
+from thawlab.process import keep_memory
 from thawlab.quality.data_check import check_data
 from thawlab.quality.label_errors import held_out_probabilities, score_labels
-from thawlab.recipe import Recipe, parse_recipe
+from thawlab.recipe import Data, System
 
 PER_KIND = 200
 
@@ -59,14 +65,13 @@ KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 }
 
 
-def recipe_for(source: str, data_dir: str, backbone: str, size: int | None, cache: str | None) -> Recipe:
-    return parse_recipe(
-        {
-            "data": {"source": source, "image_size": size},
-            "model": {"backbone": backbone},
-            "phases": [{"train": "head", "epochs": 1}],
-            "system": {"data_dir": data_dir, "cache_dir": cache},
-        }
+Look = tuple[BackboneSpec, Preprocessing, System]
+
+
+def look_of(source: str, data_dir: str, backbone: str, size: int | None, cache: str | None) -> Look:
+    return (
+        *pretrained_input(backbone, Data(source=source, image_size=size)),
+        System(data_dir=data_dir, cache_dir=cache),
     )
 
 
@@ -77,7 +82,7 @@ def in_memory(listing: Listing) -> tuple[Listing, np.ndarray]:
     return replace(listing, images=ArrayImages(pixels)), pixels
 
 
-def duplicates(listing: Listing, pixels: np.ndarray, recipe: Recipe, seed: int) -> dict[str, Any]:
+def duplicates(listing: Listing, pixels: np.ndarray, look: Look, seed: int) -> dict[str, Any]:
     """Plant copies of test images among the training images and look for them."""
     rng = np.random.default_rng(seed)
     sources = rng.permutation(np.flatnonzero(listing.splits == "test"))[: PER_KIND * len(KINDS)]
@@ -91,7 +96,7 @@ def duplicates(listing: Listing, pixels: np.ndarray, recipe: Recipe, seed: int) 
         images=ArrayImages(np.concatenate([pixels, copies])),
     )
     started = time.monotonic()
-    check = check_data(planted, recipe)
+    check = check_data(planted, *look)
     seconds = time.monotonic() - started
     found = {(first, second) for first, second, _ in check.leaks()}
     hits = np.array([(int(k), len(listing) + number) in found for number, k in enumerate(sources.tolist())])
@@ -105,10 +110,13 @@ def duplicates(listing: Listing, pixels: np.ndarray, recipe: Recipe, seed: int) 
     }
 
 
-def label_errors(listing: Listing, recipe: Recipe, seed: int) -> dict[str, Any]:
+def label_errors(listing: Listing, look: Look, seed: int) -> dict[str, Any]:
     """Replace labels and see whether the score ranks them first."""
     train = np.flatnonzero(listing.splits == "train")
-    features = embed(listing, recipe).features[train]
+    spec, preprocessing, system = look
+    dataset = decode_all(listing, preprocessing, system)
+    folder = cache_folder(system.cache_dir, "features")
+    features = cached_rows(frozen_backbone(spec, preprocessing), dataset, dataset.splits.train, folder)[train]
     truth = listing.labels[train]
     result = {}
     for share in (0.01, 0.03, 0.05):
@@ -144,11 +152,11 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_memory()
     listing = open_source("cifar10", arguments.cifar10)
-    look = recipe_for("cifar10", arguments.cifar10, arguments.backbone, None, arguments.cache_dir)
-    judge = recipe_for("cifar10", arguments.cifar10, arguments.label_backbone, arguments.label_size, arguments.cache_dir)
+    look = look_of("cifar10", arguments.cifar10, arguments.backbone, None, arguments.cache_dir)
+    judge = look_of("cifar10", arguments.cifar10, arguments.label_backbone, arguments.label_size, arguments.cache_dir)
     import torch
 
-    machine = environment(look, torch.device("cpu"))
+    machine = environment(look[2].model_dump(), torch.device("cpu"))
     result: dict[str, Any] = {
         "machine": {key: machine[key] for key in ("time", "processor", "threads", "packages")},
         "labels": {"backbone": Path(arguments.label_backbone).name, "size": arguments.label_size},

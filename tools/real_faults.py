@@ -20,9 +20,10 @@ from thawlab.data.decode import decode
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
-from thawlab.environment import keep_memory
+from thawlab.plan.resolve import pretrained_input
+from thawlab.process import keep_memory
 from thawlab.quality.data_check import check_data
-from thawlab.recipe import parse_recipe
+from thawlab.recipe import Data, System
 
 SAMPLE, SIDE, COLUMNS = 50, 96, 5
 
@@ -52,16 +53,10 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_memory()
     listing = open_source(arguments.source, arguments.data_dir)
-    recipe = parse_recipe(
-        {
-            "data": {"source": arguments.source, "image_size": arguments.size},
-            "model": {"backbone": arguments.backbone},
-            "phases": [{"train": "head", "epochs": 1}],
-            "system": {"data_dir": arguments.data_dir, "cache_dir": arguments.cache_dir},
-        }
-    )
+    system = System(data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
+    look = pretrained_input(arguments.backbone, Data(source=arguments.source, image_size=arguments.size))
     started = time.monotonic()
-    check = check_data(listing, recipe)
+    check = check_data(listing, *look, system)
     seconds = time.monotonic() - started
     assert check.labels is not None
     leaks = check.leaks()

@@ -1,38 +1,48 @@
 """thawlab: image classification by transfer learning, from images to a judged and explained classifier.
 
-`import thawlab` is cheap: torch and timm are imported when a name that needs them is first used.
+`import thawlab` is cheap: what it offers is imported when it is first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "ThawlabError", "UsageError", "load", "read_recipe", "train"]
+__all__ = [
+    "Comparison",
+    "Recipe",
+    "Run",
+    "ThawlabError",
+    "UsageError",
+    "check_data",
+    "compare",
+    "evaluate",
+    "find_lr",
+    "load",
+    "open_run",
+    "read_recipe",
+    "train",
+]
+_HOMES = {"ThawlabError": "errors", "UsageError": "errors", "Recipe": "recipe", "read_recipe": "recipe"}  # the rest: api
 
 if TYPE_CHECKING:
-    from thawlab.api import Run, load, train
+    from thawlab.api import Comparison, Run, check_data, compare, evaluate, find_lr, load, open_run, train
     from thawlab.errors import ThawlabError, UsageError
     from thawlab.recipe import Recipe, read_recipe
 
-_HOMES = {
-    "Recipe": "thawlab.recipe",
-    "read_recipe": "thawlab.recipe",
-    "ThawlabError": "thawlab.errors",
-    "UsageError": "thawlab.errors",
-    "Run": "thawlab.api",
-    "load": "thawlab.api",
-    "train": "thawlab.api",
-}
+    __version__: str
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("thawlab")
+    if name in __all__:
         from importlib import import_module
 
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(f"thawlab.{_HOMES.get(name, 'api')}"), name)
     raise AttributeError(f"module 'thawlab' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), "__version__", *__all__})

@@ -1,24 +1,460 @@
-"""The Python face: it mirrors the verbs of the command line."""
+"""The Python face: the verbs of the command line, which calls nothing else, and runs that show themselves.
+
+What needs torch is imported where it is used: to look at a finished run takes no second.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from thawlab.deploy.predictor import Predictor, load_predictor
-from thawlab.evaluation.predictions import Predictions, load_predictions
-from thawlab.files import read_json
-from thawlab.recipe import Recipe
-from thawlab.report.page import write_report
+from thawlab.errors import ThawlabError, UsageError, listed, nearest
+from thawlab.files import refuse_overwrite, user_path, write_text
+from thawlab.recipe import Data, Recipe, System, parse_part
+from thawlab.registry import about
+from thawlab.results import Results, read_results
 from thawlab.run import RunFolder, find_run
-from thawlab.runner import train as _train
+
+if TYPE_CHECKING:
+    from thawlab.deploy.predictor import Prediction, Predictor
+    from thawlab.evaluation.predictions import Predictions
+    from thawlab.judging.evaluate import Evaluated
+    from thawlab.quality.data_check import DataCheck
+    from thawlab.quality.findings import Finding
+    from thawlab.study.comparison import Comparison as Compared
+    from thawlab.study.paired import PairedComparison
+    from thawlab.training.lr_finder import LrFinding
+
+
+def train(source: str | Path | Recipe, *, runs: str | Path = "runs", **overrides: Any) -> Run:
+    """Train a classifier, judge it on the test split and save everything in a run folder.
+
+    The same recipe is the same run: unfinished, it continues where it stopped; finished, it is returned as it is.
+
+    Args:
+        source: images (a folder, zip, tar, Parquet folder or CSV, or the name of a data set), the path of a recipe (`.toml`),
+            or a recipe.
+        runs: the folder of all runs.
+        **overrides: settings of the recipe by dotted key, as in `**{"phases.1.lr": 5e-5}`, or by the short names `backbone`,
+            `size`, `train_size`, `device`, `data_dir` and `cache_dir`; `name` and `seed` are keys themselves.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UsageError: if the images, a key or a value are wrong; said before training starts.
+        ThawlabError: if something failed on the way.
+
+    Example:
+        >>> import thawlab
+        >>> run = thawlab.train("shapes:200x16", backbone="cnn5", size=16, **{"phases.0.epochs": 1})
+        >>> run.results.test.n
+        40
+    """
+    from thawlab import runner
+    from thawlab.plan.recipes import plan_of
+
+    return Run(runner.train(plan_of(source, overrides), user_path(runs)))
+
+
+def find_lr(source: str | Path | Recipe, **overrides: Any) -> LrFinding:
+    """Find a learning rate for the first phase by a range test; trains nothing and leaves no run.
+
+    Args:
+        source: as `train` takes it.
+        **overrides: as `train` takes them.
+
+    Raises:
+        UsageError: if the images, a key or a value are wrong.
+        ThawlabError: if no rate can be found.
+
+    Example:
+        >>> import thawlab
+        >>> found = thawlab.find_lr("shapes:200x16", backbone="cnn5", size=16)
+        >>> 1e-6 <= found.suggestion <= 10
+        True
+    """
+    from thawlab import runner
+    from thawlab.plan.recipes import plan_of
+
+    return runner.range_test(plan_of(source, overrides))
+
+
+def demo(seed: int = 0, runs: str | Path = "runs") -> tuple[Run, Run]:
+    """Train on real digits, in two phases from the bundled backbone and beside it the same network from scratch."""
+    from thawlab.plan.demo import demo_recipes
+
+    first, second = (train(recipe, runs=runs) for recipe in demo_recipes(seed))
+    return first, second
+
+
+def open_run(name: str | Path, runs: str | Path = "runs") -> Run:
+    """Open a run by its folder's name, the beginning of it, or its path.
+
+    Raises:
+        UsageError: if there is no such run; the message gives the nearest name.
+
+    Example:
+        >>> import thawlab
+        >>> run = thawlab.train("shapes:200x16", name="small", backbone="cnn5", size=16, **{"phases.0.epochs": 1})
+        >>> thawlab.open_run("small").path == run.path
+        True
+    """
+    return Run(find_run(str(user_path(name)), user_path(runs)))
+
+
+def repair(run: Run | str | Path, runs: str | Path = "runs") -> Run:
+    """Make again what a run lacks, from its checkpoint.
+
+    Raises:
+        UsageError: if there is no such run.
+        ThawlabError: if the checkpoint is missing or damaged as well.
+    """
+    from thawlab import runner
+
+    return Run(runner.repair(_folder(run, runs)))
+
+
+def load(run: Run | str | Path, runs: str | Path = "runs") -> Predictor:
+    """Load the classifier of a run, by value, name or path, ready to predict.
+
+    Raises:
+        UsageError: if there is no such run.
+        ThawlabError: if its model is missing or damaged.
+
+    Example:
+        >>> import thawlab
+        >>> run = thawlab.train("digits", backbone="cnn5", size=8, seed=1, **{"phases.0.epochs": 1})
+        >>> thawlab.load(run).classes
+        ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+    """
+    from thawlab.deploy.predictor import load_predictor
+
+    return load_predictor(_folder(run, runs).model)
+
+
+def predict(
+    run: Run | str | Path,
+    images: Sequence[str | Path],
+    top_k: int = 3,
+    *,
+    explain: str | Path | None = None,
+    runs: str | Path = "runs",
+) -> list[Prediction]:
+    """Predict the classes of files, and of all images in folders.
+
+    Args:
+        run: by value, name or path.
+        images: files and folders.
+        top_k: classes per image.
+        explain: a folder for images of what speaks for the predicted classes (Grad-CAM).
+        runs: the folder of all runs.
+
+    Raises:
+        UsageError: if there is no such run, file or folder.
+        ThawlabError: if the model is missing or damaged.
+    """
+    from thawlab.deploy.predictor import image_files
+
+    folder, files = _folder(run, runs), image_files(images)
+    if explain is not None and user_path(explain).exists() and not user_path(explain).is_dir():
+        raise UsageError(f"{explain}: is a file; explanations need a folder")
+    predictor = load(Run(folder))
+    results = predictor.predict_many(files, top_k)
+    if explain is not None:
+        predictor.write_explanations(results, user_path(explain))
+    return results
+
+
+def evaluate(
+    run: Run | str | Path,
+    split: str = "test",
+    source: str | Path | None = None,
+    *,
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+) -> Evaluated:
+    """Judge a run's saved model again, from its files alone, on its own images or on others.
+
+    Args:
+        run: by value, name or path.
+        split: "test", "val" or "train" of the run's own images.
+        source: other images, by name or path: judged on their test split, or on all of them where they have none.
+        runs: the folder of all runs.
+        data_dir: a copy of the named data set at hand.
+        cache_dir: where decoded images are kept.
+
+    Returns:
+        The metrics of `results.test` as `measured`, with the split and the source.
+
+    Raises:
+        UsageError: if there is no such run or split, or the other images have classes that the model does not know.
+        ThawlabError: if the model cannot be loaded, or the run's own images have changed.
+
+    Example:
+        >>> import thawlab
+        >>> run = thawlab.train("shapes:200x16", backbone="cnn5", size=16, **{"phases.0.epochs": 1})
+        >>> thawlab.evaluate(run).measured.accuracy == run.results.test.accuracy
+        True
+    """
+    from thawlab.judging.evaluate import evaluate as judge
+    from thawlab.plan.recipes import source_text
+
+    if source is not None and split != "test":
+        raise UsageError(
+            f"split = '{split}' is one of the run's own splits, and {source} are other images; these are judged on their test "
+            "split, or on all of them where they have none: leave the split out"
+        )
+    folder = _folder(run, runs)
+    places = {"data_dir": data_dir, "cache_dir": cache_dir}
+    changes = {key: str(place) for key, place in places.items() if place is not None}
+    return judge(folder, split, None if source is None else source_text(source), folder.recipe.system.model_copy(update=changes))
+
+
+def compare(
+    chosen: Sequence[Run | str | Path], *, page: str | Path | None = None, force: bool = False, runs: str | Path = "runs"
+) -> Comparison:
+    """Compare runs with the first of them: what differs in their recipes, and what their predictions show.
+
+    Args:
+        chosen: runs, or their names or paths.
+        page: write a page (.html) too.
+        force: whether the page may replace a file.
+        runs: the folder of all runs.
+
+    Raises:
+        UsageError: if there are fewer than two runs, or the page exists already.
+        ThawlabError: if a file of a run is missing or damaged.
+
+    Example:
+        >>> import thawlab
+        >>> settings = {"backbone": "cnn5", "size": 16, "phases.0.epochs": 1}
+        >>> both = [thawlab.train("shapes:200x16", seed=seed, **settings) for seed in (0, 1)]
+        >>> list(thawlab.compare(both).content.differences)
+        ['seed']
+    """
+    from thawlab.report.comparison_page import write_comparison
+    from thawlab.study.comparison import compare_runs
+
+    folders = [_folder(run, runs) for run in chosen]
+    read = [file for folder in folders for file in folder.path.rglob("*")]
+    [file] = _outputs(force, read, page=page)
+    content = compare_runs(folders)
+    if file is not None:
+        write_comparison(content, file)
+    return Comparison(content, file)
+
+
+def check_data(
+    source: str | Path,
+    *,
+    backbone: str = "bundled",
+    size: int | None = None,
+    group: str | None = None,
+    page: str | Path | None = None,
+    write_clean: str | Path | None = None,
+    force: bool = False,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+) -> DataCheck:
+    """Find unreadable files, duplicates, leaks between splits, outliers and wrong labels; nothing is ever deleted.
+
+    Args:
+        source: images by name or path.
+        backbone: a pretrained one whose features find outliers, wrong labels and further duplicates.
+        size: of its input in pixels; its own if omitted.
+        group: column or pattern of related images, as `data.group`.
+        page: write a page with the images (.html).
+        write_clean: write which images to keep (.csv), for `data.exclude`.
+        force: whether these may replace files.
+        data_dir: a copy of the named data set at hand.
+        cache_dir: where decoded images and features are kept.
+
+    Raises:
+        UsageError: if there are no such images or backbone, or a file to write exists already.
+        ThawlabError: if the weights cannot be had, or half of the images cannot be read.
+
+    Example:
+        >>> import thawlab
+        >>> check = thawlab.check_data("shapes:100x32", write_clean="list.csv")
+        >>> check.as_json()["unreadable"]["count"]
+        0
+    """
+    from thawlab.data.selection import open_data
+    from thawlab.plan.recipes import source_text
+    from thawlab.plan.resolve import pretrained_input
+    from thawlab.quality.data_check import check_data as check
+    from thawlab.quality.data_check import clean_list, write_rows
+    from thawlab.report.data_page import write_data_page
+
+    page, write_clean = _outputs(force, [source, data_dir], page=page, write_clean=write_clean)
+    data = parse_part(Data, {"source": source_text(source), "image_size": size, "group": group}, "data check")
+    system = parse_part(System, {"data_dir": data_dir, "cache_dir": cache_dir}, "data check")
+    found = check(open_data(data, system), *pretrained_input(backbone, data), system)
+    if page is not None:
+        write_data_page(found, page)
+    if write_clean is not None:
+        write_text(write_clean, write_rows(clean_list(found)))
+    return found
+
+
+def findings(check: DataCheck) -> list[Finding]:
+    """Return what stands out in a data check, the gravest first."""
+    from thawlab.quality import findings
+
+    return findings.findings(check.as_json())
+
+
+def show_data(
+    source: str | Path, *, sheet: str | Path | None = None, force: bool = False, data_dir: str | Path | None = None
+) -> dict[str, Any]:
+    """Return classes, splits and counts of some images, and write a sheet of samples where one is asked for.
+
+    Raises:
+        UsageError: if there are no such images, or the sheet exists already and `force` is false.
+        ThawlabError: if a download fails or the sheet cannot be written.
+    """
+    from thawlab.data.overview import overview, write_sheet
+    from thawlab.data.sources import open_source
+    from thawlab.plan.recipes import source_text
+
+    [file] = _outputs(force, [source, data_dir], sheet=sheet)
+    listing = open_source(source_text(source), None if data_dir is None else str(data_dir))
+    if file is not None:
+        write_sheet(listing, file)
+    return overview(listing) | ({} if file is None else {"sheet": str(file)})
+
+
+def list_models(pattern: str | None = None) -> list[dict[str, str]]:
+    """Return name, kind and description of the backbones; with a wildcard, of timm's pretrained ones that fit it too.
+
+    Raises:
+        UsageError: if none fits.
+    """
+    from thawlab.models.overview import backbone_table
+
+    rows = backbone_table(pattern)
+    if pattern is not None and not rows:
+        raise UsageError(f"no backbone fits '{pattern}'; try a wildcard, for example '{pattern}*'")
+    return rows
+
+
+def list_datasets() -> list[dict[str, str]]:
+    """Return name and description of the data sets that can be named."""
+    from thawlab.data.sources import datasets
+
+    return [{"name": name, "about": about(datasets.get(name))} for name in datasets]
+
+
+def percent(value: float) -> str:
+    """Return a fraction as people read it."""
+    return f"{100 * value:.2f} %"
+
+
+def _folder(run: Run | str | Path, runs: str | Path) -> RunFolder:
+    return run.folder if isinstance(run, Run) else open_run(run, runs).folder
+
+
+def _outputs(force: bool, inputs: Sequence[str | Path | None], **outputs: str | Path | None) -> list[Path | None]:
+    """Return the paths to write, after making sure, before any work, that no file is lost.
+
+    Args:
+        force: whether existing files may be replaced.
+        inputs: what is read: files, and folders with all images and tables in them.
+        **outputs: by the option that names them.
+    """
+    from thawlab.data.layout import has_image_extension
+
+    read = [user_path(path) for path in inputs if path is not None]
+    folders = [path.resolve() for path in read if path.is_dir()]
+    paths = {option: user_path(path) for option, path in outputs.items() if path is not None}
+    for option, path in paths.items():
+        target = path.resolve()
+        is_data = has_image_extension(target.name) or target.suffix.lower() == ".parquet"
+        inside = is_data and target.exists() and any(folder in target.parents for folder in folders)
+        refuse_overwrite(path, force, [*read, *([path] if inside else [])])
+        if twin := next((name for name, other in paths.items() if name != option and other.resolve() == target), None):
+            raise UsageError(f"{path}: is the file of both {option} and {twin}; give each a file of its own")
+    return [paths.get(option) for option in outputs]
+
+
+def _draw(folder: RunFolder, name: str) -> str:
+    """Draw a figure of the report from a run's folder, as an SVG element."""
+    from thawlab.report.page import FIGURES, read_sources
+    from thawlab.report.style import for_file
+
+    if name not in FIGURES:
+        raise UsageError(f"there is no figure '{name}'{nearest(name, FIGURES) or f' (known: {listed(FIGURES)})'}")
+    return for_file(FIGURES[name](read_sources(folder))).partition("\n")[2]  # without the line that says it is XML
 
 
 @final
 @dataclass(frozen=True)
+class Figure:
+    """A figure that a notebook shows; `svg` is its text."""
+
+    name: str
+    svg: str
+
+    def __repr__(self) -> str:
+        return f"Figure('{self.name}')"
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """Runs beside the first of them; shows itself as a table.
+
+    Attributes:
+        content: the runs, what differs in their recipes, and caveats.
+        page: where it was written.
+    """
+
+    content: Compared
+    page: Path | None = None
+    columns = ("run", "test", "95 % interval", "against the first, points")
+
+    def rows(self) -> list[list[str]]:
+        """Return the table's rows as text."""
+        rows = []
+        for run in self.content.runs:
+            test, pair = run.results.test, run.paired
+            low, high = test.accuracy_ci95
+            against = f"{100 * pair.difference:+.2f} (p = {pair.p_value:.2g})" if pair else "–"
+            rows.append([run.folder.name, percent(test.accuracy), f"{percent(low)} – {percent(high)}", against])
+        return rows
+
+    def __repr__(self) -> str:
+        rows = [list(self.columns), *self.rows()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *(f"note: {line}" for line in self.content.caveats)])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
+        notes = "".join(f"<p>{escape(line)}</p>" for line in self.content.caveats)
+        return f"<table><tr>{''.join(f'<th>{name}</th>' for name in self.columns)}</tr>{rows}</table>{notes}"
+
+
+@final
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A run, read from its folder."""
+    """A run, read from its folder; a notebook shows its accuracy, its curves and what was found.
+
+    Example:
+        >>> import thawlab
+        >>> run = thawlab.train("shapes:200x16", backbone="cnn5", size=16, **{"phases.0.epochs": 1})
+        >>> run.figure("confusion")
+        Figure('confusion')
+    """
 
     folder: RunFolder
 
@@ -33,35 +469,82 @@ class Run:
         return self.folder.recipe
 
     @property
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Results:
         """What was measured: the content of `results.json`."""
-        return read_json(self.folder.results)
+        return read_results(self.folder.results)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The trained classifier, ready to predict."""
+        return load(self)
 
     def predictions(self, split: str = "test") -> Predictions:
-        """Return the table of predictions of "val" or "test"."""
+        """Return the table of predictions of "val" or "test".
+
+        Raises:
+            UsageError: for another split.
+            ThawlabError: if the run is not finished or the table is damaged.
+        """
+        from thawlab.evaluation.predictions import load_predictions
+
+        if split == "train":
+            raise UsageError("only predictions of val and test are kept; evaluate(run, 'train') judges the training images")
+        if split not in {"val", "test"}:
+            raise UsageError(f"there is no split '{split}'{nearest(split, ['val', 'test']) or ' (known: val, test)'}")
         return load_predictions(self.folder.predictions(split))
 
     def report(self) -> Path:
         """Write `report.html` and return its path."""
+        from thawlab.report.page import write_report
+
         return write_report(self.folder)
 
+    def figure(self, name: str) -> Figure:
+        """Return a figure of the report: "confusion", "curves", "reliability", "distribution" or "declining".
 
-def train(recipe: Recipe, runs: str | Path = "runs") -> Run:
-    """Train, judge and save what a recipe describes; a finished recipe is returned as it is.
+        Raises:
+            UsageError: for another name.
+            ThawlabError: if the run is not finished or a file of it is damaged.
+        """
+        return Figure(name, _draw(self.folder, name))
 
-    Raises:
-        UsageError: if the recipe or the data are wrong.
-        ThawlabError: if something failed on the way.
-    """
-    return Run(_train(recipe, Path(runs)))
+    def most_confused(self, limit: int = 8) -> list[tuple[str, str, int]]:
+        """Return the pairs of classes that are confused most often on the test split: truth, prediction, images."""
+        from thawlab.evaluation.metrics.measures import most_confused
 
+        results = self.results
+        names = results.dataset.classes
+        pairs = most_confused(results.test.confusion, limit)
+        return [(names[truth], names[predicted], count) for truth, predicted, count in pairs]
 
-def load(run: Run | str | Path, runs: str | Path = "runs") -> Predictor:
-    """Load the classifier of a run, by value, name or path, ready to predict.
+    def against(self, other: Run) -> PairedComparison:
+        """Compare this run with another one, image by image of the same test split.
 
-    Raises:
-        UsageError: if there is no such run.
-        ThawlabError: if its model is missing or damaged.
-    """
-    folder = run.folder if isinstance(run, Run) else find_run(str(run), Path(runs))
-    return load_predictor(folder.model)
+        Raises:
+            UsageError: if they were not tested on the same images.
+        """
+        from thawlab.study.paired import compare_predictions
+
+        return compare_predictions(self.predictions("test"), other.predictions("test"))
+
+    def _answer(self) -> str:
+        """Say the accuracy with its interval, or how far the run is."""
+        try:
+            if not self.folder.results.is_file():
+                return self.folder.status
+            test = self.results.test
+        except ThawlabError:
+            return "damaged"
+        low, high = test.accuracy_ci95
+        return f"test accuracy {percent(test.accuracy)} ({100 * low:.2f} to {100 * high:.2f})"
+
+    def __repr__(self) -> str:
+        return f"Run('{self.folder.name}', {self._answer()})"
+
+    def _repr_html_(self) -> str:
+        head = f"<p><b>{escape(self.folder.name)}</b>: {escape(self._answer())}</p>"
+        try:
+            found = "".join(f"<li>{d.severity}: {escape(f'{d.evidence}; {d.advice}')}</li>" for d in self.results.diagnoses)
+            return f"{head}{self.figure('curves').svg}<ul>{found}</ul>"
+        except ThawlabError:
+            return head

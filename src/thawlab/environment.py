@@ -33,7 +33,14 @@ def choose_device(name: str) -> torch.device:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind == "auto" or not available[kind]:
         raise UsageError(f"system.device: '{name}' is not available on this machine; use auto or cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"system.device: '{name}' is not a device; a number may follow the colon, for example cuda:0") from None
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if device.index is not None and device.index >= count:
+        raise UsageError(f"system.device: there is no '{name}'; this machine has {count} of the kind, numbered from 0")
+    return device
 
 
 @contextmanager
@@ -56,21 +63,6 @@ def deterministic(threads: int | None) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         torch.set_num_threads(count)
-
-
-def keep_memory() -> None:
-    """Let freed memory stay with the process, since every training step asks for the same again.
-
-    glibc gives large blocks back to the system at once, which then clears every page anew for the next step: a tenth to a
-    third of a step's time on a CPU. Blocks of more than 24 MiB are still given back: few in number, they would leave holes in
-    what stays, and clearing them costs little beside computing them. Other C libraries are left as they are.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    library = ctypes.CDLL(None)
-    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
-    library.mallopt(mmap_threshold, 24 << 20)
-    library.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def release_memory() -> None:
@@ -99,6 +91,13 @@ def environment(system: Mapping[str, Any], device: torch.device) -> dict[str, An
         "packages": {name: version(name) for name in packages},
         "system": dict(system),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """Return what computes: the GPU's name, or the processor's with the instructions that torch uses there."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {processor_name()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def processor_name() -> str:

@@ -1,15 +1,44 @@
-"""Files that a crash cannot leave half written, and the folder for everything that can be made again."""
+"""Paths as users write them, files that a crash cannot leave half written, and the folder of all caches."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from thawlab.errors import ThawlabError
+from thawlab.errors import ThawlabError, UsageError
+
+
+def user_path(text: str | Path) -> Path:
+    """Return a path that a user wrote, with `~` and environment variables replaced."""
+    return Path(os.path.expanduser(os.path.expandvars(text)))  # noqa: PTH111 - leaves an unknown `~name` as it is
+
+
+def refuse_overwrite(path: Path, force: bool, inputs: Sequence[Path] = ()) -> None:
+    """Refuse to replace a file that the user may want to keep.
+
+    Args:
+        path: about to be written.
+        force: whether the user allowed the replacement.
+        inputs: files that are being read; they are never replaced.
+
+    Raises:
+        UsageError: if the path is one of the inputs, or exists and `force` is false.
+    """
+    if any(path.resolve() == other.resolve() or _same_file(path, other) for other in inputs):
+        raise UsageError(f"{path}: is also read by this command and would be lost; write to another name")
+    if not force and os.path.lexists(path):
+        raise UsageError(f"{path}: exists already; choose another name, or add --force to replace it")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -30,16 +59,23 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself must survive a power cut
-        finally:
-            os.close(folder)
     except OSError as error:
-        raise ThawlabError(f"{path}: cannot be written: {error.strerror}; the version before it is untouched") from error
+        reason = error.strerror or error
+        raise ThawlabError(f"{path}: cannot be written: {reason}; the version before it is untouched") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the file system can: some networks' and Windows' cannot sync a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -73,4 +109,9 @@ def cache_root() -> Path:
     """Return the folder for everything that can be made again: `$THAWLAB_CACHE`, or else the user's cache folder."""
     chosen = os.environ.get("THAWLAB_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(chosen) if chosen else base / "thawlab"
+    return user_path(chosen) if chosen else base / "thawlab"
+
+
+def cache_folder(cache_dir: str | None, kind: str) -> Path:
+    """Return the folder of one kind of cache ("decoded", "features") under `system.cache_dir`, or under `cache_root()`."""
+    return (user_path(cache_dir) if cache_dir else cache_root()) / kind

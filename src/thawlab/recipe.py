@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -107,7 +108,7 @@ class Phase(Part):
             hint = nearest(word, ["head", "all", "last", "stages"])
             raise ValueError(f"train: '{self.train}' is none of 'head', 'all', 'last:N' and 'stages:N'{hint}")
         if self.views is not None and not self.augment:
-            raise ValueError("views: there is nothing to see in several views; give the phase an augment list")
+            raise ValueError("views needs augment: without augmentation all views are identical")
         if any(size < 8 for size in self.sizes):
             raise ValueError("sizes: every side must be at least 8 px")
         if len(self.sizes) > self.epochs:
@@ -168,25 +169,40 @@ class Recipe(Part):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
+P = TypeVar("P", bound=Part)
+_PARTS: dict[str, type[Part]] = {"data": Data, "model": Model, "phases": Phase, "evaluation": Evaluation, "system": System}
+
+
 def parse_recipe(table: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     """Turn nested tables into a recipe.
 
     Args:
-        table: as read from TOML.
+        table: as read from TOML; paths and numbers of NumPy count as text and numbers.
         origin: the file's name, for messages.
 
     Raises:
         UsageError: for an unknown key or a wrong value; one line with the place and the nearest valid spelling.
     """
-    try:
-        text = json.dumps(table)
-    except TypeError as error:
-        raise UsageError(f"{origin}: dates and times have no place in a recipe ({error})") from None
+    return parse_part(Recipe, table, origin)
+
+
+def parse_part(kind: type[P], table: Mapping[str, Any], origin: str) -> P:
+    """Turn tables into a part of a recipe, as `parse_recipe` does."""
     try:
         # JSON mode keeps the types strict and still reads a list into a tuple.
-        return Recipe.model_validate_json(text)
+        return kind.model_validate_json(json.dumps(table, default=_plain))
+    except TypeError as error:
+        raise UsageError(f"{origin}: {error}") from None
     except ValidationError as error:
         raise UsageError(f"{origin}: {_explain(error)}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "item"):  # a number of NumPy
+        return value.item()
+    raise TypeError(f"dates and times have no place in a recipe, nor has {value!r}; write text in quotes")
 
 
 def _explain(error: ValidationError) -> str:
@@ -211,15 +227,7 @@ def _explain(error: ValidationError) -> str:
 
 def _keys_at(location: Sequence[str | int]) -> list[str]:
     """Return the keys that are valid at a place of the recipe."""
-    parts: dict[str, type[BaseModel]] = {
-        "data": Data,
-        "model": Model,
-        "phases": Phase,
-        "evaluation": Evaluation,
-        "system": System,
-    }
-    model = parts.get(str(location[0]), Recipe) if location else Recipe
-    return list(model.model_fields)
+    return list((_PARTS.get(str(location[0]), Recipe) if location else Recipe).model_fields)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -240,27 +248,53 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """Read the value of a `key=value` override: a TOML value, `none`, or else the text itself."""
+    """Read the value of a `key=value` override: a TOML value, `none`, or else the text itself; a date is text."""
     if text.lower() == "none":
         return None
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = tomllib.loads(f"value = {text}")["value"]
+        json.dumps(value)
+    except (tomllib.TOMLDecodeError, TypeError):
         return text
+    return value
 
 
-def with_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of the tables in which each `dotted.key=value` is set.
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """Read overrides of the form `dotted.key=value`; where the key takes text, `2024` and `true` are text as well.
+
+    Raises:
+        UsageError: if one has no `=`.
+    """
+    values: dict[str, Any] = {}
+    for override in texts:
+        key, separator, text = (part.strip() for part in override.partition("="))
+        if not separator or not key:
+            raise UsageError(f"'{override}' is not an override; write key=value, for example data.train_size=10000")
+        value = parse_value(text)
+        values[key] = value if isinstance(value, str | None) or not _takes_text(key) else text
+    return values
+
+
+def _takes_text(key: str) -> bool:
+    first, *rest = key.split(".")
+    field = _PARTS[first].model_fields.get(rest[-1]) if first in _PARTS and rest else Recipe.model_fields.get(first)
+    return field is not None and field.annotation in (str, str | None)
+
+
+def with_overrides(table: Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """Return a copy of the tables in which each dotted key is set.
+
+    Args:
+        table: of a recipe.
+        overrides: values by dotted key, or texts as `parse_overrides` reads them.
 
     Raises:
         UsageError: if an override has no `=`, or its key leads through something that has no such part.
     """
+    values = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
     result: dict[str, Any] = copy.deepcopy(dict(table))
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key.strip():
-            raise UsageError(f"'{override}' is not an override; write key=value, for example data.train_size=10000")
-        _assign(result, key.strip(), parse_value(text.strip()))
+    for key, value in values.items():
+        _assign(result, key, value)
     return result
 
 

@@ -34,6 +34,11 @@ def load_plugins() -> list[str]:
     return _plugins_loaded[1:]
 
 
+def about(entry: object) -> str:
+    """Return the first line of an entry's docstring; empty where a plug-in wrote none."""
+    return ((entry.__doc__ or "").strip().splitlines() or [""])[0]
+
+
 @final
 class Registry(Generic[T]):
     """A table of named values of one kind.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, final
+
+from filelock import FileLock, Timeout
 
 from thawlab.errors import ThawlabError, UsageError, nearest
 from thawlab.files import read_json, write_json
@@ -80,15 +82,15 @@ class RunFolder:
 
     @property
     def status(self) -> Status:
-        """How far the run is; where its record is damaged, what else is there tells."""
+        """How far the run is; where that record is lost or damaged, what else is there tells."""
         file = self.path / "state.json"
-        if not file.is_file():
-            return "new"
         try:
-            status: Status = read_json(file).get("status", "new")
+            if file.is_file():
+                status: Status = read_json(file).get("status", "new")
+                return status
         except ThawlabError:
-            return "finished" if self.results.is_file() else "interrupted"
-        return status
+            pass
+        return "finished" if self.results.is_file() else "interrupted" if self.checkpoint.is_file() else "new"
 
     def set_status(self, status: Status, **details: Any) -> None:
         """Record how far the run is, with the process that says so."""
@@ -107,26 +109,25 @@ class RunFolder:
         Raises:
             ThawlabError: if another process holds it; the message says which. Also if the folder cannot be made.
         """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        owner = self.path / ".owner"  # beside the lock, which Windows lets nobody else read
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a+")
+            with lock:
+                owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+                lock.acquire()  # once more, so that it outlasts this block
+        except Timeout:
+            holder = owner.read_text(encoding="utf-8") if owner.is_file() else ""
+            holder = holder or "another process"
+            raise ThawlabError(f"{self.path}: this run is being trained by {holder}; wait for it or stop it") from None
         except OSError as error:
             raise ThawlabError(f"{self.path}: cannot be written: {error.strerror}") from None
-        with lock as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                owner = file.read().strip() or "another process"
-                raise ThawlabError(f"{self.path}: this run is being trained by {owner}; wait for it or stop it") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {os.uname().nodename}")
-            file.flush()
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):
-                    file.truncate(0)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                owner.unlink()
+            lock.release()
 
 
 def run_folder(recipe: Recipe, runs: Path) -> RunFolder:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,15 +15,17 @@ import pytest
 from PIL import Image
 
 from thawlab.data import dataset as loading
+from thawlab.data import images as reading
 from thawlab.data.dataset import (
     Dataset,
-    content_digests,
     fingerprint,
+    hash_files,
     leaks_between,
     load_dataset,
     load_foreign,
     warnings_before_training,
 )
+from thawlab.data.images import FileImages
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
@@ -50,7 +54,7 @@ def load(source: Path | str, look: Preprocessing = LOOK, **data: Any) -> Dataset
 
 
 def identity(listing: Listing) -> str:
-    return fingerprint(listing, content_digests(listing))
+    return fingerprint(listing, hash_files(listing).digests)
 
 
 def used(dataset: Dataset) -> np.ndarray:
@@ -240,6 +244,102 @@ def test_what_was_bad_is_remembered_and_not_tried_again(photos: Path, encoded: E
     assert load(photos).quarantined == first.quarantined and counted == []
 
 
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Make reads of red/03.png fail; returns the list of them."""
+    monkeypatch.setattr(reading, "_PAUSES", (0, 0, 0))
+    read = FileImages.read
+
+    def fail(error: Exception, after: int, times: int) -> list[int]:
+        reads: list[int] = []
+
+        def flaky(self: FileImages, index: int) -> bytes:
+            if self.paths[index].match("red/03.png"):
+                reads.append(index)
+                if after < len(reads) <= after + times:
+                    raise error
+            return read(self, index)
+
+        monkeypatch.setattr(FileImages, "read", flaky)
+        return reads
+
+    return fail
+
+
+HICCUPS = [OSError(number, os.strerror(number)) for number in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM)]
+
+
+@pytest.mark.parametrize("error", [*HICCUPS, MemoryError()])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_hiccup_of_the_machine_is_tried_again(
+    error: Exception, after: int, photos: Path, failing: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    expected = load_dataset(recipe_for(photos, {"cache_dir": str(tmp_path / "other")}), LOOK)
+    assert len(failing(error, after, 3)) == 0
+    dataset = load(photos)
+    assert dataset.quarantined == () and dataset.fingerprint == expected.fingerprint
+    assert np.array_equal(used(dataset), used(expected))
+
+
+@pytest.mark.parametrize("error", [HICCUPS[0], MemoryError()])
+@pytest.mark.parametrize("after", [0, 1])  # while hashing, while decoding
+def test_a_machine_that_fails_for_good_excludes_no_image(
+    error: Exception, after: int, photos: Path, failing: Callable[..., list[int]]
+) -> None:
+    reads = failing(error, after, 4)
+    with pytest.raises(ThawlabError) as caught:
+        load(photos)
+    reason = "Input/output error" if isinstance(error, OSError) else "not enough memory"
+    assert str(caught.value) == (
+        f"red/03.png: cannot be read at the moment: {reason}; run the command again, or leave the image out with data.exclude"
+    )
+    assert len(reads) == 4 + after
+    assert not any("3" in json.loads(file.read_text()) for file in cache_root().rglob("bad.json"))
+    assert load(photos).quarantined == ()
+
+
+def test_too_little_memory_while_decoding_is_not_remembered(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_PAUSES", (0, 0, 0))
+    with monkeypatch.context() as patch, pytest.raises(ThawlabError, match="not enough memory"):
+        patch.setattr(Preprocessing, "fit", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        load(photos)
+    assert load(photos).quarantined == ()
+
+
+def test_what_may_not_be_read_is_quarantined_but_not_remembered(
+    photos: Path, failing: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(PermissionError(errno.EACCES, "Permission denied"), 0, 9)
+        assert load(photos).quarantined == (("red/03.png", "cannot be read: Permission denied"),)
+        assert load(photos).quarantined == (("red/03.png", "cannot be read: Permission denied"),)
+        patch.undo()
+    assert all(json.loads(file.read_text()) == {} for file in cache_root().rglob("bad.json"))
+
+
+def test_content_that_changes_between_hash_and_decoding_is_never_kept(
+    photos: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hash_files = loading.hash_files
+
+    def then_changed(*arguments: Any) -> Any:
+        scan = hash_files(*arguments)
+        (photos / "red" / "03.png").write_bytes(encoded((1, 2, 3)))
+        return scan
+
+    monkeypatch.setattr(loading, "hash_files", then_changed)
+    with pytest.raises(ThawlabError, match=r"red/03\.png: was changed while the data were read; run the command again"):
+        load(photos)
+
+
+def test_another_way_of_decoding_has_rows_of_its_own(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(photos)
+    counted = decodings(monkeypatch)
+    monkeypatch.setattr(loading, "DECODING", loading.DECODING + 1)
+    load(photos)
+    assert len(counted) == 24
+
+
 def test_a_image_that_was_mended_is_used_again(photos: Path, encoded: Encoded) -> None:
     (photos / "red" / "03.png").write_bytes(b"")
     assert len(load(photos).quarantined) == 1
@@ -294,7 +394,7 @@ def test_a_class_without_any_readable_training_image_is_named(photos: Path) -> N
 
 def test_wrong_sources_are_refused_before_anything_is_decoded(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = decodings(monkeypatch)
-    with pytest.raises(UsageError, match="has 18 images to learn from"):
+    with pytest.raises(UsageError, match="has 18 images to train on"):
         load(photos, train_size=100)
     shutil.rmtree(photos / "blue")
     with pytest.raises(UsageError, match="has one class only"):

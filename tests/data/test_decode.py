@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from thawlab.data import decode as decoding
-from thawlab.data.decode import BadImageError, decode, to_rgb
+from thawlab.data.decode import BadImageError, decode, open_image, to_rgb
 from thawlab.data.preprocessing import Preprocessing
 
 Encoded = Callable[..., bytes]
@@ -182,6 +184,53 @@ def test_a_image_of_monstrous_size_is_refused_before_it_is_decoded(side: int) ->
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     with pytest.raises(BadImageError, match="too large"):
         decode(content, LOOK)
+
+
+def test_decoding_leaves_the_filters_of_warnings_alone(encoded: Encoded) -> None:
+    """`warnings.catch_warnings` in threads can leave a filter behind that silences everything (a race)."""
+    before, limit = list(warnings.filters), Image.MAX_IMAGE_PIXELS
+    content = encoded(kind="JPEG")
+    seen = set()
+
+    def look(_: int) -> None:
+        decode(content, LOOK)
+        seen.add(tuple(warnings.filters))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(look, range(200)))
+    assert seen == {tuple(before)} and warnings.filters == before and limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_large_image_is_no_reason_for_a_warning(kind: str, encoded: Encoded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decode(encoded(kind=kind), LOOK)
+
+
+def test_our_own_limit_speaks_before_pillows() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS >= decoding.MAX_PIXELS
+    header = struct.pack(">IIBBBBB", 15_000, 15_000, 8, 2, 0, 0, 0)
+    with pytest.raises(BadImageError, match=r"^too large: 15000×15000 pixels$"):
+        open_image(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b""))
+
+
+def test_a_file_whose_head_lies_about_its_size_is_too_large() -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    inner = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    icon = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+    with pytest.raises(BadImageError, match=r"^too large: more than 178,956,970 pixels$"):
+        decode(icon, LOOK)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory when reading image file")])
+def test_too_little_memory_says_nothing_about_the_image(
+    error: Exception, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(MemoryError):
+        decode(encoded(90, kind="PNG", mode="L"), LOOK)
 
 
 def test_the_limit_counts_pixels(monkeypatch: pytest.MonkeyPatch, encoded: Encoded) -> None:

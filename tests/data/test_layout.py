@@ -143,3 +143,25 @@ def test_a_class_may_be_called_train() -> None:
     placed, ignored = place_files(["bus/1.png", "car/2.png", "train/3.png"], "vehicles")
     assert {(item.label, item.split) for item in placed} == {("bus", "train"), ("car", "train"), ("train", "train")}
     assert not ignored
+
+
+STEAM = ("train/diesel/1.png", "train/steam/2.png")
+
+
+@pytest.mark.parametrize(
+    "others", [("bus/1.png", "car/2.png"), ("bus/city/1.png", "car/sedan/2.png"), ("bus/steam/1.png", "car/2.png")]
+)
+def test_a_class_called_train_with_folders_in_it_is_not_taken_for_a_split(others: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError) as error:
+        place_files([*others, *STEAM], "vehicles")
+    other = "car" if others[0] == "bus/steam/1.png" else "bus"
+    assert str(error.value) == (
+        f"vehicles: 'train' may be a class like '{other}', or the train split with the classes diesel, steam; "
+        "rename 'train' if it is a class, or move the folders beside it elsewhere"
+    )
+
+
+def test_train_beside_another_split_is_a_split_whatever_lies_beside_them() -> None:
+    paths = (*STEAM, "test/steam/3.png", "papers/1.png", "drafts/x/2.png")
+    assert {split for _, _, split in placed(*paths)} == {"train", "test"}
+    assert ignored(*paths) == dict.fromkeys(["drafts/x/2.png", "papers/1.png"], "lies beside the train folder")

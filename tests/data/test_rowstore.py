@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from thawlab.data import rowstore
 from thawlab.data.rowstore import RowStore
 from thawlab.errors import ThawlabError
 
@@ -152,3 +153,37 @@ def test_two_processes_never_fill_at_the_same_time(tmp_path: Path) -> None:
     running = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
     assert (tmp_path / "count").read_text() == "300"
+
+
+HOLD = (
+    "import sys; from pathlib import Path; import numpy as np; from thawlab.data.rowstore import RowStore\n"
+    "with RowStore(Path(sys.argv[1]), 6, (2, 3), np.float32).filling():\n"
+    "    print('held', flush=True); sys.stdin.readline()\n"
+)
+
+
+def test_a_wait_for_another_process_is_said_and_ends_when_that_one_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, said = store_in(tmp_path), []
+    monkeypatch.setattr(rowstore, "_PATIENCE", 0.1)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(store.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+
+        def say(message: str) -> None:
+            said.append(message)
+            other.kill()
+
+        monkeypatch.setattr("thawlab.progress.say", say)
+        with store.filling():
+            pass
+    assert said == [f"waiting for another process that fills {store.folder}"]
+
+
+def test_a_lock_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    (store.folder / ".lock").mkdir()
+    with pytest.raises(ThawlabError, match="the cache cannot be written: Is a directory"), store.filling():
+        pass

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thawlab.data.dataset import content_digests, fingerprint
-from thawlab.data.files import open_path
+from thawlab.data.dataset import fingerprint, hash_files
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
+from thawlab.data.paths import open_path
 from thawlab.data.selection import chosen, excluded_ids, group_numbers, open_data, without
 from thawlab.data.splits import make_splits
 from thawlab.errors import UsageError
@@ -22,7 +22,7 @@ Tree = Callable[..., Path]
 
 def identity(data: Data) -> str:
     listing = open_data(data, System())
-    return fingerprint(listing, content_digests(listing))
+    return fingerprint(listing, hash_files(listing).digests)
 
 
 def listing_of(ids: list[str], labels: list[int], **more: object) -> Listing:
@@ -53,6 +53,12 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
         excluded_ids(tmp_path / "gone.csv")
     with pytest.raises(UsageError, match=r"needs a column 'path'; found colour"):
         excluded_ids(write(tmp_path / "list.csv", "colour\nred\n"))
+
+
+def test_a_name_with_blanks_is_excluded_as_it_is_and_one_written_with_blanks_too(tmp_path: Path) -> None:
+    listing = listing_of(["a.png ", " b.png", "c.png", "d.png"], [0, 1, 0, 1])
+    file = write(tmp_path / "list.csv", "path,keep\na.png ,no\n b.png,no\n c.png ,no\n")
+    assert without(listing, excluded_ids(file), "list.csv").ids == ("d.png",)
 
 
 def test_images_keep_their_labels_and_pixels_when_others_leave() -> None:

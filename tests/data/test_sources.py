@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from thawlab.data.sources import check_source, datasets, open_source
+from thawlab.data.sources import canonical, check_source, datasets, open_recorded, open_source
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.files import cache_root
 
@@ -53,6 +53,58 @@ def test_a_wrong_name_gives_the_nearest_data_set(
 def test_a_wrong_path_gives_the_nearest_one_beside_it(tmp_path: Path) -> None:
     (tmp_path / "holiday").mkdir()
     assert f"'{tmp_path}/holliday' is neither a data set nor a path (did you mean 'holiday'?)" in refusal(f"{tmp_path}/holliday")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded: Callable[..., bytes]) -> Path:
+    """A working directory with a folder `digits` of cats and dogs."""
+    monkeypatch.chdir(tmp_path)
+    for path in ("digits/cat/1.png", "digits/dog/1.png", "photos/cat/1.png", "photos/dog/1.png"):
+        Path(path).parent.mkdir(parents=True)
+        Path(path).write_bytes(encoded())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "source", ["./digits", "digits/", "./digits/", "../{}/digits", "{path}/digits", "~/digits", "$HOME/digits"]
+)
+def test_what_is_written_as_a_path_is_a_path_also_when_it_is_recorded(
+    source: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    source = source.format(here.name, path=here)
+    check_source(source)
+    recorded = canonical(source)
+    assert canonical(recorded) == recorded
+    assert open_source(source).classes == open_source(recorded).classes == open_recorded(recorded).classes == ("cat", "dog")
+
+
+def test_a_bare_name_of_both_is_refused_with_both_spellings(here: Path) -> None:
+    expected = (
+        "data.source: 'digits' is both a built-in data set and a folder here; "
+        "write ./digits for what is here, or digits: for the data set"
+    )
+    for use in (check_source, open_source, canonical):
+        with pytest.raises(UsageError) as error:
+            use("digits")
+        assert str(error.value) == expected
+    (here / "shapes").write_text("a file")
+    assert "'shapes' is both a built-in data set and a file here" in refusal("shapes")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_colon_means_the_data_set() -> None:
+    check_source("digits:")
+    assert canonical("digits:") == "digits" and len(open_source("digits:")) == len(open_recorded("digits")) == 1797
+
+
+@pytest.mark.usefixtures("here")
+def test_equal_sources_are_recorded_equally() -> None:
+    assert {canonical(source) for source in ("photos", "photos/", "./photos", "./photos/.")} == {"photos"}
+    assert {canonical(source) for source in ("./digits", "digits/", "./digits/")} == {"./digits"}
+    for source in ("photos", "cifar10", "shapes:300x16", "/abs/path", "~/photos", "shapes:7/8"):
+        assert canonical(source) == source
+    assert canonical("/abs/path/") == "/abs/path"
 
 
 def test_checking_opens_nothing(tmp_path: Path) -> None:
@@ -281,8 +333,10 @@ def write_parquet(folder: Path, encoded: Callable[..., bytes], classes: int) -> 
     pq.write_table(pa.table({"img": images, "label": labels}), folder / "train-00000-of-00001.parquet")
 
 
-def test_cifar10_as_a_folder_of_parquet_needs_no_network(tmp_path: Path, encoded: Callable[..., bytes]) -> None:
-    write_parquet(tmp_path, encoded, 10)
+@pytest.mark.parametrize("inside", [".", "data"])
+def test_cifar10_as_a_folder_of_parquet_needs_no_network(inside: str, tmp_path: Path, encoded: Callable[..., bytes]) -> None:
+    (tmp_path / inside).mkdir(exist_ok=True)
+    write_parquet(tmp_path / inside, encoded, 10)
     listing = open_source("cifar10", str(tmp_path))
     assert len(listing.classes) == 10 and listing.ids[:2] == ("train/0", "train/1")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -179,7 +180,7 @@ def test_ranks_number_each_class_by_itself() -> None:
     [
         (listing_of([0, 0, 0, 0]), None, "pets: has one class only ('class0'); a classifier needs at least two"),
         (listing_of([0, 1, 2]), None, "pets: has 3 images for 3 classes; each class needs a few"),
-        (listing_of([0, 1] * 10), 17, "data.train_size = 17: pets has 16 images to learn from; take fewer, or omit the key"),
+        (listing_of([0, 1] * 10), 17, "data.train_size = 17: pets has 16 images to train on; take fewer, or omit the key"),
         (listing_of([0, 1] * 10, classes=3), None, "pets: no training images of class2; add some, raise data.train_size"),
         (listing_of([0, 1, 0, 1, 2, 2], ["train"] * 4 + ["test"] * 2), None, "pets: no training images of class2"),
         (listing_of([0] * 30 + [1] * 2), 2, "pets: no training images of class1; add some, raise data.train_size"),
@@ -189,3 +190,10 @@ def test_what_cannot_be_split_is_said_in_one_line(listing: Listing, train_size: 
     with pytest.raises(UsageError) as error:
         make_splits(listing, 0, train_size, 0.1, 0.2)
     assert str(error.value).startswith(expected) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(8) // 2])
+def test_a_source_with_test_images_only_is_refused_in_one_line(groups: np.ndarray | None) -> None:
+    listing = replace(listing_of(np.arange(8) % 2, ["test"] * 8), groups=groups)
+    with pytest.raises(UsageError, match="no training images of"):
+        make_splits(listing, 0, None, 0.1, 0.2)

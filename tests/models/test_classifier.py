@@ -223,7 +223,7 @@ def test_timm_weights_without_a_network_fail_within_seconds(closed_hub: str) -> 
 
 def test_preprocessing_comes_from_the_weights_own_config(recipe: Callable[..., Recipe]) -> None:
     spec = resolve_backbone("timm/resnet50.tv_in1k")
-    preprocessing = make_preprocessing(recipe("data.resize=crop"), spec, 96)
+    preprocessing = make_preprocessing(recipe("data.resize=crop").data, spec, 96)
     assert (preprocessing.size, preprocessing.resize) == (96, "crop")
     assert preprocessing.mean == (0.485, 0.456, 0.406)
     assert preprocessing.std == (0.229, 0.224, 0.225)
@@ -233,7 +233,7 @@ def test_preprocessing_comes_from_the_weights_own_config(recipe: Callable[..., R
 
 @pytest.mark.parametrize(("normalize", "black", "white"), [("unit", 0.0, 1.0), ("symmetric", -1.0, 1.0)])
 def test_other_normalisations_can_be_studied(recipe: Callable[..., Recipe], normalize: str, black: float, white: float) -> None:
-    preprocessing = make_preprocessing(recipe(f"data.normalize={normalize}"), resolve_backbone("resnet50"), 8)
+    preprocessing = make_preprocessing(recipe(f"data.normalize={normalize}").data, resolve_backbone("resnet50"), 8)
     images = torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 255.0)]).to(torch.uint8)
     values = preprocessing.normalize(images)
     assert torch.allclose(values[0], torch.tensor(black), atol=1e-6)
@@ -243,7 +243,7 @@ def test_other_normalisations_can_be_studied(recipe: Callable[..., Recipe], norm
 def test_an_interpolation_that_pillow_does_not_have_becomes_bicubic(recipe: Callable[..., Recipe]) -> None:
     spec = resolve_backbone("resnet20")
     assert (
-        make_preprocessing(recipe(), replace(spec, config={**spec.config, "interpolation": "random"}), 8).interpolation
+        make_preprocessing(recipe().data, replace(spec, config={**spec.config, "interpolation": "random"}), 8).interpolation
         == "bicubic"
     )
 

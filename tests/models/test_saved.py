@@ -24,7 +24,7 @@ def _save(folder: Path, recipe: Recipe, size: int = 16) -> Classifier:
     with torch.no_grad():
         classifier.train()(torch.rand(16, 3, size, size))
     judgement = Judgement(1.75, 0.25, Reference(np.eye(4, 7, dtype=np.float16), 0.5))
-    save_model(folder, classifier, spec, CLASSES, make_preprocessing(recipe, spec, size), recipe.model, judgement)
+    save_model(folder, classifier, spec, CLASSES, make_preprocessing(recipe.data, spec, size), recipe.model, judgement)
     return classifier.eval()
 
 
@@ -60,7 +60,7 @@ def test_the_card_says_everything_that_prediction_needs(tmp_path: Path, recipe: 
     reference = load_model(tmp_path).reference
     assert reference is not None and reference.limit == 0.5
     assert np.array_equal(reference.features, np.eye(4, 7, dtype=np.float16))
-    assert card.preprocessing == make_preprocessing(chosen, resolve_backbone("resnet20"), 16)
+    assert card.preprocessing == make_preprocessing(chosen.data, resolve_backbone("resnet20"), 16)
     assert json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))["schema"] == 1
 
 

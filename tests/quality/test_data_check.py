@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thawlab.data.files import open_path
+from thawlab.data import dataset
+from thawlab.data.images import ArrayImages, FileImages
+from thawlab.data.listing import Listing
+from thawlab.data.paths import open_path
 from thawlab.data.selection import open_data
 from thawlab.data.shapes import draw_shapes
 from thawlab.errors import UsageError
-from thawlab.quality.data_check import DataCheck, check_data, clean_list, write_rows
+from thawlab.files import cache_root
+from thawlab.plan.resolve import pretrained_input
+from thawlab.quality import data_check
+from thawlab.quality.data_check import DataCheck, clean_list, write_rows
+from thawlab.quality.findings import findings
+from thawlab.quality.scan import Files
 from thawlab.recipe import Recipe, parse_recipe
-from thawlab.report.data_page import findings, write_data_page
+from thawlab.report.data_page import write_data_page
 
 
 def recipe_for(source: Path, **data: object) -> Recipe:
@@ -26,6 +34,10 @@ def recipe_for(source: Path, **data: object) -> Recipe:
             "phases": [{"train": "head", "epochs": 1}],
         }
     )
+
+
+def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
+    return data_check.check_data(listing, *pretrained_input(recipe.model.backbone, recipe.data), recipe.system)
 
 
 def save(path: Path, image: np.ndarray, kind: str = "PNG") -> None:
@@ -86,14 +98,65 @@ def test_the_clean_list_keeps_the_test_split_and_one_of_each(checked: tuple[Data
     from thawlab.data.selection import open_data
 
     again = check_data(open_data(recipe_for(root, exclude=str(file)).data, recipe_for(root).system), recipe_for(root))
-    assert again.as_json()["identical"]["count"] == 0 and not again.leaks() and not again.files.reasons
+    assert again.as_json()["identical"]["count"] == 0 and not again.leaks and not again.files.reasons
 
 
 def test_findings_name_the_gravest_first_with_evidence_and_one_action(checked: tuple[DataCheck, Path]) -> None:
     found = findings(checked[0].as_json())
-    assert found[0]["severity"] == "error"
-    assert found[0]["title"] == "Leak between splits"
-    assert all(entry["evidence"] and entry["advice"] for entry in found)
+    assert (found[0].severity, found[0].title) == ("error", "Leak between splits")
+    assert all(entry.evidence and entry.advice for entry in found)
+    assert "1 file with an extension that does not match the content" in {entry.evidence for entry in found}
+
+
+def test_a_check_reads_every_file_once_and_decodes_it_for_training_too(
+    checked: tuple[DataCheck, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, root = checked
+    reads: list[Path] = []
+    read = FileImages.read
+    monkeypatch.setattr(FileImages, "read", lambda self, index: (reads.append(self.paths[index]), read(self, index))[1])
+    recipe = recipe_for(root)
+    check = check_data(open_path(root), recipe)
+    assert len(reads) == len(set(reads)) == len(check.listing)
+    assert not list((cache_root() / "decoded").glob("scan-*"))
+    _, preprocessing = pretrained_input(recipe.model.backbone, recipe.data)
+    decoded = dataset.decode_all(check.listing, preprocessing, recipe.system)
+    assert len(reads) == 2 * len(check.listing)  # to hash them; nothing was decoded again
+    elsewhere = recipe.system.model_copy(update={"cache_dir": str(tmp_path / "cache")})
+    anew = dataset.decode_all(check.listing, preprocessing, elsewhere)
+    kept = anew.splits.train
+    assert np.array_equal(decoded.splits.train, kept) and np.array_equal(decoded.images[kept], anew.images[kept])
+    assert decoded.quarantined == anew.quarantined == (("train/class1/broken.png", "not an image of a known format"),)
+
+
+def test_thousands_of_identical_files_are_a_matter_of_their_number() -> None:
+    count = 6000
+    listing = Listing(
+        name="placeholders",
+        classes=("a", "b"),
+        ids=tuple(map(str, range(count))),
+        labels=np.arange(count) % 2,
+        splits=np.repeat(["train", "val", "test"], count // 3),
+        images=ArrayImages(np.zeros((count, 1, 1, 3), np.uint8)),
+    )
+    blank = np.zeros((count, 2), np.int64)
+    files = Files((b"",) * count, ("",) * count, blank, np.zeros((count, 1), np.uint8), {})
+    check = DataCheck(listing, files, (tuple(range(count)),), (), (), None, np.arange(count), "none")
+    assert count / 2 < len(check.leaks) < 2 * count
+    assert {index for one, other, _ in check.leaks for index in (one, other)} == set(range(count))
+    assert all(listing.splits[one] != listing.splits[other] for one, other, _ in check.leaks)
+    kept = [row["path"] for row in clean_list(check) if row["keep"] == "yes"]
+    assert kept == ["4000"]
+    assert check.as_json()["leaks"]["count"] == len(check.leaks)
+
+
+def test_of_identical_files_no_copy_stays_in_two_splits() -> None:
+    splits = np.array(["val", "train", "test", "val", "train", "test"])
+    listing = Listing("six", ("a", "b"), tuple("012345"), np.arange(6) % 2, splits, ArrayImages(np.zeros((6, 1, 1, 3), np.uint8)))
+    files = Files((b"",) * 6, ("",) * 6, np.zeros((6, 2), np.int64), np.zeros((6, 1), np.uint8), {})
+    check = DataCheck(listing, files, ((0, 1, 2, 3, 4, 5),), (), (), None, np.arange(6), "none")
+    assert sorted(check.leaks) == [(0, 2, 1.0), (0, 5, 1.0), (1, 2, 1.0), (2, 3, 1.0), (2, 4, 1.0)]
+    assert [row["path"] for row in clean_list(check) if row["keep"] == "yes"] == ["2"]
 
 
 def test_the_page_is_one_file_that_shows_the_images(checked: tuple[DataCheck, Path], tmp_path: Path) -> None:
@@ -120,7 +183,7 @@ def test_a_backbone_without_weights_is_refused(tmp_path: Path) -> None:
     recipe = parse_recipe(
         {"data": {"source": str(tmp_path)}, "model": {"backbone": "cnn5"}, "phases": [{"train": "head", "epochs": 1}]}
     )
-    with pytest.raises(UsageError, match="cnn5: has no pretrained weights"):
+    with pytest.raises(UsageError, match="'cnn5' has no pretrained weights"):
         check_data(open_path(tmp_path), recipe)
 
 

@@ -20,7 +20,7 @@ Make = Callable[..., Recipe]
 def loaded(recipe: Recipe) -> Dataset:
     resolved, spec = resolve(recipe)
     assert resolved.data.image_size is not None
-    return load_dataset(resolved, make_preprocessing(resolved, spec, resolved.data.image_size))
+    return load_dataset(resolved, make_preprocessing(resolved.data, spec, resolved.data.image_size))
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_auto_gives_what_the_chosen_arithmetic_gives(
         assert real[0] in {"float32", "bfloat16"}
         return choice, "the test says so"
 
-    monkeypatch.setattr("thawlab.runner.choose_precision", choose)
+    monkeypatch.setattr("thawlab.training.fit.choose_precision", choose)
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda _: True)
     folder = train(recipe("precision=auto"), tmp_path / "b")
     assert asked == ["head", "all"]
@@ -74,15 +74,15 @@ def test_a_phase_is_continued_in_the_arithmetic_it_began_in(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = train(recipe("precision=bfloat16"), tmp_path / "a")
-    monkeypatch.setattr("thawlab.runner.choose_precision", lambda *_: ("bfloat16", "first"))
+    monkeypatch.setattr("thawlab.training.fit.choose_precision", lambda *_: ("bfloat16", "first"))
 
     def stop(*_: object) -> None:
         raise Interrupted("stopped by the test", 15)
 
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr("thawlab.runner.train_phase", stop)
+        patched.setattr("thawlab.training.fit.train_phase", stop)
         train(recipe("precision=auto"), tmp_path / "b")
     choices = iter([("bfloat16", "second phase")])
-    monkeypatch.setattr("thawlab.runner.choose_precision", lambda *_: next(choices))
+    monkeypatch.setattr("thawlab.training.fit.choose_precision", lambda *_: next(choices))
     folder = train(recipe("precision=auto"), tmp_path / "b")
     assert same(weights(folder.path), weights(expected.path))

@@ -182,7 +182,3 @@ def test_a_checkpoint_is_written_when_due_and_a_signal_is_obeyed_only_after_it(
         at(97.0, within_epoch=True)
     assert raised.value.exit_code == 143
     assert folder.checkpoint.exists()
-
-
-def test_an_interruption_is_no_error_that_a_handler_of_errors_would_swallow() -> None:
-    assert issubclass(Interrupted, KeyboardInterrupt) and not issubclass(Interrupted, Exception)

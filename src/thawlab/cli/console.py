@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+RunArgument = Annotated[str, typer.Argument(help="A run, by its folder's name or path.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Let what is written replace files that exist.")]
 DataDirOption = Annotated[
     str | None, typer.Option("--data-dir", help="A copy of the named data set at hand; downloads go there too.")
 ]
@@ -18,11 +21,12 @@ CacheDirOption = Annotated[str | None, typer.Option("--cache-dir", help="Where d
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one JSON document."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    """Print a value as one JSON document; characters that the stream cannot encode are escaped."""
+    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    print(json.dumps(value, ensure_ascii=not unicode, indent=2))
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; columns that hold numbers are aligned to the right."""
     from rich.console import Console
     from rich.markup import escape
@@ -38,8 +42,3 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_row(*map(escape, row))
     # Away from a terminal nobody wraps lines; a narrow guess would cut paths into pieces.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def percent(value: float) -> str:
-    """Return a fraction as people read it."""
-    return f"{100 * value:.2f} %"

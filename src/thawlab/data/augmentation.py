@@ -21,6 +21,7 @@ from thawlab.registry import Registry
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Apply = Callable[[torch.Tensor, torch.Tensor, torch.Generator], Batch]
+Change = Callable[[torch.Tensor], torch.Tensor]
 # The colour of erased rectangles: the mean of ImageNet's images.
 _ERASED = (124.0, 116.0, 104.0)
 
@@ -115,7 +116,7 @@ def rotate90(argument: str) -> Augmentation:
 
 @augmentations.register("crop")
 def crop(argument: str) -> Augmentation:
-    """Pad by so many pixels (default 4), mirrored at the edges, and cut out at a random place."""
+    """Pad by this many pixels (default 4), mirrored at the edges, and cut out at a random place."""
     pad = _whole("crop", argument, 4, 256)
 
     def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
@@ -145,7 +146,15 @@ def _resample(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     return sampled.contiguous(memory_format=torch.channels_last)
 
 
-def _affine(matrices: Callable[[int, torch.Generator], torch.Tensor]) -> Augmentation:
+def _affine(*changes: Callable[[int, torch.Generator], torch.Tensor]) -> Augmentation:
+    """Return the augmentation that resamples once for some affine changes in a row."""
+
+    def matrices(count: int, generator: torch.Generator) -> torch.Tensor:
+        total = _identity(count)
+        for change in changes:
+            total = total @ change(count, generator)
+        return total
+
     def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         return _resample(images, matrices(len(images), generator)), targets
 
@@ -173,7 +182,7 @@ def shift(argument: str) -> Augmentation:
 
 @augmentations.register("rotate")
 def rotate(argument: str) -> Augmentation:
-    """Turn by up to so many degrees (default 15) either way."""
+    """Turn by up to this many degrees (default 15) either way."""
     limit = math.radians(_number("rotate", argument, 15, 0, 180))
 
     def matrices(count: int, generator: torch.Generator) -> torch.Tensor:
@@ -233,6 +242,16 @@ def _seeded(generator: torch.Generator, work: Callable[[], Batch]) -> Batch:
         return work()
 
 
+def _one_by_one(operation: Change, prepare: Change) -> Augmentation:
+    """Return torchvision's change of single images as an augmentation of batches."""
+
+    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        values = prepare(images)
+        return _seeded(generator, lambda: (torch.stack([operation(image) for image in values]), targets))
+
+    return Augmentation(apply)
+
+
 @augmentations.register("randaugment")
 def randaugment(argument: str) -> Augmentation:
     """RandAugment (Cubuk et al. 2020) through torchvision, `randaugment[:OPERATIONS[:MAGNITUDE]]`, default 2 and 9."""
@@ -240,12 +259,7 @@ def randaugment(argument: str) -> Augmentation:
 
     count, _, magnitude = argument.partition(":")
     operation = v2.RandAugment(_whole("randaugment", count, 2, 10), _whole("randaugment", magnitude, 9, 30))
-
-    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        whole = images.clamp(0, 255).round().to(torch.uint8)
-        return _seeded(generator, lambda: (torch.stack([operation(image) for image in whole]), targets))
-
-    return Augmentation(apply)
+    return _one_by_one(operation, lambda images: images.clamp(0, 255).round().to(torch.uint8))
 
 
 @augmentations.register("erase")
@@ -254,12 +268,7 @@ def erase(argument: str) -> Augmentation:
     from torchvision.transforms import v2
 
     operation = v2.RandomErasing(_number("erase", argument, 0.25, 0, 1), value=list(_ERASED))
-
-    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        values = images.float()
-        return _seeded(generator, lambda: (torch.stack([operation(image) for image in values]), targets))
-
-    return Augmentation(apply)
+    return _one_by_one(operation, torch.Tensor.float)
 
 
 def _mixing(kind: str, alpha: float) -> Augmentation:
@@ -320,7 +329,8 @@ class Pipeline:
         self._steps: list[Apply] = []
         for is_affine, group in groupby([step for step in steps if not step.mixes], key=lambda step: step.affine is not None):
             members = list(group)
-            self._steps.extend([_merged(members)] if is_affine else [step.apply for step in members])
+            changes = [step.affine for step in members if step.affine is not None]
+            self._steps.extend([_affine(*changes).apply] if is_affine else [step.apply for step in members])
 
     def __call__(self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         """Apply all steps; of several ways to mix, each batch takes one at random."""
@@ -330,16 +340,3 @@ class Pipeline:
             choice = int(torch.randint(0, len(self._mixers), (1,), generator=generator))
             images, targets = self._mixers[choice].apply(images, targets, generator)
         return images, targets
-
-
-def _merged(members: Sequence[Augmentation]) -> Apply:
-    """Resample once for several affine changes in a row."""
-
-    def apply(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        total = _identity(len(images))
-        for member in members:
-            assert member.affine is not None
-            total = total @ member.affine(len(images), generator)
-        return _resample(images, total), targets
-
-    return apply

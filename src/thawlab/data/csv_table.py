@@ -25,7 +25,7 @@ def read_table(path: Path, key: str = "") -> tuple[Sequence[str], list[tuple[int
         UsageError: if the file cannot be read.
     """
     try:
-        with path.expanduser().open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
             columns = reader.fieldnames or []
             return columns, [(reader.line_num, row) for row in reader]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from thawlab.data.decode import BadImageError, decode, why_unreadable
-from thawlab.data.images import ArrayImages, content_digest
+from thawlab.data.decode import DECODING, BadImageError, decode, why_unreadable
+from thawlab.data.images import ArrayImages, content_digest, patiently
 from thawlab.data.listing import Listing
 from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
 from thawlab.data.selection import open_data
-from thawlab.data.sources import open_source
+from thawlab.data.sources import open_recorded, open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
-from thawlab.data.types import Indices, Labels
+from thawlab.data.types import Indices, Labels, Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.files import cache_root, write_text
+from thawlab.files import cache_folder, write_text
 from thawlab.recipe import Recipe, System
 
 # Decoded rows become valid in portions, so that an interruption loses little of a long decoding; a multiple of the chunks
@@ -32,8 +32,10 @@ from thawlab.recipe import Recipe, System
 _PORTION = 4096
 # Above this share of bad images something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
-# So many images of each foreign kind tell how well strangers are known.
+# Images per out-of-distribution source, to measure how well they are told apart.
 _FOREIGN = 250
+# Stands in the fingerprint for the content of a file that cannot be read.
+UNREADABLE_DIGEST = b"unreadable"
 
 
 @final
@@ -94,16 +96,39 @@ class Dataset:
         }
 
 
-def content_digests(listing: Listing, workers: int | None = None) -> list[bytes]:
-    """Return the SHA-256 of each image's content, in the listing's order; of unreadable ones a word instead."""
+@final
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over the files of a listing found, in its order.
+
+    Attributes:
+        digests: SHA-256 of each file's content; a word instead where it cannot be read.
+        reasons: by index, why an image cannot be read or, where there are `rows`, decoded.
+        rows: uint8, n × size × size × 3, the decoded images; None where nothing was decoded.
+    """
+
+    digests: tuple[bytes, ...]
+    reasons: Mapping[int, str]
+    rows: npt.NDArray[np.uint8] | None = None
+
+
+def hash_files(listing: Listing, workers: int | None = None) -> Scan:
+    """Read every image of a listing once and hash its content.
+
+    Raises:
+        ThawlabError: if reading fails for a reason that says nothing about the file.
+    """
+    reasons: dict[int, str] = {}
 
     def hash_one(index: int) -> bytes:
         try:
-            return content_digest(listing.images.read(index))
-        except OSError:
-            return b"unreadable"
+            return patiently(lambda: content_digest(listing.images.read(index)), listing.ids[index])
+        except OSError as error:
+            reasons[index] = why_unreadable(error)
+            return UNREADABLE_DIGEST
 
-    return [d for _, part in in_threads(hash_one, np.arange(len(listing)), workers, "reading") for d in part]
+    parts = in_threads(hash_one, np.arange(len(listing)), workers, "reading")
+    return Scan(tuple(digest for _, part in parts for digest in part), reasons)
 
 
 def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
@@ -126,53 +151,77 @@ def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
 
 
 def leaks_between(splits: Splits, digests: Sequence[bytes]) -> tuple[tuple[int, int], ...]:
-    """Return the images of val and test whose very same content is learnt from as well: (training image, other)."""
-    learnt = {digests[index]: index for index in splits.train.tolist()[::-1]}
+    """Return the images of val and test whose very same content is trained on as well: (training image, other)."""
+    trained = {digests[index]: index for index in splits.train.tolist()[::-1]}
     judged = np.concatenate([splits.val, splits.test]).tolist()
-    return tuple((learnt[digests[index]], index) for index in judged if digests[index] in learnt)
+    return tuple((trained[digests[index]], index) for index in judged if digests[index] in trained)
+
+
+def ready_rows(listing: Listing, preprocessing: Preprocessing) -> npt.NDArray[np.uint8] | None:
+    """Return the images of a listing that holds them at working size already; None where they must be decoded."""
+    size = preprocessing.size
+    whole = preprocessing.resize != "crop" or preprocessing.crop_pct == 1.0
+    images = listing.images
+    return images.array if isinstance(images, ArrayImages) and images.array.shape[1:] == (size, size, 3) and whole else None
+
+
+def _decoder(listing: Listing, preprocessing: Preprocessing, scan: Scan) -> Callable[[int], Pixels | str]:
+    """Return the function that gives an image's row, or the reason that its bytes cannot be decoded."""
+
+    def read_and_decode(index: int) -> Pixels:
+        content = listing.images.read(index)
+        if content_digest(content) != scan.digests[index]:
+            raise OSError("has other content")
+        return decode(content, preprocessing)
+
+    def decode_one(index: int) -> Pixels | str:
+        try:
+            return patiently(lambda: read_and_decode(index), listing.ids[index])
+        except BadImageError as error:
+            return str(error)
+        except OSError as error:
+            raise ThawlabError(f"{listing.ids[index]}: was changed while the data were read; run the command again") from error
+
+    rows = scan.rows
+    return decode_one if rows is None else lambda index: scan.reasons.get(index) or rows[index]
 
 
 def _decode_rows(
-    listing: Listing, indices: Indices, preprocessing: Preprocessing, folder: Path, workers: int | None
+    listing: Listing, indices: Indices, preprocessing: Preprocessing, folder: Path, workers: int | None, scan: Scan
 ) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
-    """Return all rows as an array of which `indices` are valid, and the reasons of those that could not be decoded."""
+    """Return all rows as an array of which `indices` are valid, and the reasons of those that could not be decoded.
+
+    Remembered as bad is only what the bytes themselves cause, since the folder stands for the bytes.
+    """
+    ready = ready_rows(listing, preprocessing)
+    if ready is not None:
+        return ready, {}
     size = preprocessing.size
-    if (
-        isinstance(listing.images, ArrayImages)
-        and listing.images.array.shape[1:] == (size, size, 3)
-        and (preprocessing.resize != "crop" or preprocessing.crop_pct == 1.0)
-    ):
-        return listing.images.array, {}
     store = RowStore(folder, len(listing), (size, size, 3), np.uint8)
     bad_file = folder / "bad.json"
-
-    def decode_one(index: int) -> npt.NDArray[np.uint8] | str:
-        try:
-            return decode(listing.images.read(index), preprocessing)
-        except (BadImageError, OSError) as error:
-            return why_unreadable(error)
-
+    unreadable = {k: reason for k, reason in scan.reasons.items() if scan.digests[k] == UNREADABLE_DIGEST}
     with store.filling():
         bad: dict[int, str] = {}
         if bad_file.is_file():
             bad = {int(key): reason for key, reason in json.loads(bad_file.read_text(encoding="utf-8")).items()}
-        missing = store.missing(indices)
-        missing = missing[~np.isin(missing, list(bad))] if bad else missing
+        missing = _without(store.missing(indices), [*bad, *unreadable])
         done = 0
-        for chunk, rows in in_threads(decode_one, missing, workers, "decoding"):
-            good = [k for k, row in enumerate(rows) if not isinstance(row, str)]
-            bad.update({int(chunk[k]): row for k, row in enumerate(rows) if isinstance(row, str)})
-            if good:
-                store.write(chunk[good], np.stack([rows[k] for k in good]))
+        for chunk, rows in in_threads(_decoder(listing, preprocessing, scan), missing, workers, "decoding"):
+            found = dict(zip(chunk.tolist(), rows, strict=True))
+            bad |= {index: row for index, row in found.items() if isinstance(row, str)}
+            good = _without(chunk, list(bad))
+            if len(good):
+                store.write(good, np.stack([found[index] for index in good.tolist()]))
             done += len(chunk)
             if done % _PORTION == 0 or done == len(missing):
                 write_text(bad_file, json.dumps(bad, ensure_ascii=False))
                 store.commit(_without(missing[:done], list(bad)))
-    return store.array(), {index: bad[index] for index in indices.tolist() if index in bad}
+    reasons = bad | unreadable
+    return store.array(), {index: reasons[index] for index in indices.tolist() if index in reasons}
 
 
-def _without(indices: Indices, bad: Sequence[int]) -> Indices:
-    return indices[~np.isin(indices, bad)] if len(bad) else indices
+def _without(indices: Indices, others: Sequence[int]) -> Indices:
+    return indices[~np.isin(indices, others)] if others else indices
 
 
 def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
@@ -232,11 +281,11 @@ def foreign_datasets(preprocessing: Preprocessing, system: System, own: str) -> 
     Args:
         preprocessing: of the classifier.
         system: says where data and caches are.
-        own: name of the data set that the classifier learnt from, which is left out.
+        own: name of the data set that the classifier was trained on, which is left out.
     """
     datasets = []
     for source in (f"shapes:{_FOREIGN}x64", "digits"):
-        listing = open_source(source, system.data_dir)
+        listing = open_recorded(source, system.data_dir)
         if listing.name == own:
             continue
         chosen = np.arange(0, len(listing), max(len(listing) // _FOREIGN, 1))[:_FOREIGN]
@@ -245,24 +294,30 @@ def foreign_datasets(preprocessing: Preprocessing, system: System, own: str) -> 
     return datasets
 
 
-def decode_all(listing: Listing, preprocessing: Preprocessing, system: System) -> Dataset:
+def decode_all(listing: Listing, preprocessing: Preprocessing, system: System, scan: Scan | None = None) -> Dataset:
     """Decode every image of a listing; all that can be decoded are in the train split of the result.
+
+    Args:
+        listing: the images.
+        preprocessing: says the size and how to reach it.
+        system: says where caches are.
+        scan: what a pass over the files gave already; they are not read again if it has `rows`.
 
     Raises:
         ThawlabError: if too many images are bad, or the cache cannot be written.
     """
     nothing = np.zeros(0, dtype=np.int64)
-    return _decoded(listing, Splits(np.arange(len(listing)), nothing, nothing), preprocessing, system)
+    return _decoded(listing, Splits(np.arange(len(listing)), nothing, nothing), preprocessing, system, scan)
 
 
-def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, system: System) -> Dataset:
+def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, system: System, scan: Scan | None = None) -> Dataset:
     """Decode what the splits need, and take out what cannot be decoded."""
-    digests = content_digests(listing, system.workers)
-    identity = fingerprint(listing, digests)
+    scan = scan or hash_files(listing, system.workers)
+    identity = fingerprint(listing, scan.digests)
     needed = np.sort(np.concatenate([splits.train, splits.val, splits.test]))
-    cache = Path(system.cache_dir) if system.cache_dir else cache_root()
-    key = hashlib.sha256(f"{identity}/{preprocessing.geometry}/Pillow {PIL.__version__}".encode()).hexdigest()[:32]
-    images, bad = _decode_rows(listing, needed, preprocessing, cache / "decoded" / key, system.workers)
+    determined_by = f"{identity}/{preprocessing.geometry}/Pillow {PIL.__version__}/decoding {DECODING}"
+    folder = cache_folder(system.cache_dir, "decoded") / hashlib.sha256(determined_by.encode()).hexdigest()[:32]
+    images, bad = _decode_rows(listing, needed, preprocessing, folder, system.workers, scan)
     quarantined = tuple((listing.ids[index], reason) for index, reason in sorted(bad.items()))
     if len(bad) > _MAX_BAD_SHARE * len(needed):
         first = quarantined[0]
@@ -281,7 +336,7 @@ def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, sys
         geometry=preprocessing.geometry,
         quarantined=quarantined,
         ignored=listing.ignored,
-        leaks=leaks_between(kept, digests),
+        leaks=leaks_between(kept, scan.digests),
     )
 
 

@@ -2,31 +2,82 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import warnings
+import struct
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import Pixels
 from thawlab.errors import first_line
 
-# An image of more pixels than this is refused: decoding it could exhaust the memory.
-MAX_PIXELS = 200_000_000
+# Part of the key of every cache of decoded images; raise it with each change by which equal bytes become other pixels.
+DECODING = 1
+# An image of more pixels is refused: decoding it could exhaust the memory. Some of Pillow's readers have the same limit.
+MAX_PIXELS = 178_956_970
 # Formats of images only: Pillow's readers of documents (EPS) would start other programs.
 Image.init()
 _WANTED = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
-_FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
+_READERS = tuple(Image.OPEN[name] for name in _WANTED if name in Image.OPEN)
 
 
 class BadImageError(Exception):
-    """An image that cannot be used; the message is the reason."""
+    """An image whose bytes cannot be used; the message is the reason."""
 
 
-def why_unreadable(error: BadImageError | OSError) -> str:
+# What reading and decoding an image may raise.
+UNREADABLE = (BadImageError, OSError, MemoryError)
+
+
+def why_unreadable(error: BadImageError | OSError | MemoryError) -> str:
     """Return the reason that an image could not be read or decoded, for people."""
-    return str(error) if isinstance(error, BadImageError) else f"cannot be read: {error.strerror or error}"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    return str(error) or "not enough memory to decode it"
+
+
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+    """Turn the many kinds that decoders raise on damaged data into one."""
+    try:
+        yield
+    except (BadImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError:  # the file holds more than its head says
+        raise BadImageError(f"too large: more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:
+        reason = first_line(error)
+        if "out of memory" in reason:
+            raise MemoryError from None
+        raise BadImageError(f"damaged: {reason}") from None
+
+
+@_one_error()
+def open_image(content: bytes) -> Image.Image:
+    """Open an encoded image without decoding it; the format is judged by the content, never by the file's name.
+
+    Pillow's own `open` warns of large images, and silencing it would change the filters of the whole process.
+
+    Raises:
+        BadImageError: if the file is empty, damaged, of no known format, or holds too many pixels.
+    """
+    if not content:
+        raise BadImageError("empty file")
+    for factory, accept in _READERS:
+        accepted = accept is None or accept(content[:16])
+        if accepted and not isinstance(accepted, str):  # a text tells what Pillow lacks for the format
+            with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # as Pillow does: the next may know it
+                image = factory(io.BytesIO(content), "")
+                break
+    else:
+        raise BadImageError("not an image of a known format")
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadImageError(f"too large: {width}×{height} pixels")
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -51,11 +102,11 @@ def _scale_deep(values: np.ndarray) -> Pixels:
     return scaled
 
 
+@_one_error()
 def decode(content: bytes | Pixels, preprocessing: Preprocessing) -> Pixels:
     """Decode an image and bring it to working size.
 
-    The orientation that a camera noted is applied; of an animation the first frame is taken. The format is judged by the
-    content, never by the file's name.
+    The orientation that a camera noted is applied; of an animation the first frame is taken.
 
     Args:
         content: an encoded file, or uint8 pixels (height × width × 3).
@@ -66,29 +117,12 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing) -> Pixels:
 
     Raises:
         BadImageError: if the image is empty, truncated, of no known format, or too large.
+        MemoryError: if there is too little memory just now.
     """
     if isinstance(content, np.ndarray):
         return preprocessing.fit(Image.fromarray(content))
-    if not content:
-        raise BadImageError("empty file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large images; the limit below is ours
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise BadImageError(f"too large: {width}×{height} pixels")
-                draft = preprocessing.draft_size(width, height)
-                if draft and image.mode in {"RGB", "L"}:
-                    image.draft(None, draft)
-                upright = ImageOps.exif_transpose(image)
-                return preprocessing.fit(to_rgb(upright))
-    except UnidentifiedImageError:
-        raise BadImageError("not an image of a known format") from None
-    except (Image.DecompressionBombError, MemoryError):
-        raise BadImageError("too large to decode") from None
-    except BadImageError:
-        raise
-    except Exception as error:  # decoders raise many kinds on damaged data; all of them mean the same to the user
-        reason = first_line(error)
-        raise BadImageError(f"damaged: {reason}") from None
+    with open_image(content) as image:
+        draft = preprocessing.draft_size(*image.size)
+        if draft and image.mode in {"RGB", "L"}:
+            image.draft(None, draft)
+        return preprocessing.fit(to_rgb(ImageOps.exif_transpose(image)))

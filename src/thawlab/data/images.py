@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
+import time
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, final
+from typing import BinaryIO, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
 
 from thawlab.data.types import Indices, Pixels
+from thawlab.errors import ThawlabError
+
+T = TypeVar("T")
+# Errors that come with the file itself; all others (a network's, a disk's, too little memory) may be over in a moment.
+_LASTING = {None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_PAUSES = (0.05, 0.25, 1.0)  # seconds before each further try
 
 
 def content_digest(content: bytes | Pixels) -> bytes:
     """Return the SHA-256 of an image's file, or of its pixels where it has none."""
     return hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
+
+
+def patiently(work: Callable[[], T], name: str) -> T:
+    """Return what some work on an image gives, trying three times more where the machine rather than the file is at fault.
+
+    Args:
+        work: reads the image, and perhaps decodes it.
+        name: of the image, for the message.
+
+    Raises:
+        OSError: if the file is absent, may not be read, or is damaged inside its archive.
+        ThawlabError: if reading it still fails for another reason; this says nothing about the image.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            return work()
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno in _LASTING:
+                raise
+            if pause is None:
+                reason = (error.strerror or error) if isinstance(error, OSError) else "not enough memory"
+                raise ThawlabError(
+                    f"{name}: cannot be read at the moment: {reason}; run the command again, or leave the image out with "
+                    "data.exclude"
+                ) from error
+            time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
 
 
 class Images(ABC):
@@ -86,10 +121,10 @@ class ZipImages(Images):
 
     def read(self, index: int) -> bytes:
         """Return the member's content."""
-        archive: zipfile.ZipFile | None = getattr(self._local, "archive", None)
-        if archive is None:
-            archive = self._local.archive = zipfile.ZipFile(self.path)
         try:
+            archive: zipfile.ZipFile | None = getattr(self._local, "archive", None)
+            if archive is None:
+                archive = self._local.archive = zipfile.ZipFile(self.path)
             return archive.read(self.members[index])
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             raise OSError(f"damaged or encrypted inside the archive: {error}") from error

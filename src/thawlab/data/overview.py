@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from thawlab.data.decode import BadImageError, decode
+from thawlab.data.decode import UNREADABLE, decode
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import SPLITS
@@ -51,7 +51,7 @@ def write_sheet(listing: Listing, path: Path) -> None:
         for column, index in enumerate(np.flatnonzero(listing.labels == row)[:_PER_CLASS].tolist()):
             try:
                 tile = Image.fromarray(decode(listing.images.read(index), look))
-            except (BadImageError, OSError):
+            except UNREADABLE:
                 tile = Image.new("RGB", (_TILE, _TILE), "#d5dbe2")
             canvas.paste(tile, (_LABEL + column * step, top))
     try:

@@ -13,6 +13,7 @@ import numpy as np
 from thawlab.data.images import Images
 from thawlab.data.layout import SPLIT_NAMES
 from thawlab.data.listing import Listing
+from thawlab.data.openers import openers
 from thawlab.errors import UsageError, first_line, listed
 
 _LABEL_COLUMNS = ("label", "class", "category", "target", "class_name", "fine_label", "labels")
@@ -42,6 +43,7 @@ def _split_of_file(file: Path) -> str:
     return SPLIT_NAMES.get(word, "train")
 
 
+@openers.register(".parquet")
 def open_parquet(path: Path) -> Listing:
     """List Parquet files with a column of encoded images and one of class labels."""
     import pyarrow as pa

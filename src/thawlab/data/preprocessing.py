@@ -20,7 +20,7 @@ _RESAMPLING = {
 }
 # A JPEG may be decoded at a half, quarter or eighth of its size; this much more than the target must remain for the resampling.
 _DRAFT_GAP = 2.0
-# So many values of a batch are normalised at a time.
+# Values of a batch that are normalised at a time.
 _AT_ONCE = 1 << 18
 
 

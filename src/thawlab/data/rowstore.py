@@ -7,7 +7,6 @@ set, and marks are written only after the rows are on the disk; a crash loses wo
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 from collections.abc import Iterator
@@ -17,12 +16,16 @@ from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
+from thawlab import progress
 from thawlab.data.types import Indices
 from thawlab.errors import ThawlabError
 
-# After so many bytes were taken from a map, its pages are given back; the system maps several times as many around them.
+# After this many bytes were taken from a map, its pages are given back; the system maps several times as many around them.
 _GIVEN_BACK = 8 * 2**20
+# Seconds after which a wait for another process is worth a line.
+_PATIENCE = 1.0
 
 
 @final
@@ -95,10 +98,19 @@ class RowStore:
 
     @contextmanager
     def filling(self) -> Iterator[None]:
-        """Hold the store's lock, so that two processes do not compute the same rows."""
-        with (self.folder / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        """Hold the store's lock, so that two processes do not compute the same rows; the system frees a dead one's."""
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            progress.say(f"waiting for another process that fills {self.folder}")
+            lock.acquire()
+        except OSError as error:
+            raise self._refusal(error) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def write(self, indices: Indices, rows: npt.NDArray[Any]) -> None:
         """Write rows; they count only after `commit`.

@@ -11,9 +11,10 @@ import numpy as np
 from thawlab.data.csv_table import pick_column, read_table
 from thawlab.data.images import ArrayImages, ChosenImages
 from thawlab.data.listing import Listing
-from thawlab.data.sources import open_source
+from thawlab.data.sources import open_recorded
 from thawlab.data.types import Indices
 from thawlab.errors import UsageError, listed, nearest
+from thawlab.files import user_path
 from thawlab.recipe import Data, System
 
 _NO = frozenset({"no", "false", "0", "n"})
@@ -21,15 +22,15 @@ _ID_COLUMNS = ("path", "id", "file", "filename")
 
 
 def open_data(data: Data, system: System) -> Listing:
-    """List the images of a recipe: those of its source without the excluded ones, with their groups.
+    """List the images of a resolved recipe: those of its source without the excluded ones, with their groups.
 
     Raises:
         UsageError: if the source, the list of excluded images or the grouping is wrong.
         ThawlabError: if a download is needed and fails.
     """
-    listing = open_source(data.source, system.data_dir)
+    listing = open_recorded(data.source, system.data_dir)
     if data.exclude is not None:
-        listing = without(listing, excluded_ids(Path(data.exclude)), data.exclude)
+        listing = without(listing, excluded_ids(user_path(data.exclude)), data.exclude)
     return listing if data.group is None else replace(listing, groups=group_numbers(listing, data.group))
 
 
@@ -43,7 +44,7 @@ def excluded_ids(path: Path) -> set[str]:
     name, keep = pick_column(columns, _ID_COLUMNS), pick_column(columns, ["keep"])
     if name is None:
         raise UsageError(f"data.exclude: {path} needs a column 'path'; found {listed(columns) or 'none'}")
-    return {row[name].strip() for _, row in rows if keep is None or row[keep].strip().lower() in _NO}
+    return {row[name] for _, row in rows if keep is None or row[keep].strip().lower() in _NO}
 
 
 def without(listing: Listing, excluded: set[str], origin: str) -> Listing:
@@ -52,7 +53,9 @@ def without(listing: Listing, excluded: set[str], origin: str) -> Listing:
     Raises:
         UsageError: if one of them is not in the listing: a list made for other data takes out the wrong ones, or none.
     """
-    unknown = sorted(excluded - set(listing.ids))
+    there = set(listing.ids)
+    excluded = {name if name in there else name.strip() for name in excluded}
+    unknown = sorted(excluded - there)
     if unknown:
         raise UsageError(
             f"data.exclude: {origin} names '{unknown[0]}', which {listing.name} does not hold{nearest(unknown[0], listing.ids)}"

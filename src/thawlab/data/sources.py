@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from thawlab.data.files import open_path
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
+from thawlab.data.parquet import parquet_files
+from thawlab.data.paths import open_path
 from thawlab.data.shapes import SHAPES, draw_shapes
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.files import cache_root
+from thawlab.files import cache_root, user_path
 from thawlab.registry import Registry
 
 # A factory is given what follows the name's colon ("shapes:500x64") and the folder where data sets are kept.
@@ -24,14 +25,40 @@ Source = Callable[[str, Path], Listing]
 datasets: Registry[Source] = Registry("data set")
 
 
-def check_source(source: str) -> None:
-    """Check that a source is a known name or an existing path, without opening it.
+def _named(source: str) -> tuple[str, str] | None:
+    """Return name and argument of a data set, or None for a path: a name holds no slash before its colon."""
+    name, _, argument = source.partition(":")
+    return (name, argument) if name in datasets else None
+
+
+def canonical(source: str) -> str:
+    """Return the one spelling of a source that recipes record.
+
+    `photos/` becomes `photos`, `./digits` stays a path where `digits` is also a data set, and `digits:`, which is never
+    a path, becomes `digits`.
 
     Raises:
-        UsageError: if it is neither; the message gives the nearest name.
+        UsageError: if the source is a data set's bare name and a path as well.
     """
-    path = Path(source).expanduser()
-    if source.partition(":")[0] in datasets or path.exists():
+    if _named(source) is None:
+        path = str(Path(source))
+        return path if _named(path) is None else f"./{path}"
+    if source in datasets and Path(source).exists():
+        raise UsageError(
+            f"data.source: '{source}' is both a built-in data set and {'a folder' if Path(source).is_dir() else 'a file'} here; "
+            f"write ./{source} for what is here, or {source}: for the data set"
+        )
+    return source.removesuffix(":")
+
+
+def check_source(source: str) -> None:
+    """Check that a source is the name of a data set or an existing path, without opening it.
+
+    Raises:
+        UsageError: if it is neither, or both; the message gives the nearest name, or both spellings.
+    """
+    path = user_path(source)
+    if _named(canonical(source)) or path.exists():
         return
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = nearest(source.partition(":")[0], datasets.names()) or nearest(path.name, siblings)
@@ -46,14 +73,21 @@ def open_source(source: str, data_dir: str | None = None) -> Listing:
         data_dir: the folder with a copy at hand; for a name only. Downloads go there too.
 
     Raises:
-        UsageError: if the source is neither; the message gives the nearest name.
+        UsageError: if the source is neither, or both; the message gives the nearest name, or both spellings.
         ThawlabError: if a download is needed and fails; the message gives the offline ways.
     """
     check_source(source)
-    name, _, argument = source.partition(":")
-    if name in datasets:
-        return datasets.get(name)(argument, Path(data_dir).expanduser() if data_dir else cache_root() / "data")
-    return open_path(Path(source).expanduser())
+    return open_recorded(canonical(source), data_dir)
+
+
+def open_recorded(source: str, data_dir: str | None = None) -> Listing:
+    """List the images of a source as recipes record it: a bare name is a data set, whatever lies here."""
+    named = _named(source)
+    if named is None:
+        check_source(source)
+        return open_path(user_path(source))
+    name, argument = named
+    return datasets.get(name)(argument, user_path(data_dir) if data_dir else cache_root() / "data")
 
 
 def _no_argument(name: str, argument: str) -> None:
@@ -99,7 +133,7 @@ def _arrays(name: str, classes: list[str], train: tuple[Any, Any], test: tuple[A
 def _cifar(name: str, class_name: str, data_dir: Path) -> Listing:
     import torchvision
 
-    if data_dir.is_dir() and any(data_dir.glob("*.parquet")):
+    if parquet_files(data_dir):
         listing = open_path(data_dir)
         wanted = int(name.removeprefix("cifar"))
         if len(listing.classes) != wanted:
@@ -146,15 +180,10 @@ def digits(argument: str, data_dir: Path) -> Listing:  # noqa: ARG001 - it comes
     table = load_digits()
     # Grey values run from 0 to 16; 255/16 brings them to the full range of a byte.
     images = np.rint(table.images * (255 / 16)).astype(np.uint8)
-    count = len(images)
-    return Listing(
-        name="digits",
-        classes=tuple(map(str, table.target_names)),
-        ids=tuple(f"{index:04d}" for index in range(count)),
-        labels=table.target.astype(np.int64),
-        splits=np.repeat("train", count),
-        images=ArrayImages(np.repeat(images[..., None], 3, axis=-1)),
-    )
+    ids = tuple(f"{index:04d}" for index in range(len(images)))
+    labels, splits = table.target.astype(np.int64), np.repeat("train", len(images))
+    pixels = ArrayImages(np.repeat(images[..., None], 3, axis=-1))
+    return Listing("digits", tuple(map(str, table.target_names)), ids, labels, splits, pixels)
 
 
 @datasets.register("shapes")
@@ -167,14 +196,8 @@ def shapes(argument: str, data_dir: Path) -> Listing:  # noqa: ARG001 - it is dr
     if count < len(SHAPES) or not 8 <= size <= 1024:
         raise UsageError(f"data.source: 'shapes:{argument}' needs at least {len(SHAPES)} images of 8 to 1024 pixels")
     images, labels = draw_shapes(count, size, seed)
-    return Listing(
-        name="shapes",
-        classes=SHAPES,
-        ids=tuple(f"{index:06d}" for index in range(count)),
-        labels=labels,
-        splits=np.repeat("train", count),
-        images=ArrayImages(images),
-    )
+    ids = tuple(f"{index:06d}" for index in range(count))
+    return Listing("shapes", SHAPES, ids, labels, np.repeat("train", count), ArrayImages(images))
 
 
 @datasets.register("fruits360")

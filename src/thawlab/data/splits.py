@@ -24,7 +24,10 @@ class Splits:
     test: Indices
 
 
-def class_ranks(labels: Labels, seed: int) -> npt.NDArray[np.int64]:
+Ranks = npt.NDArray[np.int64]
+
+
+def class_ranks(labels: Labels, seed: int) -> Ranks:
     """Return each sample's position in a random order of its own class.
 
     Args:
@@ -39,9 +42,7 @@ def class_ranks(labels: Labels, seed: int) -> npt.NDArray[np.int64]:
     return ranks
 
 
-def grouped_ranks(
-    labels: Labels, groups: Indices | None, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def grouped_ranks(labels: Labels, groups: Indices | None, seed: int) -> tuple[Ranks, Ranks, npt.NDArray[np.bool_]]:
     """Return the random orders that keep groups together.
 
     Args:
@@ -52,7 +53,7 @@ def grouped_ranks(
 
     Returns:
         Each sample's rank within its class, group after group; the rank of its group among the groups of that class; and
-        whether its class has only one group, which can be learnt from or held out but not both.
+        whether its class has only one group, which can be trained on or held out but not both.
     """
     if groups is None:
         ranks = class_ranks(labels, seed)
@@ -60,7 +61,7 @@ def grouped_ranks(
     _, first, unit = np.unique(groups, return_index=True, return_inverse=True)
     unit = unit.reshape(-1)
     unit_ranks = class_ranks(labels[first], seed)[unit]
-    lonely = (np.bincount(labels[first], minlength=int(labels.max()) + 1) < 2)[labels[first]][unit]
+    lonely = (np.bincount(labels[first]) < 2)[labels[first]][unit]
     ranks = np.empty(len(labels), dtype=np.int64)
     order = np.lexsort((class_ranks(labels, seed), unit, unit_ranks, labels))
     counts = np.bincount(labels)
@@ -69,8 +70,8 @@ def grouped_ranks(
     return ranks, unit_ranks, lonely
 
 
-def held_out(ranks: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.bool_]:
-    """Say which ranks fall into a held-out part: evenly spread, so that every prefix holds out the same fraction.
+def held_out(ranks: Ranks, fraction: float) -> npt.NDArray[np.bool_]:
+    """Return which ranks fall into a held-out part: evenly spread, so that every prefix holds out the same fraction.
 
     The first member of a class is always held out, so that no class is absent from the held-out part.
     """
@@ -78,23 +79,23 @@ def held_out(ranks: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.bo
     return result
 
 
-def learnt_first(labels: Labels, ranks: npt.NDArray[np.int64], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def trained_first(labels: Labels, ranks: Ranks, held: npt.NDArray[np.bool_]) -> Ranks:
     """Return the ranks after moving the first member of each class that is not held out to the front of its class.
 
-    A subset that takes a single member of a class then takes one to learn from, and the same one in every larger subset.
+    A subset that takes a single member of a class then takes one to train on, and the same one in every larger subset.
     """
     result = ranks.copy()
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        learnt = members[~held[members]]
-        if len(learnt):
-            first = learnt[np.argmin(ranks[learnt])]
+        trained = members[~held[members]]
+        if len(trained):
+            first = trained[np.argmin(ranks[trained])]
             result[members] += ranks[members] < ranks[first]
             result[first] = 0
     return result
 
 
-def nested_subset(labels: Labels, ranks: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.bool_]:
+def nested_subset(labels: Labels, ranks: Ranks, size: int) -> npt.NDArray[np.bool_]:
     """Mark a stratified subset of exactly `size` samples; a smaller subset always lies inside a larger one."""
     counts = np.bincount(labels)
     # Samples are taken in the order of their relative position within their class, which keeps the classes in proportion.
@@ -108,9 +109,9 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
     """Split a listing, keeping the splits that the source has.
 
     A source without a test split gives the fraction `test` of its images to one, whatever `train_size` is. `train_size`
-    counts the labelled images that may be learnt from: a source without a val split gives the fraction `val` of them to
+    counts the labelled images that may be trained on: a source without a val split gives the fraction `val` of them to
     validation. All parts are stratified; with the same seed, the parts of a smaller `train_size` lie inside those of a
-    larger one. Images of one group are never learnt from and held out at once by a split that is made here; the fractions
+    larger one. Images of one group are never trained on and held out at once by a split that is made here; the fractions
     then count groups.
 
     Raises:
@@ -122,32 +123,24 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
         raise UsageError(f"{listing.name}: has one class only ('{listing.classes[0]}'); a classifier needs at least two")
     if len(listing) < 2 * classes:
         raise UsageError(f"{listing.name}: has {len(listing)} images for {classes} classes; each class needs a few")
-    pool = splits == "train"
-    in_test, in_val = splits == "test", splits == "val"
-    groups = listing.groups
-    if not in_test.any():
-        in_test = pool.copy()
-        _, ranks, lonely = grouped_ranks(labels[pool], None if groups is None else groups[pool], derive(seed, "split", "test"))
-        in_test[pool] = held_out(ranks, test) & ~lonely
-        pool &= ~in_test
-    available = int(pool.sum())
-    if train_size is not None and train_size > available:
+    pool, given_val, in_test = (np.flatnonzero(splits == split) for split in ("train", "val", "test"))
+
+    def ranked(purpose: str) -> tuple[Ranks, Ranks, npt.NDArray[np.bool_]]:
+        groups = None if listing.groups is None else listing.groups[pool]
+        return grouped_ranks(labels[pool], groups, derive(seed, "split", purpose))
+
+    if not len(in_test):
+        _, unit_ranks, lonely = ranked("test")
+        held = held_out(unit_ranks, test) & ~lonely
+        in_test, pool = pool[held], pool[~held]
+    if train_size is not None and train_size > len(pool):
         raise UsageError(
-            f"data.train_size = {train_size}: {listing.name} has {available} images to learn from; take fewer, or omit the key"
+            f"data.train_size = {train_size}: {listing.name} has {len(pool)} images to train on; take fewer, or omit the key"
         )
-    pool_indices = np.flatnonzero(pool)
-    pool_labels = labels[pool_indices]
-    pool_groups = None if groups is None else groups[pool_indices]
-    pool_ranks, unit_ranks, lonely = grouped_ranks(pool_labels, pool_groups, derive(seed, "split", "val"))
-    held = np.zeros(available, dtype=bool)
-    if not in_val.any() and val > 0:
-        held = held_out(unit_ranks, val) & ~lonely
-    chosen = nested_subset(pool_labels, learnt_first(pool_labels, pool_ranks, held), train_size or available)
-    if held.any():
-        in_val = np.zeros(len(labels), dtype=bool)
-        in_val[pool_indices[chosen & held]] = True
-        chosen &= ~held
-    result = Splits(pool_indices[chosen], np.flatnonzero(in_val), np.flatnonzero(in_test))
+    ranks, unit_ranks, lonely = ranked("val")
+    held = np.zeros(len(pool), dtype=bool) if len(given_val) else held_out(unit_ranks, val) & ~lonely
+    chosen = nested_subset(labels[pool], trained_first(labels[pool], ranks, held), train_size or len(pool))
+    result = Splits(pool[chosen & ~held], given_val if len(given_val) else pool[chosen & held], in_test)
     _check(result, listing)
     return result
 

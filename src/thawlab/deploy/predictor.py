@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,15 @@ from PIL import Image, ImageOps
 
 from thawlab import progress
 from thawlab.cores import usable_cores
-from thawlab.data.decode import BadImageError, decode, to_rgb, why_unreadable
+from thawlab.data.decode import UNREADABLE, decode, to_rgb, why_unreadable
 from thawlab.data.layout import has_image_extension, is_litter, looks_like_image
 from thawlab.data.types import Pixels
-from thawlab.errors import ThawlabError, UsageError, nearest
+from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.evaluation.abstention import prediction_sets
 from thawlab.evaluation.gradcam import explain, overlay
 from thawlab.evaluation.novelty import distances
 from thawlab.evaluation.predictions import calibrated
+from thawlab.files import user_path
 from thawlab.inference.folding import folded
 from thawlab.inference.infer import INFERENCE_BATCH, infer_parts
 from thawlab.models.classifier import WithFeatures
@@ -29,6 +30,7 @@ from thawlab.models.saved import SavedModel, load_model
 
 # So many images are decoded and held at once; a folder of any size then fits in memory.
 _PORTION = 8 * INFERENCE_BATCH
+ImageLike = str | Path | Image.Image | Pixels
 
 
 @final
@@ -88,7 +90,13 @@ class Predictor:
 
         Returns:
             float32, n × classes, uncalibrated.
+
+        Raises:
+            UsageError: for another shape or type.
         """
+        side = self._model.card.preprocessing.size
+        if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape[1:] != (side, side, 3):
+            raise UsageError(f"logits takes uint8 pixels, n × {side} × {side} × 3, not {_described(pixels)}")
         return self._outputs(pixels)[0]
 
     def _outputs(self, pixels: np.ndarray) -> list[np.ndarray]:
@@ -96,19 +104,29 @@ class Predictor:
         indices = np.arange(len(pixels))
         return list(infer_parts(self._network, pixels, indices, self._model.card.preprocessing.inputs, self._device))
 
-    def predict(self, image: str | Path | Image.Image | Pixels, top_k: int = 5) -> Prediction:
+    def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
         """Predict one image: a file, a Pillow image, or uint8 pixels (height × width × 3).
 
         Raises:
-            ThawlabError: if the image cannot be read.
+            UsageError: if no class is asked for.
+            ThawlabError: if it is none of these, or cannot be read.
         """
         [prediction] = self.predict_many([image], top_k)
         if prediction.error is not None:
             raise ThawlabError(f"{prediction.source}: {prediction.error}")
         return prediction
 
-    def predict_many(self, images: Sequence[str | Path | Image.Image | Pixels], top_k: int = 5) -> list[Prediction]:
-        """Predict many images; one that cannot be read gets an `error` and stops nothing."""
+    def predict_many(self, images: Iterable[ImageLike], top_k: int = 5) -> list[Prediction]:
+        """Predict many images; one that cannot be read gets an `error` and stops nothing.
+
+        Raises:
+            UsageError: if a single image is given, or no class is asked for.
+        """
+        if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) != 4:
+            raise UsageError("predict_many takes a list of images; predict takes a single one")
+        if top_k < 1:
+            raise UsageError(f"top_k = {top_k}: must be at least 1")
+        images = list(images)
         results: list[Prediction] = []
         portions = [images[start : start + _PORTION] for start in range(0, len(images), _PORTION)]
         shown = len(images) if len(portions) > 1 else 0
@@ -124,7 +142,7 @@ class Predictor:
                 advance(len(portion))
         return results
 
-    def explain(self, image: str | Path | Image.Image | Pixels, name: str | None = None) -> Pixels:
+    def explain(self, image: ImageLike, name: str | None = None) -> Pixels:
         """Return an image at working size beside what in it speaks for a class (Grad-CAM).
 
         Args:
@@ -135,18 +153,24 @@ class Predictor:
             uint8, size × 2 · size × 3.
 
         Raises:
+            UsageError: if there is no such class.
             ThawlabError: if the image cannot be read, or the network has no feature map to show.
         """
         fitted = self._fit(image)
         if isinstance(fitted, str):
             raise ThawlabError(f"{image}: {fitted}")
         inputs = self._model.card.preprocessing.inputs(torch.from_numpy(np.array(fitted)[None]))
-        number = int(self.logits(fitted[None])[0].argmax()) if name is None else self.classes.index(name)
+        number = int(self.logits(fitted[None])[0].argmax()) if name is None else self._number(name)
         try:
             [shown] = explain(self._model.classifier, inputs, np.array([number]))
         except ValueError as error:
             raise ThawlabError(f"nothing can be shown: {error}") from None
         return np.concatenate([fitted, overlay(fitted, shown)], axis=1)
+
+    def _number(self, name: str) -> int:
+        if name not in self.classes:
+            raise UsageError(f"there is no class '{name}'{nearest(name, self.classes) or f' (known: {listed(self.classes)})'}")
+        return self.classes.index(name)
 
     def write_explanations(self, predictions: Sequence[Prediction], folder: Path) -> list[Path]:
         """Write what speaks for the predicted classes of some files as PNG into a folder; no existing file is overwritten.
@@ -176,7 +200,7 @@ class Predictor:
 
     def _portion(
         self,
-        images: Sequence[str | Path | Image.Image | Pixels],
+        images: Sequence[ImageLike],
         decoded: Sequence[Pixels | str],
         start: int,
         top_k: int,
@@ -203,19 +227,29 @@ class Predictor:
                 table[k] = Prediction(names[k], *chosen, unsure=unsure[place], novel=novel[place])
         return [table[k] for k in range(len(images))]
 
-    def _fit(self, image: str | Path | Image.Image | Pixels) -> Pixels | str:
+    def _fit(self, image: object) -> Pixels | str:
         """Return the image at working size, or the reason why it cannot be read."""
         preprocessing = self._model.card.preprocessing
         try:
             if isinstance(image, Image.Image):
                 return preprocessing.fit(to_rgb(ImageOps.exif_transpose(image)))
             if isinstance(image, str | Path):
-                return decode(Path(image).read_bytes(), preprocessing)
+                path = Path(image)
+                return decode((path if path.exists() else user_path(path)).read_bytes(), preprocessing)
+            if not isinstance(image, np.ndarray):
+                return f"must be a file, a Pillow image or uint8 pixels (height × width × 3), not {type(image).__name__}"
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-                return f"must be uint8 pixels, height × width × 3, not {image.dtype}, {' × '.join(map(str, image.shape))}"
+                return f"must be uint8 pixels, height × width × 3, not {_described(image)}"
             return decode(image, preprocessing)
-        except (BadImageError, OSError) as error:
+        except UNREADABLE as error:
             return why_unreadable(error)
+
+
+def _described(value: object) -> str:
+    """Say what somebody took for pixels."""
+    if not isinstance(value, np.ndarray):
+        return type(value).__name__
+    return f"{value.dtype}, {' × '.join(map(str, value.shape))}"
 
 
 def _unused(path: Path) -> Path:
@@ -237,7 +271,7 @@ def load_predictor(folder: Path) -> Predictor:
     return Predictor(load_model(folder))
 
 
-def image_files(paths: Sequence[str]) -> list[Path]:
+def image_files(paths: Sequence[str | Path]) -> list[Path]:
     """Return the files that some paths name: files as they are, folders with all images in them, sorted.
 
     Raises:
@@ -245,7 +279,7 @@ def image_files(paths: Sequence[str]) -> list[Path]:
     """
     files: list[Path] = []
     for text in paths:
-        path = Path(text)
+        path = user_path(text)
         if path.is_dir():
             found = sorted(
                 entry

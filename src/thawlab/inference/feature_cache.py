@@ -22,6 +22,7 @@ from thawlab.data.dataset import Dataset
 from thawlab.data.preprocessing import Preprocessing, to_tensor
 from thawlab.data.rowstore import RowStore
 from thawlab.data.types import Indices
+from thawlab.environment import device_name
 from thawlab.inference.infer import INFERENCE_BATCH, infer
 from thawlab.models.classifier import weights_digest
 from thawlab.models.hooks import eval_mode
@@ -64,7 +65,8 @@ class FrozenNetwork:
             "data": dataset.fingerprint,
             "view": view,
             "dtype": "float32",
-            "device": self.device.type,
+            # Two processors, or two GPUs, need not round alike, and a cache folder may be shared by several machines.
+            "device": device_name(self.device),
             "threads": torch.get_num_threads(),  # how sums are split between threads decides their last bits
             "batch": INFERENCE_BATCH,
             "torch": torch.__version__,
@@ -82,7 +84,7 @@ class FrozenNetwork:
 
 
 def fits_on_disk(network: FrozenNetwork, samples: int, views: int, folder: Path) -> bool:
-    """Say whether the rows of so many samples and views may be kept."""
+    """Return whether there is room to keep the rows of this many samples and views."""
     folder.mkdir(parents=True, exist_ok=True)
     needed = 4 * int(np.prod(network.row_shape())) * samples * views
     return needed <= _DISK_SHARE * shutil.disk_usage(folder).free

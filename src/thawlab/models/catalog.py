@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from thawlab.errors import ThawlabError, UsageError, first_line, nearest
-from thawlab.models.small import REVISIONS, backbones, other_revision
+from thawlab.files import user_path
+from thawlab.models.small import REVISIONS, backbones, config_of, other_revision
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -86,25 +90,17 @@ def resolve_backbone(name: str) -> BackboneSpec:
         ThawlabError: if a hub's config is needed and cannot be fetched.
     """
     if name in backbones:
-        return BackboneSpec(name, name, "small", config=_small_config(name))
+        return BackboneSpec(name, name, "small", config=config_of(name))
     if name == "bundled":
         return _from_folder("bundled", BUNDLED, "bundled")
     if name.startswith("local-dir:"):
-        return _from_folder(name, Path(name.removeprefix("local-dir:")).expanduser(), "local")
+        return _from_folder(name, user_path(name.removeprefix("local-dir:")), "local")
     if name.startswith("hf-hub:"):
         return _from_hub(name)
     for keras, (target, _) in KERAS_NAMES.items():
         if name == keras:
             return _from_timm(target.removeprefix("timm/"), name)
     return _from_timm(name.removeprefix("timm/"), name)
-
-
-def _small_config(name: str) -> dict[str, Any]:
-    import torch
-
-    with torch.device("meta"):  # only its description is wanted: no weights are drawn
-        config: dict[str, Any] = backbones.get(name)(32).pretrained_cfg  # type: ignore[assignment]
-    return config
 
 
 def _from_folder(name: str, folder: Path, origin: str) -> BackboneSpec:
@@ -154,40 +150,63 @@ def _tag_exists(architecture: str, tag: str) -> bool:
 def _from_hub(name: str) -> BackboneSpec:
     from timm.models import load_model_config_from_hf
 
+    identifier = name.removeprefix("hf-hub:")
     with fetching(name):
-        config, architecture, arguments = load_model_config_from_hf(name.removeprefix("hf-hub:"))
-    return BackboneSpec(name, architecture, "hub", dict(arguments or {}), dict(config))
+        config, architecture, arguments = load_model_config_from_hf(_kept(identifier, ["config.json"]))
+    return BackboneSpec(name, architecture, "hub", dict(arguments or {}), {**config, "hf_hub_id": identifier})
 
 
-@contextmanager
-def fetching(name: str) -> Iterator[None]:
-    """Fetch weights from the hub within; where it cannot be reached, what was fetched before is used at once, without retries.
+def fetch_network(spec: BackboneSpec, **arguments: Any) -> nn.Module:
+    """Return timm's network with its pretrained weights: those that were fetched before, or else from the hub.
 
     Raises:
         ThawlabError: if the weights are neither there nor here; the message gives the ways without a network.
     """
-    from huggingface_hub import constants, get_session
+    import timm
 
-    unreachable: Exception | None = None
-    try:
-        get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception as error:  # sessions, proxies and TLS raise many kinds
-        unreachable = error
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or unreachable is not None
+    identifier, file = spec.config.get("hf_hub_id"), spec.config.get("hf_hub_filename") or "pytorch_model.bin"
+    with fetching(spec.name):
+        # timm itself prefers the safe format, too.
+        kept = identifier and _kept(identifier, [file.replace("pytorch_model.bin", "model.safetensors"), file])
+        if spec.origin == "hub":
+            source = f"hf-hub:{kept}"
+        else:
+            source, arguments = spec.name.removeprefix("timm/"), {**arguments, "pretrained_cfg_overlay": {"hf_hub_id": kept}}
+        network: nn.Module = timm.create_model(source, pretrained=True, num_classes=0, **arguments)
+    return network
+
+
+def _kept(identifier: str, names: Sequence[str]) -> str:
+    """Return a repository of the hub (OWNER/NAME[@REVISION]) at the commit from which one of some files was fetched before.
+
+    Of a commit the hub's client takes such a file without asking anybody. Where there is none, the hub must be reached: this
+    fails at once where it cannot, while the client would try again and again.
+    """
+    from huggingface_hub import constants, get_session, try_to_load_from_cache
+
+    repository, _, revision = identifier.partition("@")
+    for name in names:
+        path = try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(path, str):
+            return f"{repository}@{Path(path).parent.name}"
+    get_session().head(constants.ENDPOINT, timeout=10)
+    return identifier
+
+
+@contextmanager
+def fetching(name: str) -> Iterator[None]:
+    """Turn whatever goes wrong within into one line with the ways without a network; an interruption stays one.
+
+    Raises:
+        ThawlabError: instead of any other error.
+    """
+    from huggingface_hub import constants
+
     try:
         yield
-    except Exception as error:
-        raise _fetch_failure(name, constants.ENDPOINT, unreachable or error) from None
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _fetch_failure(name: str, host: str, error: Exception) -> ThawlabError:
-    """Say that weights could not be fetched, from where, and the ways without a network."""
-    reason = first_line(error)[:200]
-    return ThawlabError(
-        f"model.backbone: the weights of '{name}' could not be fetched from {host} ({reason}); "
-        "without a network use --backbone local-dir:FOLDER (config.json and model.safetensors, as timm saves them), "
-        "--backbone bundled, or a small network from scratch"
-    )
+    except Exception as error:  # sessions, proxies, TLS and damaged files raise many kinds
+        raise ThawlabError(
+            f"model.backbone: the weights of '{name}' could not be fetched from {constants.ENDPOINT} "
+            f"({first_line(error)[:200]}); without a network use --backbone local-dir:FOLDER (config.json and "
+            "model.safetensors, as timm saves them), --backbone bundled, or a small network from scratch"
+        ) from None

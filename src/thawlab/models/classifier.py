@@ -15,11 +15,11 @@ from torch import nn
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.files import write_atomically, write_text
-from thawlab.models.catalog import BackboneSpec, fetching
+from thawlab.models.catalog import BackboneSpec, fetch_network
 from thawlab.models.dropout import Dropout
 from thawlab.models.small import REVISIONS, backbones
 from thawlab.randomness import derive
-from thawlab.recipe import Recipe
+from thawlab.recipe import Data, Recipe
 
 
 @final
@@ -101,14 +101,17 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> nn.Module:
             raise UsageError(f"data.image_size = {image_size}: too small for '{spec.architecture}' ({error})") from None
     import timm
 
-    arguments = dict(spec.arguments)
-    if spec.config.get("fixed_input_size") and image_size != spec.config["input_size"][-1]:
-        arguments["img_size"] = image_size
     try:
-        network: nn.Module = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **arguments)
+        network: nn.Module = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **_arguments(spec, image_size))
     except (TypeError, AssertionError, RuntimeError) as error:
         raise UsageError(f"model.backbone: '{spec.name}' cannot be built at {image_size} px: {error}") from None
     return network
+
+
+def _arguments(spec: BackboneSpec, image_size: int) -> dict[str, Any]:
+    """Return the arguments of timm's factory; a network made for one size is told which other one it gets."""
+    other = spec.config.get("fixed_input_size") and image_size != spec.config["input_size"][-1]
+    return {**spec.arguments, "img_size": image_size} if other else spec.arguments
 
 
 def feature_width(backbone: nn.Module) -> int:
@@ -149,15 +152,7 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> No
         except (SafetensorError, OSError, RuntimeError) as error:
             raise ThawlabError(f"{file}: these weights do not fit '{spec.architecture}': {first_line(error)}") from None
         return
-    import timm
-
-    arguments = dict(spec.arguments)
-    if spec.config.get("fixed_input_size") and image_size != spec.config["input_size"][-1]:
-        arguments["img_size"] = image_size
-    source = spec.name if spec.origin == "hub" else spec.name.removeprefix("timm/")
-    with fetching(spec.name):
-        fetched = timm.create_model(source, pretrained=True, num_classes=0, **arguments)
-    backbone.load_state_dict(fetched.state_dict())
+    backbone.load_state_dict(fetch_network(spec, **_arguments(spec, image_size)).state_dict())
 
 
 def build_classifier(recipe: Recipe, spec: BackboneSpec, image_size: int, classes: int) -> Classifier:
@@ -180,18 +175,18 @@ def build_classifier(recipe: Recipe, spec: BackboneSpec, image_size: int, classe
     return Classifier(backbone, head)
 
 
-def make_preprocessing(recipe: Recipe, spec: BackboneSpec, image_size: int) -> Preprocessing:
-    """Return the preprocessing of a recipe: the weights' own, unless the recipe studies another normalisation."""
+def make_preprocessing(data: Data, spec: BackboneSpec, image_size: int) -> Preprocessing:
+    """Return the preprocessing of a recipe's images: the weights' own, unless the recipe studies another normalisation."""
     config: dict[str, Any] = spec.config
     mean, std = {
         "weights": (config["mean"], config["std"]),
         "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
         "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    }[recipe.data.normalize]
+    }[data.normalize]
     interpolation = config.get("interpolation", "bilinear")
     return Preprocessing(
         size=image_size,
-        resize=recipe.data.resize,
+        resize=data.resize,
         crop_pct=config.get("crop_pct", 1.0),
         interpolation=interpolation if interpolation in {"nearest", "bilinear", "bicubic", "lanczos"} else "bicubic",
         mean=tuple(mean),

@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 
 from thawlab.models.catalog import KERAS_NAMES
 from thawlab.models.small import backbones
+from thawlab.registry import about
 
 
 def backbone_table(pattern: str | None = None) -> list[dict[str, str]]:
@@ -22,8 +23,7 @@ def backbone_table(pattern: str | None = None) -> list[dict[str, str]]:
         }
     ]
     for name in backbones:
-        about = (backbones.get(name).__doc__ or "").strip().splitlines()[0]
-        rows.append({"name": name, "kind": "from scratch", "about": about})
+        rows.append({"name": name, "kind": "from scratch", "about": about(backbones.get(name))})
     for name, (target, relation) in KERAS_NAMES.items():
         rows.append({"name": name, "kind": "Keras' name", "about": f"{target} ({relation})"})
     if pattern is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from thawlab.models.classifier import Classifier, build_backbone, feature_width,
 from thawlab.models.small import other_revision
 from thawlab.recipe import Model
 
+SCHEMA = 1
+
 
 class ModelCard(BaseModel):
     """What `model.json` says.
@@ -45,7 +48,7 @@ class ModelCard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: int = Field(default=SCHEMA, alias="schema")
     architecture: str
     arguments: dict[str, Any]
     fixed_input_size: bool
@@ -110,7 +113,7 @@ def save_model(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     content = save(state)
     card = ModelCard(
-        schema=1,
+        schema=SCHEMA,
         architecture=spec.architecture,
         arguments=spec.arguments,
         fixed_input_size=bool(spec.config.get("fixed_input_size", False)),
@@ -142,7 +145,10 @@ def load_model(folder: Path) -> SavedModel:
     """
     file = folder / "model.json"
     try:
-        card = ModelCard.model_validate_json(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        if (schema := _schema(text)) != SCHEMA:
+            raise ThawlabError(f"{file}: has schema {schema}, this thawlab reads {SCHEMA}; use the version that wrote it")
+        card = ModelCard.model_validate_json(text)
     except FileNotFoundError:
         raise ThawlabError(f"{file}: is missing; finish the training, or let `thawlab repair` restore it") from None
     except OSError as error:
@@ -169,6 +175,13 @@ def load_model(folder: Path) -> SavedModel:
         raise ThawlabError(f"{weights}: does not fit model.json: {first_line(error)}") from None
     classifier.to(memory_format=torch.channels_last)
     return SavedModel(classifier.eval(), card, _load_reference(folder / "known.safetensors", card))
+
+
+def _schema(text: str) -> Any:
+    """Return the schema number of a description; what is no such thing is left to the validation."""
+    with contextlib.suppress(ValueError, AttributeError):
+        return json.loads(text).get("schema", SCHEMA)
+    return SCHEMA
 
 
 def _load_reference(file: Path, card: ModelCard) -> Reference | None:

@@ -22,6 +22,7 @@ backbones: Registry[Callable[[int], nn.Module]] = Registry("backbone")
 # Raised with every change of what a name builds, so that runs of the network as it was are not taken for runs of the present
 # one. A network that never changed is not listed.
 REVISIONS = {"speednet": 3}
+_SIDE = 32  # of the images that the networks are made for
 
 
 def other_revision(name: str, held: int | None) -> str | None:
@@ -45,6 +46,16 @@ def _config(size: int) -> dict[str, Any]:
         "interpolation": "bicubic",
         "crop_pct": 1.0,
     }
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """Return the input that a network expects: one for all of our own; a plug-in's is built, without memory, and asked."""
+    factory = backbones.get(name)
+    if factory.__module__ == __name__:
+        return _config(_SIDE)
+    with torch.device("meta"):
+        config: dict[str, Any] = factory(_SIDE).pretrained_cfg  # type: ignore[assignment]
+    return config
 
 
 @final

@@ -6,22 +6,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-from thawlab.models.catalog import resolve_backbone
+from thawlab.models.catalog import BackboneSpec
 
 # Small enough to be fine-tuned on a laptop, and good enough to be worth it.
 DEFAULT_BACKBONE = "timm/mobilenetv3_large_100.ra_in1k"
 
 
-def default_recipe(source: str, backbone: str | None = None, pretrained: bool = True) -> dict[str, Any]:
-    """Return the tables of a recipe for some images.
+def default_tables(source: str, spec: BackboneSpec, pretrained: bool = True) -> dict[str, Any]:
+    """Return the tables of a recipe for some images and a backbone.
 
     With pretrained weights the head is trained first, then everything; a small network is trained from scratch in one phase,
     speednet on CIFAR's images by the recipe that is measured for it (recipes/speednet.toml).
-
-    Raises:
-        UsageError: if there is no such backbone.
     """
-    spec = resolve_backbone(backbone or DEFAULT_BACKBONE)
     short = re.sub(r"[^\w.-]+", "-", f"{_short(source)}-{_short(spec.name)}").strip("-")
     phases = _TWO_PHASES if spec.has_weights and pretrained else _FROM_SCRATCH
     quick = spec.name == "speednet" and source in _SPEEDNET_DATA

@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from thawlab import progress
 from thawlab.data.augmentation import Pipeline
-from thawlab.data.sources import datasets
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.sources import canonical
 from thawlab.errors import UsageError
 from thawlab.models.catalog import BackboneSpec, resolve_backbone
-from thawlab.recipe import Recipe
+from thawlab.models.classifier import make_preprocessing
+from thawlab.recipe import Data, Model, Phase, Recipe
 
 _SMALLEST = 8
 
 
-def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
+class Plan(NamedTuple):
+    """A recipe in which nothing is open any more, and the backbone that it names."""
+
+    recipe: Recipe
+    spec: BackboneSpec
+
+
+def resolve(recipe: Recipe | Plan) -> Plan:
+    """Close a recipe; one that is closed already is returned as it is.
+
+    Raises:
+        UsageError: for a wrong backbone, revision or augmentation, or settings that cannot go together.
+    """
+    return recipe if isinstance(recipe, Plan) else close(recipe, resolve_backbone(recipe.model.backbone))
+
+
+def pretrained_input(backbone: str, data: Data) -> tuple[BackboneSpec, Preprocessing]:
+    """Find a pretrained backbone whose features are wanted, and how it takes images: as `data` asks for, or as it was trained.
+
+    Raises:
+        UsageError: if there is no such backbone, or it has no weights.
+    """
+    spec = resolve_backbone(backbone)
+    if not spec.has_weights:
+        raise UsageError(f"backbone '{spec.name}' has no pretrained weights; take bundled, or a pretrained one of timm's")
+    return spec, make_preprocessing(data, spec, data.image_size or int(spec.config["input_size"][-1]))
+
+
+def close(recipe: Recipe, spec: BackboneSpec) -> Plan:
     """Fill in what depends on the backbone and check the names that the recipe's own types cannot check.
 
     Filled in: the backbone's full name and revision, whether it is pretrained, the image size (the weights' own), and each
     phase's BatchNorm mode ("eval" for pretrained weights, whose statistics are better than a small data set's; else "train").
 
     Raises:
-        UsageError: for a wrong backbone, revision or augmentation, or settings that cannot go together.
+        UsageError: for a wrong revision or augmentation, or settings that cannot go together.
     """
-    spec = resolve_backbone(recipe.model.backbone)
     if recipe.model.revision not in (None, spec.revision or 1):
         raise UsageError(
             f"model.revision = {recipe.model.revision}: this version of thawlab builds revision {spec.revision or 1} of "
             f"'{spec.architecture}'; leave the key out to train that one"
         )
-    pretrained = recipe.model.pretrained and spec.has_weights
+    _check_names(recipe.phases)
+    pretrained = _has_pretrained(recipe.model, spec)
     size = recipe.data.image_size or int(spec.config["input_size"][-1])
     if size < _SMALLEST:
         raise UsageError(f"data.image_size = {size}: must be at least {_SMALLEST}")
@@ -50,17 +81,33 @@ def resolve(recipe: Recipe) -> tuple[Recipe, BackboneSpec]:
         phases.append(phase.model_copy(update={"batch_norm": phase.batch_norm or ("eval" if pretrained else "train")}))
     resolved = recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(update={"image_size": size, "source": _one_spelling(recipe.data.source)}),
+            "data": recipe.data.model_copy(update={"image_size": size, "source": canonical(recipe.data.source)}),
             "model": recipe.model.model_copy(update={"backbone": spec.name, "pretrained": pretrained, "revision": spec.revision}),
             "phases": tuple(phases),
         }
     )
-    return resolved, spec
+    return Plan(resolved, spec)
 
 
-def _one_spelling(source: str) -> str:
-    """Return a path without the slashes and dots that lead nowhere, so that `photos/` and `photos` are one run."""
-    return source if source.partition(":")[0] in datasets else str(Path(source))
+def _check_names(phases: tuple[Phase, ...]) -> None:
+    """Refuse phases that share a name; here and not in the recipe, so that runs made before can still be read."""
+    names = [phase.name for phase in phases]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise UsageError(f"phases.{index}.name: two phases are called '{name}'; give each a name of its own")
+
+
+def _has_pretrained(model: Model, spec: BackboneSpec) -> bool:
+    """Return whether training starts from pretrained weights; they may be missing only where nobody asked for them."""
+    if model.pretrained and not spec.has_weights:
+        if "pretrained" in model.model_fields_set:
+            raise UsageError(
+                f"model.pretrained = true: there are no pretrained weights of '{spec.name}'; leave the key out to train it "
+                "from scratch, or choose another backbone (`thawlab models` lists them)"
+            )
+        if spec.origin != "small":
+            progress.say(f"note: there are no pretrained weights of '{spec.name}'; it is trained from scratch")
+    return model.pretrained and spec.has_weights
 
 
 def _try_augmentation(pipeline: Pipeline, size: int) -> None:

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from thawlab import progress
+from thawlab.data.dataset import Dataset, Scan, decode_all, ready_rows
 from thawlab.data.listing import Listing
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.rowstore import RowStore
 from thawlab.data.types import SPLITS, Indices
-from thawlab.inference.embedding import Embedding, embed
+from thawlab.files import cache_folder
+from thawlab.inference.embedding import frozen_backbone
+from thawlab.inference.feature_cache import cached_rows
+from thawlab.models.catalog import BackboneSpec
 from thawlab.quality.duplicates import Neighbours, Pair, near_duplicates, nearest, same_content
 from thawlab.quality.label_errors import LabelScores, fewest_parts, held_out_probabilities, score_labels
-from thawlab.quality.scan import Files, inspect_files, wrong_extensions
-from thawlab.recipe import Recipe
+from thawlab.quality.scan import Files, scan_files, wrong_extensions
+from thawlab.recipe import System
 
 # A side of fewer pixels than this holds little; an image longer than this many times its width loses most when cropped.
 _SMALL, _LONG = 16, 3.0
 _OUTLIERS, _NEAREST = 50, 5
+# Of duplicates between splits the one in the split named first is kept.
+_KEPT_FIRST = {"test": 0, "val": 1, "train": 2}
 
 
 @final
@@ -56,17 +68,23 @@ class DataCheck:
         same = [(group[0], other, 1.0) for group in self.identical for other in group[1:]]
         return same + [(pair.first, pair.second, pair.similarity) for pair in self.near]
 
+    @cached_property
     def leaks(self) -> list[tuple[int, int, float]]:
-        """Return the pairs of duplicates in different splits."""
+        """The pairs of duplicates in different splits; of identical files each with one of another split, test first."""
         splits = self.listing.splits
-        crossing = [
-            (one, other, 1.0)
-            for group in self.identical
-            for place, one in enumerate(group)
-            for other in group[place + 1 :]
-            if splits[one] != splits[other]
-        ]
+        same: dict[tuple[int, int], None] = {}
+        for group in self.identical:
+            firsts = [*{splits[k]: k for k in self._by_split(group)[::-1]}.values()][::-1]  # one image of each split
+            for one in group:
+                other = next((k for k in firsts if splits[k] != splits[one]), one)
+                if other != one:
+                    same[min(one, other), max(one, other)] = None
+        crossing = [(one, other, 1.0) for one, other in same]
         return crossing + [(p.first, p.second, p.similarity) for p in self.near if splits[p.first] != splits[p.second]]
+
+    def _by_split(self, group: Sequence[int]) -> list[int]:
+        """Return indices ordered by split, those to be kept first."""
+        return sorted(group, key=lambda k: (_KEPT_FIRST[str(self.listing.splits[k])], k))
 
     def conflicts(self) -> list[tuple[int, int, float]]:
         """Return the pairs of duplicates with different labels."""
@@ -95,12 +113,12 @@ class DataCheck:
             },
             "unreadable": _listed([{"id": listing.ids[k], "reason": reason} for k, reason in files.reasons.items()], limit),
             "ignored": _listed([{"id": path, "reason": reason} for path, reason in listing.ignored], limit),
-            "wrong_extensions": _listed([{"id": listing.ids[k], "is": kind} for k, _, kind in wrong], limit),
+            "wrong_extensions": _listed([{"id": listing.ids[k], "is": kind} for k, kind in wrong], limit),
             "small": _listed([{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in small], limit),
             "long": _listed([{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in long], limit),
             "identical": _listed([{"ids": [listing.ids[k] for k in group]} for group in self.identical], limit),
             "near_duplicates": _listed([self._pair(p.first, p.second, p.similarity) for p in self.near], limit),
-            "leaks": _listed([self._pair(*pair) for pair in self.leaks()], limit),
+            "leaks": _listed([self._pair(*pair) for pair in self.leaks], limit),
             "conflicts": _listed([self._pair(*pair) for pair in self.conflicts()], limit),
             "outliers": _listed([{**self._image(k), "distance": distance} for k, distance in self.outliers], limit),
             "labels_judged": self.labels is not None,
@@ -134,21 +152,23 @@ def odd_sizes(files: Files) -> tuple[list[int], list[int]]:
     return small.tolist(), np.flatnonzero(known & (longer > _LONG * np.maximum(shorter, 1))).tolist()
 
 
-def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
+def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessing, system: System) -> DataCheck:
     """Look at every image of a listing.
 
     Args:
         listing: the images.
-        recipe: names the backbone whose features find outliers, labels and further duplicates, and the cache.
+        spec: of the pretrained backbone whose features find outliers, labels and further duplicates.
+        preprocessing: of its input.
+        system: where caches are, and how many threads read files.
 
     Raises:
-        UsageError: if there is no such backbone.
-        ThawlabError: if its weights cannot be had, or half of the images cannot be read.
+        ThawlabError: if the weights cannot be had, or half of the images cannot be read.
     """
-    files = inspect_files(listing, recipe.system.workers)
-    space = embed(listing, recipe)
-    readable = space.valid[~np.isin(space.valid, list(files.reasons))]
-    features = space.features[readable]
+    network = frozen_backbone(spec, preprocessing)
+    files, dataset = _scanned(listing, preprocessing, system)
+    features = cached_rows(network, dataset, dataset.splits.train, cache_folder(system.cache_dir, "features"))
+    readable = dataset.splits.train
+    features = features[readable]
     with progress.task("comparing", 3 * len(readable)) as advance:
         unit = F.normalize(torch.from_numpy(features), dim=1)
         neighbours = nearest(unit, unit, advance)
@@ -167,20 +187,34 @@ def check_data(listing: Listing, recipe: Recipe) -> DataCheck:
         identical=identical,
         near=tuple(near),
         outliers=_outliers(neighbours, readable),
-        labels=_label_scores(space, readable, listing),
+        labels=_label_scores(features, readable, listing),
         labelled=readable,
-        backbone=space.backbone,
+        backbone=spec.name,
     )
 
 
-def _label_scores(space: Embedding, readable: Indices, listing: Listing) -> LabelScores | None:
+def _scanned(listing: Listing, preprocessing: Preprocessing, system: System) -> tuple[Files, Dataset]:
+    """Read each file once: for what it is, and for the decoded images of the network."""
+    if ready_rows(listing, preprocessing) is not None:
+        files = scan_files(listing, system.workers)
+        return files, decode_all(listing, preprocessing, system, Scan(files.digests, files.reasons))
+    folder = cache_folder(system.cache_dir, "decoded") / f"scan-{os.getpid()}"
+    try:
+        store = RowStore(folder, len(listing), (preprocessing.size, preprocessing.size, 3), np.uint8)
+        files = scan_files(listing, system.workers, preprocessing, store)
+        return files, decode_all(listing, preprocessing, system, Scan(files.digests, files.reasons, store.array()))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _label_scores(features: npt.NDArray[np.float32], readable: Indices, listing: Listing) -> LabelScores | None:
     labels = listing.labels[readable]
     groups = None if listing.groups is None else listing.groups[readable]
     if len(np.unique(labels)) < 2 or fewest_parts(labels, groups) < 2:
         progress.say(f"the labels are not judged: every class would need two {'images' if groups is None else 'groups'}")
         return None
     progress.say("looking at the labels")
-    return score_labels(labels, held_out_probabilities(space.features[readable], labels, groups))
+    return score_labels(labels, held_out_probabilities(features, labels, groups))
 
 
 def _outliers(neighbours: Neighbours, readable: Indices) -> tuple[tuple[int, float], ...]:
@@ -196,20 +230,19 @@ def _outliers(neighbours: Neighbours, readable: Indices) -> tuple[tuple[int, flo
 def clean_list(check: DataCheck) -> list[dict[str, str]]:
     """Return which images to keep, with the reason for each that is not: a row per image.
 
-    Left out are unreadable files; further copies of one file; and of duplicates between splits the ones to learn from, so
-    that the test split stays as it is. Suspected labels are for people to judge, and stay.
+    Left out are unreadable files; further copies of one file; and of duplicates between splits the ones in the training
+    split, so that the test split stays as it is. Suspected labels are for people to judge, and stay.
     """
     listing = check.listing
-    rank = {"test": 0, "val": 1, "train": 2}
     reasons = dict(check.files.reasons)
     for group in check.identical:
-        ordered = sorted(group, key=lambda k: (rank[str(listing.splits[k])], k))
+        ordered = check._by_split(group)
         for index in ordered[1:]:
             if listing.splits[index] == "train" or listing.splits[index] == listing.splits[ordered[0]]:
                 reasons.setdefault(index, f"the same file as {listing.ids[ordered[0]]}")
-    for first, second, _ in check.leaks():
-        learnt, kept = sorted((first, second), key=lambda k: -rank[str(listing.splits[k])])
-        reasons.setdefault(learnt, f"nearly the same image as {listing.ids[kept]} of the {listing.splits[kept]} split")
+    for first, second, _ in check.leaks:
+        kept, dropped = check._by_split((first, second))
+        reasons.setdefault(dropped, f"nearly the same image as {listing.ids[kept]} of the {listing.splits[kept]} split")
     return [_row(listing, index, reasons.get(index)) for index in range(len(listing))]
 
 

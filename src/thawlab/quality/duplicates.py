@@ -31,7 +31,7 @@ _COARSE_LEAST, _FEATURE_LEAST = 0.9, 0.9
 PIXELS_LEAST, DETAIL_LEAST = 0.9, 0.75
 # Fine structure that fits itself this well one pixel aside says little: handwriting scanned at 8 × 8 pixels, blue skies.
 SMOOTH_LEAST = 0.84
-# A first look at a candidate: grey, at half the size, by cyclic correlation up to so many of its pixels.
+# A first look at a candidate: grey, at half the size, by cyclic correlation up to this shift of its pixels.
 _ROUGH_SIDE, _ROUGH_SHIFT, _ROUGH_LEAST = 16, 2, 0.6
 _QUERIES, _PAIRS, _ROUGH_PAIRS = 1024, 512, 8192
 
@@ -133,7 +133,7 @@ def _moved(thumbnails: Thumbnails, down: int, right: int) -> Thumbnails:
 
 
 def too_smooth(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
-    """Say which images have too little fine structure for near-duplicates to mean anything.
+    """Return which images have too little fine structure for near-duplicates to mean anything.
 
     Args:
         thumbnails: uint8, n × 32 × 32 × 3.

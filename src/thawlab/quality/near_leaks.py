@@ -1,4 +1,4 @@
-"""Near-duplicates between what is tested and what is learnt from, in the images of a run as they were decoded."""
+"""Near-duplicates between test and training images, in the images of a run as they were decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thawlab.data.dataset import Dataset
 from thawlab.data.types import Indices
 from thawlab.quality.duplicates import SIDE, Thumbnails, pairs_between, too_smooth
 
-# So many test images are looked up among so many training images: seconds of work at most.
+# Test images that are looked up, and training images among which: seconds of work at most.
 _QUERIES, _TABLE = 2000, 100_000
 # Decoded images that are read for it, in bytes: in all, and at once.
 _BYTES, _PART_BYTES = 2 << 30, 64 << 20
@@ -23,7 +23,7 @@ _LISTED = 1000
 @final
 @dataclass(frozen=True)
 class NearLeaks:
-    """Test images that look like one that is learnt from.
+    """Test images that look like a training image.
 
     Attributes:
         looked_at: how many test images were compared.

@@ -1,8 +1,7 @@
-"""A look at every file of a source: what it is, whether it can be read, and a small image of it."""
+"""One pass over the files of a source: what each is, whether it can be read, and a small image of it."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -10,25 +9,21 @@ from typing import final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from thawlab.data.decode import BadImageError, decode, why_unreadable
-from thawlab.data.images import content_digest
+from thawlab.data.dataset import UNREADABLE_DIGEST
+from thawlab.data.decode import BadImageError, decode, open_image, why_unreadable
+from thawlab.data.images import content_digest, patiently
 from thawlab.data.listing import Listing
 from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.rowstore import RowStore
+from thawlab.data.types import Pixels
 from thawlab.quality.duplicates import SIDE
 
-_FORMATS = {
-    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
-    "MPO": {".jpg", ".jpeg", ".jpe", ".jfif"},
-    "PNG": {".png"},
-    "GIF": {".gif"},
-    "WEBP": {".webp"},
-    "BMP": {".bmp"},
-    "TIFF": {".tif", ".tiff"},
-}
-_CLAIMS = frozenset(extension for extensions in _FORMATS.values() for extension in extensions)
+_JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
+_FORMATS = {"JPEG": _JPEG, "MPO": _JPEG, "PNG": {".png"}, "GIF": {".gif"}, "WEBP": {".webp"}, "BMP": {".bmp"}}
+_FORMATS["TIFF"] = {".tif", ".tiff"}
+_CLAIMS = set().union(*_FORMATS.values())
 _LOOK = Preprocessing(size=SIDE, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
@@ -38,7 +33,7 @@ class Files:
     """What the files of a source are, in the order of its listing.
 
     Attributes:
-        digests: SHA-256 of each file's content; empty where it could not be read.
+        digests: SHA-256 of each file's content; a word instead where it cannot be read.
         formats: as Pillow names them; empty where there is no file or it is no image.
         sizes: int64, n × 2, width and height in pixels; zeros where unknown.
         thumbnails: uint8, n × 32 × 32 × 3; only those of readable images mean something.
@@ -52,44 +47,53 @@ class Files:
     reasons: dict[int, str]
 
 
-def inspect_files(listing: Listing, workers: int | None = None) -> Files:
-    """Read and decode every image of a listing once."""
+def scan_files(
+    listing: Listing, workers: int | None = None, wanted: Preprocessing | None = None, store: RowStore | None = None
+) -> Files:
+    """Read every image of a listing once, and decode it.
+
+    Args:
+        listing: the images.
+        workers: how many threads.
+        wanted: a further size at which the images are needed.
+        store: takes the images at that size.
+
+    Raises:
+        ThawlabError: if reading fails for a reason that says nothing about the file, or the store cannot be written.
+    """
     count = len(listing)
-    digests, formats = [b""] * count, [""] * count
+    digests, formats = [UNREADABLE_DIGEST] * count, [""] * count
     sizes, thumbnails = np.zeros((count, 2), dtype=np.int64), np.zeros((count, SIDE, SIDE, 3), dtype=np.uint8)
     reasons: dict[int, str] = {}
 
-    def look(index: int) -> None:
+    def look_at(index: int) -> Pixels | None:
+        content = listing.images.read(index)
+        digests[index] = content_digest(content)
+        if isinstance(content, bytes):
+            with open_image(content) as image:
+                formats[index], sizes[index] = image.format or "", image.size
+        else:
+            sizes[index] = content.shape[1], content.shape[0]
+        row = decode(content, wanted) if wanted is not None else None
+        thumbnails[index] = decode(content, _LOOK)
+        return row
+
+    def look(index: int) -> Pixels | None:
         try:
-            content = listing.images.read(index)
-            digests[index] = content_digest(content)
-            if isinstance(content, bytes):
-                formats[index], sizes[index] = _head(content)
-            else:
-                sizes[index] = content.shape[1], content.shape[0]
-            thumbnails[index] = decode(content, _LOOK)
+            return patiently(lambda: look_at(index), listing.ids[index])
         except (BadImageError, OSError) as error:
             reasons[index] = why_unreadable(error)
+            return None
 
-    for _ in in_threads(look, np.arange(count), workers, "looking"):
-        pass
+    for chunk, rows in in_threads(look, np.arange(count), workers, "looking"):
+        good = [(index, row) for index, row in zip(chunk.tolist(), rows, strict=True) if row is not None]
+        if store is not None and good:
+            store.write(np.array([index for index, _ in good]), np.stack([row for _, row in good]))
     return Files(tuple(digests), tuple(formats), sizes, thumbnails, dict(sorted(reasons.items())))
 
 
-def _head(content: bytes) -> tuple[str, tuple[int, int]]:
-    """Return format and size as the file's head tells them; nothing where it is no image."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return image.format or "", image.size
-    except Exception:  # whatever is wrong with it, decoding will say
-        return "", (0, 0)
-
-
-def wrong_extensions(ids: Sequence[str], formats: Sequence[str]) -> list[tuple[int, str, str]]:
-    """Return index, extension and true format of the files whose names claim another format."""
-    found = []
-    for index, (identifier, kind) in enumerate(zip(ids, formats, strict=True)):
-        extension = PurePosixPath(identifier).suffix.lower()
-        if kind in _FORMATS and extension in _CLAIMS and extension not in _FORMATS[kind]:
-            found.append((index, extension, kind))
-    return found
+def wrong_extensions(ids: Sequence[str], formats: Sequence[str]) -> list[tuple[int, str]]:
+    """Return index and true format of the files whose names claim another format."""
+    suffixes = [PurePosixPath(identifier).suffix.lower() for identifier in ids]
+    claims = enumerate(zip(suffixes, formats, strict=True))
+    return [(k, kind) for k, (suffix, kind) in claims if suffix in _CLAIMS - _FORMATS.get(kind, _CLAIMS)]

@@ -14,6 +14,7 @@ from torch import nn
 from thawlab import progress
 from thawlab.data.augmentation import scaled
 from thawlab.data.batches import alternating_turns, batch_spans, epoch_order, prefetched
+from thawlab.data.types import indicator
 from thawlab.errors import DivergedError
 from thawlab.evaluation.metrics.calibration import log_loss
 from thawlab.inference.infer import infer
@@ -129,7 +130,7 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
     _seed_dropout(device, derive(context.recipe.seed, "dropout", state.phase, state.epoch, state.step))
     targets = batch.targets.to(device)
     if data.pipeline.mixes:
-        targets = F.one_hot(targets, data.classes).float()
+        targets = indicator(targets, data.classes)
     inputs, targets = data.pipeline(data.arrange(batch.rows.to(device)), targets, batch.generator)
     if phase.sizes:
         inputs = scaled(inputs, phase.sizes[state.epoch * len(phase.sizes) // phase.epochs])  # an equal share of the epochs each

@@ -1,6 +1,27 @@
 """Diagnoses: known mistakes that the recipe, the curves or the results show. To add one, copy its neighbour."""
 
 from thawlab.evaluation.diagnosis import curves, outcome, start  # their rules are registered in this order
-from thawlab.evaluation.diagnosis.rule import Finding, Outcome, Start, diagnose, diagnoses, ordered
+from thawlab.evaluation.diagnosis.rule import (
+    Finding,
+    Outcome,
+    Start,
+    after_training,
+    before_training,
+    diagnose,
+    diagnoses,
+    ordered,
+)
 
-__all__ = ["Finding", "Outcome", "Start", "curves", "diagnose", "diagnoses", "ordered", "outcome", "start"]
+__all__ = [
+    "Finding",
+    "Outcome",
+    "Start",
+    "after_training",
+    "before_training",
+    "curves",
+    "diagnose",
+    "diagnoses",
+    "ordered",
+    "outcome",
+    "start",
+]

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from thawlab.data.files import open_path
 from thawlab.data.listing import Listing
+from thawlab.data.openers import openers
+from thawlab.data.paths import open_path
 from thawlab.data.sources import open_source
-from thawlab.errors import UsageError
+from thawlab.errors import UsageError, listed
 
 Tree = Callable[..., Path]
 Encoded = Callable[..., bytes]
@@ -250,7 +251,7 @@ def test_links_and_paths_that_leave_the_archive_are_not_followed(tmp_path: Path,
 @pytest.mark.parametrize("name", ["photos.7z", "photos.txt", "photo.jpg"])
 def test_a_file_that_is_no_source_says_what_is(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("x")
-    expected = f"{tmp_path / name}: not a source of images; give a folder, .zip, .tar, .parquet or .csv"
+    expected = f"{tmp_path / name}: not a source of images; give a folder, or a file that ends in {listed(openers)}"
     assert refusal(tmp_path / name) == expected
 
 
@@ -277,6 +278,12 @@ def test_a_csv_gives_path_label_and_split(tree: Tree, encoding: str) -> None:
 def test_a_csv_without_splits_is_all_train_and_other_names_of_the_columns_serve(tree: Tree) -> None:
     listing = open_path(manifest(tree, "Class,note, File_Name\na,x,cat/1.png\nb,y,dog/1.png\n"))
     assert [row[:3] for row in rows(listing)] == [("cat/1.png", "a", "train"), ("dog/1.png", "b", "train")]
+
+
+def test_a_csv_may_name_files_with_blanks(tree: Tree) -> None:
+    folder = tree("cat/1.png ", "dog/1.png")
+    (folder / "list.csv").write_text("path,label\ncat/1.png ,cat\n dog/1.png ,dog\n")
+    assert open_path(folder / "list.csv").ids == ("cat/1.png ", "dog/1.png")
 
 
 def test_a_csv_may_name_images_by_absolute_path(tree: Tree) -> None:

@@ -1,0 +1,101 @@
+"""The verbs that look at runs: `thawlab evaluate`, `compare`, `report` and `repair`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thawlab.cli.console import (
+    CacheDirOption,
+    DataDirOption,
+    ForceOption,
+    JsonOption,
+    RunArgument,
+    RunsOption,
+    print_json,
+    print_table,
+)
+from thawlab.errors import UsageError
+
+judge_app = typer.Typer()
+_COMPARISON = Path("comparison.html")
+_OutOption = Annotated[Path | None, typer.Option(help="Where the page of several runs goes; comparison.html if omitted.")]
+
+
+@judge_app.command(epilog="Example: thawlab evaluate runs/demo-two-phase-0123456789ab")
+def evaluate(
+    run: RunArgument,
+    split: Annotated[str, typer.Option(help="test, val or train of the run's own images.")] = "test",
+    data: Annotated[str | None, typer.Option(help="Judge on these images instead: a data set's name or a path.")] = None,
+    data_dir: DataDirOption = None,
+    cache_dir: CacheDirOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a run's saved model again, from its files alone, on its own images or on others."""
+    from thawlab import api
+
+    opened = api.open_run(run, runs)
+    measured = api.evaluate(opened, split, data, data_dir=data_dir, cache_dir=cache_dir)
+    test = measured.measured
+    if as_json:
+        print_json({"run": str(opened.path), **measured.as_json()})
+        return
+    low, high = (api.percent(bound) for bound in test.accuracy_ci95)
+    print(
+        f"{measured.source}, {measured.split}: accuracy {api.percent(test.accuracy)} "
+        f"(95 % interval {low} to {high}, n = {test.n:,}), macro F1 {api.percent(test.macro_f1)}"
+    )
+    print(f"run:    {opened.path}")
+
+
+@judge_app.command(epilog="Example: thawlab compare runs/demo-two-phase-0123456789ab runs/demo-from-scratch-0123456789ab")
+def compare(
+    run: Annotated[list[str], typer.Argument(help="Runs, by folder name or path; all are compared with the first.")],
+    out: _OutOption = None,
+    force: ForceOption = False,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs on the same test images, print a table and write a page."""
+    from thawlab import api
+
+    compared = api.compare(run, page=out or _COMPARISON, force=force, runs=runs)
+    if as_json:
+        print_json({**compared.content.as_json(), "page": str(compared.page)})
+        return
+    print_table("", compared.columns, compared.rows())
+    for line in compared.content.caveats:
+        print(f"note: {line}")
+    print(f"page: {compared.page}")
+
+
+@judge_app.command(epilog="Example: thawlab report runs/demo-two-phase-0123456789ab")
+def report(
+    run: Annotated[list[str], typer.Argument(help="A run, by its folder's name or path; several are compared.")],
+    out: _OutOption = None,
+    force: ForceOption = False,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's report.html and figures again; of several runs, the page of `thawlab compare`."""
+    from thawlab import api
+
+    if len(run) > 1:
+        compare(run, out, force, runs, as_json)
+        return
+    if out is not None:
+        raise UsageError("--out is for comparing several runs; the report of one run lies in its folder")
+    path = api.open_run(run[0], runs).report()
+    print_json({"report": str(path)}) if as_json else print(path)
+
+
+@judge_app.command(epilog="Example: thawlab repair runs/demo-two-phase-0123456789ab")
+def repair(run: RunArgument, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+    """Make again what is missing or damaged in a run's folder, from its checkpoint."""
+    from thawlab import api
+
+    path = api.repair(run, runs).path
+    print_json({"run": str(path)}) if as_json else print(path)

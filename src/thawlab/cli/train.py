@@ -1,0 +1,148 @@
+"""The verbs that train: `thawlab train` and `thawlab demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thawlab.cli.console import CacheDirOption, DataDirOption, JsonOption, RunsOption, print_json, print_table
+from thawlab.errors import UsageError
+
+if TYPE_CHECKING:
+    from thawlab.api import Run
+
+train_app = typer.Typer()
+
+
+@train_app.command(epilog="Example: thawlab train photos/ --backbone resnet50 --size 224 phases.1.lr=5e-5")
+def train(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|IMAGES",
+            help="A recipe (.toml), a data set's name, or a path: folder, zip, tar, Parquet folder, CSV.",
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings by dotted key, e.g. data.train_size=10000."),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="model.backbone: timm/NAME.TAG, local-dir:FOLDER, bundled, cnn5, … (see `thawlab models`)."),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="data.image_size: side of the input in pixels.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="data.train_size: use this many training images only.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    lr_find: Annotated[bool, typer.Option("--lr-find", help="Only find a learning rate for the first phase.")] = False,
+    data_dir: DataDirOption = None,
+    cache_dir: CacheDirOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train a classifier, judge it on the test split and write its report.
+
+    The same recipe is the same run: unfinished, it continues where it stopped; finished, its results are shown.
+    """
+    from thawlab import api
+    from thawlab.recipe import parse_overrides
+
+    if "=" in target and not Path(target).exists():
+        raise UsageError(f"'{target}' is an override; name the recipe or the images first: thawlab train RECIPE.toml {target}")
+    options = {
+        "backbone": backbone,
+        "size": size,
+        "train_size": train_size,
+        "seed": seed,
+        "name": name,
+        "device": device,
+        "data_dir": data_dir,
+        "cache_dir": cache_dir,
+    }
+    settings = {key: value for key, value in options.items() if value is not None} | parse_overrides(overrides or [])
+    if lr_find:
+        _show_range_test(api.find_lr(target, **settings), as_json)
+    else:
+        _conclude(_with_report(api.train(target, runs=runs, **settings)), as_json)
+
+
+@train_app.command(epilog="Example: thawlab demo")
+def demo(
+    seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Show transfer learning on real handwritten digits, without a download.
+
+    Trains the bundled backbone in two phases (frozen, then fine-tuned), and beside it the same network from scratch.
+    """
+    from thawlab import api
+
+    both = [_with_report(run) for run in api.demo(seed, runs)]
+    if as_json:
+        print_json({"runs": [{"run": str(run.path), **run.results.as_json()} for run in both]})
+        return
+    first, second = both
+    results = first.results
+    print_table(
+        f"Handwritten digits, {results.dataset.n_train} to train, {results.test.n} to test, one seed",
+        ["run", "epochs", "val", "test", "95 % interval", "train − test", "time"],
+        [_demo_row(run) for run in both],
+    )
+    print(f"{first.against(second).describe()} One run each: another seed may reverse the ranking.")
+    for run in both:
+        print(f"report: {run.folder.report}")
+
+
+def _demo_row(run: Run) -> list[str]:
+    from thawlab.api import percent
+
+    results = run.results
+    low, high = results.test.accuracy_ci95
+    return [
+        results.name,
+        " + ".join(str(phase.epochs_run) for phase in results.phases),
+        percent(results.phases[-1].best_val_accuracy or 0.0),
+        percent(results.test.accuracy),
+        f"{percent(low)} – {percent(high)}",
+        f"{100 * results.gap:+.2f}",
+        f"{results.seconds['total']:.0f} s",
+    ]
+
+
+def _with_report(run: Run) -> Run:
+    if not run.folder.report.is_file():
+        run.report()
+    return run
+
+
+def _conclude(run: Run, as_json: bool) -> None:
+    """Print the accuracy with its interval and the run's folder."""
+    from thawlab.api import percent
+
+    results = run.results
+    if as_json:
+        print_json({"run": str(run.path), **results.as_json()})
+        return
+    low, high = results.test.accuracy_ci95
+    for finding in results.diagnoses:
+        print(f"{finding.severity}: {finding.evidence}; {finding.advice}")
+    print(
+        f"test accuracy {percent(results.test.accuracy)} (95 % interval {percent(low)} to {percent(high)}, "
+        f"n = {results.test.n:,}), train − test {100 * results.gap:+.2f} points"
+    )
+    print(f"report: {run.folder.report}")
+    print(f"run:    {run.path}")
+
+
+def _show_range_test(found: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(found.as_json())
+        return
+    shown = range(0, len(found.rates), 5)
+    print_table("", ["lr", "smoothed loss"], [[f"{found.rates[k]:.2e}", f"{found.losses[k]:.4f}"] for k in shown])
+    print(f"suggestion for the first phase: lr = {found.suggestion:.2e}")

@@ -1,0 +1,76 @@
+"""Sources that are archives, read in place."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from thawlab.data.images import BytesImages, Images, TarImages, ZipImages
+from thawlab.data.listing import Listing
+from thawlab.data.openers import arranged_by_path, openers
+from thawlab.errors import UsageError, first_line
+
+
+def _member_name(name: str) -> str:
+    """Return an archive member's path without a leading slash or dot."""
+    return PurePosixPath(name.lstrip("/")).as_posix()
+
+
+@openers.register(".zip")
+def open_zip(path: Path) -> Listing:
+    """List a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            folders = [_member_name(info.filename) for info in archive.infolist() if info.is_dir()]
+            members = {_member_name(info.filename): info.filename for info in archive.infolist() if not info.is_dir()}
+
+            def head_of(name: str) -> bytes:
+                with archive.open(members[name]) as file:
+                    return file.read(16)
+
+            def read(names: Sequence[str]) -> Images:
+                return ZipImages(path, tuple(members[name] for name in names))
+
+            return arranged_by_path(path.stem, str(path), folders, members, head_of, read)
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
+        raise UsageError(f"{path}: cannot be read as a zip archive: {first_line(error)}") from None
+
+
+@openers.register(".tar")
+@openers.register(".tgz")
+@openers.register(".tar.gz")
+@openers.register(".tar.xz")
+@openers.register(".tar.bz2")
+def open_tar(path: Path) -> Listing:
+    """List a tar archive; a compressed one is read into memory once, since it has no random access."""
+    folders: list[str] = []
+    places: dict[str, tuple[int, int]] = {}
+    contents: dict[str, bytes] = {}  # only the first bytes where the archive is not compressed
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            compressed = not isinstance(archive.fileobj, io.BufferedReader)  # whatever the name says
+            for member in archive:
+                name = _member_name(member.name)
+                if member.isdir() and name != ".":
+                    folders.append(name)
+                # A hard link is the file it names.
+                file = archive.getmember(member.linkname) if member.islnk() else member
+                if file.isreg():
+                    places[name] = (file.offset_data, file.size)
+                    contents[name] = archive.extractfile(file).read(-1 if compressed else 16)  # type: ignore[union-attr]
+            while compressed and archive.fileobj is not None and archive.fileobj.read(1 << 20):
+                pass  # to the very end, where the checksum stands
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, KeyError) as error:
+        raise UsageError(f"{path}: cannot be read as a tar archive: {first_line(error)}") from None
+
+    def read(names: Sequence[str]) -> Images:
+        if compressed:
+            return BytesImages([contents[name] for name in names])
+        return TarImages(path, tuple(places[name] for name in names))
+
+    return arranged_by_path(path.name.split(".")[0], str(path), folders, places, lambda name: contents[name][:16], read)

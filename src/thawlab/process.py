@@ -1,0 +1,65 @@
+"""What only the program may do to its own process; a library that is imported into a notebook keeps its hands off."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import platform
+import sys
+import warnings
+from io import TextIOWrapper
+from typing import NoReturn
+
+# Importing torch allocates a million objects that all stay; looking for garbage among them takes a second.
+_ALLOCATIONS_PER_COLLECTION = 100_000
+# GNU's OpenMP lets a thread that waits for the others spin this often before it sleeps; by default so long that, beside a busy
+# neighbour, threads spend their turns waiting for one that has none.
+_SPIN = "1000"
+
+
+def prepare() -> None:
+    """Make this process fit for computing; to be called before torch is imported, since OpenMP reads its settings once."""
+    gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = _SPIN
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another one
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata in images that are read all the same
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """Let freed memory stay with the process, since every training step asks for the same again.
+
+    glibc gives large blocks back to the system at once, which then clears every page anew for the next step: a tenth to a
+    third of a step's time on a CPU. Blocks of more than 24 MiB are still given back: few in number, they would leave holes in
+    what stays, and clearing them costs little beside computing them. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    import ctypes
+
+    library = ctypes.CDLL(None)
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    library.mallopt(mmap_threshold, 24 << 20)
+    library.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def leave(code: object) -> NoReturn:
+    """End the process at once: taking down torch's modules one by one takes longer than loading a model.
+
+    Args:
+        code: as `SystemExit` holds it: a number, None for 0, or a message, which is printed and means 1.
+    """
+    # Everything that the verbs write is written and synced by now; only the streams hold something back.
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or 1
+    if isinstance(code, str):
+        with contextlib.suppress(OSError):
+            print(code, file=sys.stderr, flush=True)
+    os._exit(code if isinstance(code, int) else int(code is not None))

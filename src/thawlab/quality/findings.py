@@ -1,0 +1,57 @@
+"""What stands out in a data check: the judgement that pages and the command line print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+# The largest class has this many times as many images as the smallest.
+_IMBALANCE = 10
+_KEEP_APART = "train with data.exclude on a clean list (--write-clean list.csv), or keep related images together with data.group"
+
+
+@final
+@dataclass(frozen=True)
+class Finding:
+    """Something to act on, with its evidence and one action."""
+
+    severity: Literal["error", "warning", "info"]
+    title: str
+    evidence: str
+    advice: str
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def findings(found: Mapping[str, Any]) -> list[Finding]:
+    """Return what stands out in a data check, the gravest first.
+
+    Args:
+        found: the check's JSON values.
+    """
+    n = {key: value["count"] for key, value in found.items() if isinstance(value, dict) and "count" in value}
+    first = found["unreadable"]["first"][0] if n["unreadable"] else {"id": "", "reason": ""}
+    table = [
+        (n["leaks"], "error", "Leak between splits",
+         f"{_count(n['leaks'], 'pair')} of the same or nearly the same image in different splits", _KEEP_APART),
+        (n["conflicts"], "error", "Conflicting labels",
+         f"{_count(n['conflicts'], 'pair')} of duplicates with different labels", "correct them"),
+        (n["unreadable"], "warning", "Unreadable images",
+         f"{_count(n['unreadable'], 'image')} cannot be read, the first is {first['id']} ({first['reason']})",
+         "re-save or remove them; training skips them automatically"),
+        (n["label_suspects"], "warning", "Suspected labels",
+         f"{_count(n['label_suspects'], 'label')} probably wrong ({100 * n['label_suspects'] / found['n']:.1f} % of all)",
+         "look at them, the least believable first"),
+        (n["identical"], "warning", "Identical files",
+         f"{_count(n['identical'], 'image')} found more than once", "keep one of each"),
+        (found["imbalance"] >= _IMBALANCE, "warning", "Imbalanced classes",
+         f"the largest class has {found['imbalance']:.0f} times as many images as the smallest",
+         "judge by macro metrics; add images of the small classes"),
+        (n["wrong_extensions"], "info", "Wrong extensions",
+         f"{_count(n['wrong_extensions'], 'file')} with an extension that does not match the content",
+         "rename them; they are read all the same"),
+    ]  # fmt: skip
+    return [Finding(severity, *texts) for there, severity, *texts in table if there]  # type: ignore[arg-type]
