@@ -11,7 +11,7 @@ import torch
 from thawlab.errors import ThawlabError
 from thawlab.models.catalog import resolve_backbone
 from thawlab.models.classifier import Classifier, build_classifier, make_preprocessing
-from thawlab.models.saved import Judgement, Known, load_model, save_model
+from thawlab.models.saved import Judgement, Reference, load_model, save_model
 from thawlab.recipe import Recipe
 
 CLASSES = ("cat", "Käse 🧀", '"<b>"')
@@ -23,7 +23,7 @@ def _save(folder: Path, recipe: Recipe, size: int = 16) -> Classifier:
     classifier = build_classifier(recipe, spec, size, len(CLASSES))
     with torch.no_grad():
         classifier.train()(torch.rand(16, 3, size, size))
-    judgement = Judgement(1.75, 0.25, Known(np.eye(4, 7, dtype=np.float16), 0.5))
+    judgement = Judgement(1.75, 0.25, Reference(np.eye(4, 7, dtype=np.float16), 0.5))
     save_model(folder, classifier, spec, CLASSES, make_preprocessing(recipe.data, spec, size), recipe.model, judgement)
     return classifier.eval()
 
@@ -57,8 +57,9 @@ def test_the_card_says_everything_that_prediction_needs(tmp_path: Path, recipe: 
         1.75,
     )
     assert (card.set_threshold, card.novelty_limit) == (0.25, 0.5)
-    known = load_model(tmp_path).known
-    assert known is not None and known.limit == 0.5 and np.array_equal(known.features, np.eye(4, 7, dtype=np.float16))
+    reference = load_model(tmp_path).reference
+    assert reference is not None and reference.limit == 0.5
+    assert np.array_equal(reference.features, np.eye(4, 7, dtype=np.float16))
     assert card.preprocessing == make_preprocessing(chosen.data, resolve_backbone("resnet20"), 16)
     assert json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))["schema"] == 1
 
