@@ -3,11 +3,28 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
-from thawlab.errors import UsageError
-from thawlab.files import cache_folder, refuse_overwrite, user_path, write_text
+from thawlab.errors import ThawlabError, UsageError
+from thawlab.files import (
+    cache_folder,
+    read_json,
+    refuse_overwrite,
+    user_path,
+    write_atomically,
+    write_json,
+    write_text,
+)
+
+
+def full_disk(*_arguments: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
 
 
 def test_a_path_as_the_user_writes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -64,3 +81,106 @@ def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", fsync)
     write_text(tmp_path / "a.txt", "new")
     assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_a_written_file_holds_the_content_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "deep" / "er" / "a.txt", "grün\n")
+    assert (tmp_path / "deep" / "er" / "a.txt").read_bytes() == "grün\n".encode()
+    assert names_in(tmp_path / "deep" / "er") == ["a.txt"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_version_and_no_litter(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "results.json"
+    write_text(file, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os if call == "fsync" else Path, call, full_disk)
+        with pytest.raises(ThawlabError) as error:
+            write_text(file, "new")
+    assert str(error.value) == f"{file}: cannot be written: No space left on device; the version before it is untouched"
+    assert error.value.exit_code == 1
+    assert file.read_text() == "old"
+    assert names_in(tmp_path) == ["results.json"]
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_write_leaves_the_old_version(tmp_path: Path) -> None:
+    file = tmp_path / "last.pt"
+    file.write_text("old")
+
+    def write(target: BinaryIO) -> None:
+        target.write(b"half of the new")
+        target.flush()
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"the other half")
+
+    with pytest.raises(ThawlabError, match="No space left on device"):
+        write_atomically(file, write)
+    assert file.read_text() == "old" and names_in(tmp_path) == ["last.pt"]
+
+
+def test_an_interruption_in_the_middle_of_a_write_leaves_the_old_version_and_no_litter(tmp_path: Path) -> None:
+    file = tmp_path / "last.pt"
+    file.write_text("old")
+
+    def write(target: BinaryIO) -> None:
+        target.write(b"half of the new")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(file, write)
+    assert file.read_text() == "old" and names_in(tmp_path) == ["last.pt"]
+
+
+def test_the_content_is_on_the_disk_before_the_name_leads_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.txt"
+    events: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        events.append("sync folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "sync file")  # noqa: PTH112
+        sync(descriptor)
+
+    def replace(self: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write_text(file, "content")
+    assert events == ["sync file", "rename", "sync folder"]
+
+
+def test_a_file_in_the_way_of_a_folder_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("not a folder")
+    with pytest.raises(ThawlabError, match=r"cannot be written: (File exists|Not a directory)"):
+        write_text(tmp_path / "runs" / "a.txt", "")
+
+
+def test_json_comes_back_as_it_went_and_is_readable_by_people(tmp_path: Path) -> None:
+    value = {"b": [1, 2.5, None], "a": {"class": "Äpfel"}}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert "Äpfel" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_json_refuses_numbers_that_json_does_not_know(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b'{"a": ', "cannot be read"), (b"", "cannot be read"), (b"\xff\xfe{}", "cannot be read"), (b"[1]", "is not a JSON object")],
+)
+def test_damaged_json_is_named(content: bytes, expected: str, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_bytes(content)
+    with pytest.raises(ThawlabError) as error:
+        read_json(file)
+    assert str(error.value).startswith(f"{file}: {expected}") and "\n" not in str(error.value)
+
+
+def test_missing_json_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ThawlabError, match=r"results\.json: is missing from the run"):
+        read_json(tmp_path / "results.json")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thawlab import runner
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.predictions import load_predictions
 from thawlab.recipe import Recipe
@@ -17,6 +16,7 @@ from thawlab.report.page import write_report
 from thawlab.results import read_results, read_rows
 from thawlab.run import RunFolder
 from thawlab.runner import damaged, repair, train
+from thawlab.training import fit
 
 Make = Callable[..., Recipe]
 FILES = [
@@ -58,7 +58,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> None:
         raise AssertionError("a repair must not train")
 
-    monkeypatch.setattr(runner, "train_phase", refuse)
+    monkeypatch.setattr(fit, "train_phase", refuse)
 
 
 def _copy(folder: RunFolder, tmp_path: Path) -> RunFolder:

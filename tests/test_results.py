@@ -65,9 +65,16 @@ def test_rows_come_back_and_a_damaged_line_is_named(tmp_path: Path) -> None:
     )
     write_rows(tmp_path / "m.jsonl", [row, row])
     assert read_rows(tmp_path / "m.jsonl") == [row, row]
+    write_rows(tmp_path / "m.jsonl", [row])  # rows are replaced as a whole
+    assert read_rows(tmp_path / "m.jsonl") == [row]
     (tmp_path / "m.jsonl").write_text('{"phase": "a"')
     with pytest.raises(ThawlabError, match=r"m\.jsonl: is damaged"):
         read_rows(tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(ThawlabError, match=r"m\.jsonl: cannot be read"):
+        read_rows(tmp_path / "m.jsonl")
+    with pytest.raises(ThawlabError, match=r"n\.jsonl: is missing"):
+        read_rows(tmp_path / "n.jsonl")
 
 
 def test_the_schema_in_the_documentation_is_the_present_one() -> None:

@@ -1,132 +1,17 @@
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import pytest
 
 from thawlab.errors import ThawlabError, UsageError
-from thawlab.files import read_json, write_atomically, write_json, write_text
+from thawlab.files import read_json, write_text
 from thawlab.recipe import Recipe
 from thawlab.run import RunFolder, find_run, run_folder
-
-
-def full_disk(*_arguments: Any) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
-
-
-def test_a_written_file_holds_the_content_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    write_text(tmp_path / "deep" / "er" / "a.txt", "grün\n")
-    assert (tmp_path / "deep" / "er" / "a.txt").read_bytes() == "grün\n".encode()
-    assert names_in(tmp_path / "deep" / "er") == ["a.txt"]
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_version_and_no_litter(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "results.json"
-    write_text(file, "old")
-    with monkeypatch.context() as patch:
-        patch.setattr(os if call == "fsync" else Path, call, full_disk)
-        with pytest.raises(ThawlabError) as error:
-            write_text(file, "new")
-    assert str(error.value) == f"{file}: cannot be written: No space left on device; the version before it is untouched"
-    assert error.value.exit_code == 1
-    assert file.read_text() == "old"
-    assert names_in(tmp_path) == ["results.json"]
-
-
-def test_a_disk_that_fills_up_in_the_middle_of_a_write_leaves_the_old_version(tmp_path: Path) -> None:
-    file = tmp_path / "last.pt"
-    file.write_text("old")
-
-    def write(target: BinaryIO) -> None:
-        target.write(b"half of the new")
-        target.flush()
-        with Path("/dev/full").open("wb", buffering=0) as full:
-            full.write(b"the other half")
-
-    with pytest.raises(ThawlabError, match="No space left on device"):
-        write_atomically(file, write)
-    assert file.read_text() == "old" and names_in(tmp_path) == ["last.pt"]
-
-
-def test_an_interruption_in_the_middle_of_a_write_leaves_the_old_version_and_no_litter(tmp_path: Path) -> None:
-    file = tmp_path / "last.pt"
-    file.write_text("old")
-
-    def write(target: BinaryIO) -> None:
-        target.write(b"half of the new")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(file, write)
-    assert file.read_text() == "old" and names_in(tmp_path) == ["last.pt"]
-
-
-def test_the_content_is_on_the_disk_before_the_name_leads_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "a.txt"
-    events: list[str] = []
-    sync, rename = os.fsync, Path.replace
-
-    def fsync(descriptor: int) -> None:
-        events.append("sync folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "sync file")  # noqa: PTH112
-        sync(descriptor)
-
-    def replace(self: Path, target: Path) -> Path:
-        events.append("rename")
-        return rename(self, target)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(Path, "replace", replace)
-    write_text(file, "content")
-    assert events == ["sync file", "rename", "sync folder"]
-
-
-def test_a_file_in_the_way_of_a_folder_is_said_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("not a folder")
-    with pytest.raises(ThawlabError, match=r"cannot be written: (File exists|Not a directory)"):
-        write_text(tmp_path / "runs" / "a.txt", "")
-    with pytest.raises(ThawlabError, match="cannot be written"), RunFolder(tmp_path / "runs" / "one").locked():
-        pass
-
-
-def test_json_comes_back_as_it_went_and_is_readable_by_people(tmp_path: Path) -> None:
-    value = {"b": [1, 2.5, None], "a": {"class": "Äpfel"}}
-    write_json(tmp_path / "a.json", value)
-    assert read_json(tmp_path / "a.json") == value
-    assert "Äpfel" in (tmp_path / "a.json").read_text(encoding="utf-8")
-
-
-def test_json_refuses_numbers_that_json_does_not_know(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "a.json", {"loss": float("nan")})
-    assert names_in(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [(b'{"a": ', "cannot be read"), (b"", "cannot be read"), (b"\xff\xfe{}", "cannot be read"), (b"[1]", "is not a JSON object")],
-)
-def test_damaged_json_is_named(content: bytes, expected: str, tmp_path: Path) -> None:
-    file = tmp_path / "results.json"
-    file.write_bytes(content)
-    with pytest.raises(ThawlabError) as error:
-        read_json(file)
-    assert str(error.value).startswith(f"{file}: {expected}") and "\n" not in str(error.value)
-
-
-def test_missing_json_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ThawlabError, match=r"results\.json: is missing from the run"):
-        read_json(tmp_path / "results.json")
 
 
 def test_a_run_is_a_folder_named_by_name_and_digest(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -152,27 +37,17 @@ def test_the_status_is_new_until_it_is_set(tmp_path: Path) -> None:
     assert folder.status == "interrupted"
     state = read_json(folder.path / "state.json")
     assert (state["pid"], state["epoch"]) == (os.getpid(), 3)
+
+
+def test_where_the_record_of_the_status_is_damaged_the_other_files_tell(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.set_status("running")
     (folder.path / "state.json").write_text("{")
-    with pytest.raises(ThawlabError, match=r"state\.json: cannot be read"):
-        _ = folder.status
-
-
-def test_metric_rows_are_replaced_as_a_whole(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    rows = [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.05}]
-    folder.write_metrics(rows[:1])
-    folder.write_metrics(rows)
-    assert folder.read_metrics() == rows
-    assert len(folder.metrics.read_text().splitlines()) == 2
-
-
-def test_damaged_or_missing_metrics_are_named(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    with pytest.raises(ThawlabError, match=r"metrics\.jsonl: is missing"):
-        folder.read_metrics()
-    folder.metrics.write_text('{"epoch": 1}\n{"epo')
-    with pytest.raises(ThawlabError, match=r"metrics\.jsonl: cannot be read"):
-        folder.read_metrics()
+    assert folder.status == "new"
+    write_text(folder.checkpoint, "")
+    assert folder.status == "interrupted"
+    write_text(folder.results, "{}")
+    assert folder.status == "finished"
 
 
 def test_the_log_grows_by_a_line_with_the_time(tmp_path: Path) -> None:
@@ -220,6 +95,12 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
         other.kill()
         other.wait(20)
     with folder.locked():
+        pass
+
+
+def test_a_file_in_the_way_of_a_run_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("not a folder")
+    with pytest.raises(ThawlabError, match="cannot be written"), RunFolder(tmp_path / "runs" / "one").locked():
         pass
 
 

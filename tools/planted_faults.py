@@ -98,7 +98,7 @@ def duplicates(listing: Listing, pixels: np.ndarray, look: Look, seed: int) -> d
     started = time.monotonic()
     check = check_data(planted, *look)
     seconds = time.monotonic() - started
-    found = {(first, second) for first, second, _ in check.leaks()}
+    found = {(first, second) for first, second, _ in check.leaks}
     hits = np.array([(int(k), len(listing) + number) in found for number, k in enumerate(sources.tolist())])
     unplanted = [pair for pair in found if pair[1] < len(listing)]
     return {

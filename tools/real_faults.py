@@ -59,7 +59,7 @@ def main() -> None:
     check = check_data(listing, *look, system)
     seconds = time.monotonic() - started
     assert check.labels is not None
-    leaks = check.leaks()
+    leaks = check.leaks
     suspects = [place for place in check.labels.suspects.tolist() if listing.splits[check.labelled[place]] == "test"]
     named = [listing.classes[label] for label in listing.labels.tolist()]
     pairs = [

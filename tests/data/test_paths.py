@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -14,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from thawlab.data import images
 from thawlab.data.listing import Listing
 from thawlab.data.openers import openers
 from thawlab.data.paths import open_path
 from thawlab.data.sources import open_source
-from thawlab.errors import UsageError, listed
+from thawlab.errors import ThawlabError, UsageError, listed
 
 Tree = Callable[..., Path]
 Encoded = Callable[..., bytes]
@@ -131,6 +133,43 @@ def test_a_class_in_test_only_is_named(kind: str, tree: Tree) -> None:
     assert refusal(source) == (
         f"{source}: the test split has the class 'doge' that the train split lacks; rename or remove it (did you mean 'dog'?)"
     )
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tree("cat/1.png", "cat/old/2.png", "dog/1.png", ".git/x/1.png")
+    scandir = os.scandir
+    broken = folder / "cat" / "old"
+
+    def failing(path: Path) -> Any:
+        if Path(path) == broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(ThawlabError) as error:
+        open_path(folder)
+    assert str(error.value) == f"{broken}: this folder cannot be listed: Input/output error; its images would be missed"
+    broken = folder / ".git" / "x"
+    assert len(open_path(folder)) == 3
+
+
+def test_a_file_without_an_extension_whose_head_cannot_be_read_just_now_is_not_ignored(
+    tree: Tree, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tree(*FLAT)
+    (folder / "cat" / "3").write_bytes(encoded())
+    opened, tries = Path.open, []
+
+    def flaky(path: Path, *arguments: Any) -> Any:
+        if path.name == "3":
+            tries.append(path)
+            if len(tries) < 3:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(images, "_PAUSES", (0, 0, 0))
+    monkeypatch.setattr(Path, "open", flaky)
+    assert "cat/3" in open_path(folder).ids and len(tries) == 3
 
 
 def test_linked_class_folders_are_followed_and_circles_refused(tree: Tree) -> None:

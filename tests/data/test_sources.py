@@ -82,7 +82,7 @@ def test_what_is_written_as_a_path_is_a_path_also_when_it_is_recorded(
 def test_a_bare_name_of_both_is_refused_with_both_spellings(here: Path) -> None:
     expected = (
         "data.source: 'digits' is both a built-in data set and a folder here; "
-        "write ./digits for what is here, or digits: for the data set"
+        "write ./digits for the folder, or digits: for the data set"
     )
     for use in (check_source, open_source, canonical):
         with pytest.raises(UsageError) as error:
@@ -92,10 +92,12 @@ def test_a_bare_name_of_both_is_refused_with_both_spellings(here: Path) -> None:
     assert "'shapes' is both a built-in data set and a file here" in refusal("shapes")
 
 
-@pytest.mark.usefixtures("here")
-def test_a_colon_means_the_data_set() -> None:
+def test_a_colon_means_the_data_set_however_often_it_is_respelt(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_source("digits:")
-    assert canonical("digits:") == "digits" and len(open_source("digits:")) == len(open_recorded("digits")) == 1797
+    assert canonical("digits:") == canonical(canonical("digits:")) == "digits:"
+    assert len(open_source("digits:")) == len(open_recorded("digits")) == 1797
+    monkeypatch.chdir(here / "photos")
+    assert canonical("digits:") == canonical("digits") == "digits" and canonical("shapes:") == "shapes"
 
 
 @pytest.mark.usefixtures("here")

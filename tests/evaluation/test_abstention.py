@@ -46,19 +46,22 @@ def test_the_curve_ends_with_everything_answered_and_ties_stay_together() -> Non
 def test_declining_the_least_sure_helps_a_classifier_that_knows_itself() -> None:
     rng = np.random.default_rng(2)
     found = abstention(_table(rng, 1000), _table(rng, 4000), 1.0)
-    rising = list(found["accuracy_when_declining"].values())
+    assert found is not None and found.conformal is not None
+    rising = list(found.accuracy_when_declining.values())
     assert rising == sorted(rising) and rising[-1] > rising[0] + 0.05
-    assert found["conformal"]["n_calibration"] == 1000
-    assert 0.87 < found["conformal"]["coverage"] < 0.93
+    assert found.conformal.n_calibration == 1000
+    assert 0.87 < found.conformal.coverage < 0.93
 
 
 def test_without_val_or_test_images_nothing_is_promised() -> None:
     rng = np.random.default_rng(3)
     nothing = Predictions(np.zeros(0, np.str_), np.zeros(0, np.int64), np.zeros((0, 10), np.float32))
-    assert abstention(nothing, nothing, 1.0) == {}
-    assert "conformal" not in abstention(nothing, _table(rng, 10), 1.0)
+    assert abstention(nothing, nothing, 1.0) is None
+    declining = abstention(nothing, _table(rng, 10), 1.0)
+    assert declining is not None and declining.conformal is None
 
 
 def test_all_images_equally_sure_are_answered_together() -> None:
     even = Predictions(np.arange(4).astype(str), np.array([0, 1, 0, 1]), np.zeros((4, 2), np.float32))
-    assert abstention(even, even, 1.0)["accuracy_when_declining"]["0.2"] == 0.5
+    found = abstention(even, even, 1.0)
+    assert found is not None and found.accuracy_when_declining["0.2"] == 0.5

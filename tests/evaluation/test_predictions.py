@@ -93,7 +93,7 @@ def test_huge_logits_give_finite_probabilities() -> None:
 
 
 @pytest.mark.parametrize("name", ["cnn5", "vgg10", "resnet20", "speednet"])
-def test_a_image_has_the_same_logits_bit_for_bit_however_many_stand_beside_it(name: str) -> None:
+def test_an_image_has_the_same_logits_bit_for_bit_however_many_stand_beside_it(name: str) -> None:
     classifier, images = _classifier(name), _images(9 * INFERENCE_BATCH + 5)
     whole = infer(classifier, images, np.arange(len(images)), _prepare, CPU)
     assert whole.shape == (len(images), 10)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from thawlab.evaluation.views import View, view_sets
+from thawlab.evaluation.views import VIEWS, View
 from thawlab.files import read_json
 from thawlab.recipe import Recipe
 from thawlab.runner import train
@@ -21,7 +21,7 @@ def test_views_show_what_they_say() -> None:
 
 @pytest.mark.parametrize("name", ["flip", "flip-shift"])
 def test_weights_of_a_set_sum_to_one_and_mirror_evenly(name: str) -> None:
-    views = view_sets.get(name)
+    views = VIEWS[name]
     assert sum(view.weight for view in views) == pytest.approx(1.0)
     assert sum(view.weight for view in views if view.mirrored) == pytest.approx(0.5)
 

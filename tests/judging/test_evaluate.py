@@ -17,9 +17,10 @@ from thawlab.data.preprocessing import to_tensor
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.predictions import load_predictions
 from thawlab.files import read_json
-from thawlab.judging.evaluate import evaluate
+from thawlab.judging.evaluate import Evaluated, evaluate
 from thawlab.models.saved import load_model
 from thawlab.recipe import parse_recipe
+from thawlab.results import read_results
 from thawlab.run import RunFolder
 from thawlab.runner import train
 
@@ -59,18 +60,25 @@ def copy(trained: RunFolder, tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
-def _without(result: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in result.items() if key not in keys}
+def _recorded(folder: RunFolder, split: str = "test") -> dict[str, Any]:
+    recorded: dict[str, Any] = read_json(folder.results)[split]
+    return recorded
 
 
-def test_the_classifier_has_learnt_so_that_the_tests_below_can_fail(trained: RunFolder) -> None:
-    assert read_json(trained.results)["test"]["accuracy"] > 0.8
+def _measured(result: Evaluated) -> dict[str, Any]:
+    return {key: value for key, value in result.as_json().items() if key not in {"split", "source"}}
+
+
+def test_the_classifier_has_learned_so_that_the_tests_below_can_fail(trained: RunFolder) -> None:
+    assert read_results(trained.results).test.accuracy > 0.8
 
 
 def test_the_test_numbers_come_back_exactly(trained: RunFolder) -> None:
     result = evaluate(trained)
-    assert (result["split"], result["source"]) == ("test", trained.recipe.data.source)
-    assert _without(result, "split", "source") == read_json(trained.results)["test"]
+    assert (result.split, result.source) == ("test", trained.recipe.data.source)
+    assert (result.as_json()["split"], result.as_json()["source"]) == (result.split, result.source)
+    assert result.measured == read_results(trained.results).test
+    assert _measured(result) == _recorded(trained)
 
 
 def test_the_test_numbers_come_back_exactly_in_a_new_process_from_the_files_alone(copy: RunFolder) -> None:
@@ -79,10 +87,12 @@ def test_the_test_numbers_come_back_exactly_in_a_new_process_from_the_files_alon
     (copy.path / "metrics.jsonl").unlink()
     code = (
         "import json, sys; from pathlib import Path; from thawlab.run import RunFolder;"
-        "from thawlab.judging.evaluate import evaluate; print(json.dumps(evaluate(RunFolder(Path(sys.argv[1])))))"
+        "from thawlab.judging.evaluate import evaluate; print(json.dumps(evaluate(RunFolder(Path(sys.argv[1]))).as_json()))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(copy.path)], capture_output=True, text=True, check=True)
-    assert _without(json.loads(done.stdout), "split", "source") == read_json(copy.results)["test"]
+    result = json.loads(done.stdout)
+    assert (result.pop("split"), result.pop("source")) == ("test", copy.recipe.data.source)
+    assert result == _recorded(copy)
 
 
 def test_the_test_numbers_of_a_head_trained_on_cached_features_come_back_exactly(trained: RunFolder, tmp_path: Path) -> None:
@@ -93,11 +103,11 @@ def test_the_test_numbers_of_a_head_trained_on_cached_features_come_back_exactly
         "data": trained.recipe.data.model_dump(mode="json", exclude_none=True),
     }
     run = train(parse_recipe(changes), tmp_path / "runs")
-    assert _without(evaluate(run), "split", "source") == read_json(run.results)["test"]
+    assert _measured(evaluate(run)) == _recorded(run)
 
 
 def test_the_val_numbers_come_back_exactly(trained: RunFolder) -> None:
-    result, recorded = evaluate(trained, "val"), read_json(trained.results)["val"]
+    result, recorded = _measured(evaluate(trained, "val")), _recorded(trained, "val")
     assert {key: result[key] for key in recorded} == recorded
     assert result["n"] == len(load_predictions(trained.predictions("val")).labels) > 0
 
@@ -119,14 +129,14 @@ def test_an_unknown_split_is_a_usage_error(trained: RunFolder) -> None:
 def test_other_images_are_judged_on_all_of_them_where_they_have_no_test_split(trained: RunFolder, tmp_path: Path) -> None:
     source = _draw(tmp_path / "other", ["blue", "green", "red"], 7, seed=9)
     result = evaluate(trained, source=str(source))
-    assert (result["n"], result["split"], result["source"]) == (21, "all", str(source))
-    assert [row["n"] for row in result["per_class"]] == [7, 7, 7]
+    assert (result.measured.n, result.split, result.source) == (21, "all", str(source))
+    assert [row.n for row in result.measured.per_class] == [7, 7, 7]
 
 
 def test_other_images_are_judged_on_their_test_split_where_they_have_one(trained: RunFolder, tmp_path: Path) -> None:
     _draw(tmp_path / "other" / "train", ["blue", "green", "red"], 4)
     _draw(tmp_path / "other" / "test", ["blue", "green", "red"], 2)
-    assert evaluate(trained, source=str(tmp_path / "other"))["n"] == 6
+    assert evaluate(trained, source=str(tmp_path / "other")).measured.n == 6
 
 
 def test_classes_of_other_images_are_matched_by_name_whatever_their_order(trained: RunFolder, tmp_path: Path) -> None:
@@ -142,17 +152,17 @@ def test_classes_of_other_images_are_matched_by_name_whatever_their_order(traine
     labels = [names.index(file.parent.name) for file in files]
     (tmp_path / "table").mkdir()
     pq.write_table(pa.table({"image": images, "label": labels}, schema=schema), tmp_path / "table" / "test.parquet")
-    from_folder = evaluate(trained, source=str(folder))
-    from_table = evaluate(trained, source=str(tmp_path / "table"))
-    assert from_table["accuracy"] == from_folder["accuracy"] > 0.8
-    assert from_table["confusion"] == from_folder["confusion"]
+    from_folder = evaluate(trained, source=str(folder)).measured
+    from_table = evaluate(trained, source=str(tmp_path / "table")).measured
+    assert from_table.accuracy == from_folder.accuracy > 0.8
+    assert from_table.confusion == from_folder.confusion
 
 
 def test_other_images_may_have_fewer_classes(trained: RunFolder, tmp_path: Path) -> None:
-    result = evaluate(trained, source=str(_draw(tmp_path / "other", ["green", "red"], 10, seed=5)))
-    assert [row["n"] for row in result["per_class"]] == [0, 10, 10]
-    assert result["accuracy"] > 0.8
-    assert result["macro_recall"] == pytest.approx(result["accuracy"])
+    result = evaluate(trained, source=str(_draw(tmp_path / "other", ["green", "red"], 10, seed=5))).measured
+    assert [row.n for row in result.per_class] == [0, 10, 10]
+    assert result.accuracy > 0.8
+    assert result.macro_recall == pytest.approx(result.accuracy)
 
 
 def test_a_class_that_the_classifier_does_not_know_is_a_usage_error(trained: RunFolder, tmp_path: Path) -> None:
@@ -165,7 +175,7 @@ def test_changed_data_are_refused(copy: RunFolder, tmp_path: Path) -> None:
     source = shutil.copytree(copy.recipe.data.source, tmp_path / "photos")
     recipe = copy.recipe.model_copy(update={"data": copy.recipe.data.model_copy(update={"source": str(source)})})
     copy.recipe_file.write_text(recipe.to_toml(), encoding="utf-8")
-    assert _without(evaluate(copy), "source", "split") == read_json(copy.results)["test"]
+    assert _measured(evaluate(copy)) == _recorded(copy)
     Image.new("RGB", (20, 20)).save(source / "red" / "00.png")
     with pytest.raises(
         ThawlabError, match=r"run: the data have changed since the training \(fingerprint \w{12} then, \w{12} now\)"

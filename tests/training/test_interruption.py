@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from torch import nn
 
-from thawlab import runner
 from thawlab.errors import Interrupted, ThawlabError
 from thawlab.inference import tracing
 from thawlab.plan.resolve import resolve
@@ -18,7 +17,7 @@ from thawlab.recipe import Recipe
 from thawlab.results import read_results
 from thawlab.run import run_folder
 from thawlab.runner import train
-from thawlab.training import lr_finder
+from thawlab.training import fit, lr_finder
 from thawlab.training.interruption import Interruption, watch_signals
 
 Make = Callable[..., Recipe]
@@ -81,7 +80,7 @@ def test_a_failed_training_says_so_and_a_stopped_one_too(recipe: Make, tmp_path:
         def raising(*_arguments: Any, error: BaseException = error) -> None:
             raise error
 
-        monkeypatch.setattr(runner, "train_phase", raising)
+        monkeypatch.setattr(fit, "train_phase", raising)
         with pytest.raises(type(error)):
             train(recipe(), tmp_path)
         assert run_folder(resolve(recipe())[0], tmp_path).status == status

@@ -8,6 +8,7 @@ import torch
 from thawlab.files import read_json
 from thawlab.models.classifier import Classifier
 from thawlab.recipe import Recipe
+from thawlab.results import read_rows
 from thawlab.runner import range_test, train
 from thawlab.training.lr_finder import _suggest
 
@@ -54,7 +55,7 @@ def test_auto_uses_the_test_and_says_so_and_is_reproducible(recipe: Make, tmp_pa
     log = (one.path / "log.txt").read_text()
     assert log.count("was found by a range test") == 2
     assert (one.model / "model.safetensors").read_bytes() == (two.model / "model.safetensors").read_bytes()
-    assert f"{one.read_metrics()[0]['lr']:.3g}" in log
+    assert f"{read_rows(one.metrics)[0].lr:.3g}" in log
 
 
 def test_looking_for_a_rate_changes_no_result(recipe: Make, tmp_path: Path) -> None:

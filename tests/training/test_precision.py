@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from thawlab.errors import Interrupted
-from thawlab.files import read_json
 from thawlab.recipe import Phase, Recipe
+from thawlab.results import read_results
 from thawlab.runner import train
 from thawlab.training import precision
+from thawlab.training.context import Context
+from thawlab.training.phase_data import PhaseData
 from thawlab.training.precision import choose_precision, has_fast_bfloat16
 
 Make = Callable[..., Recipe]
@@ -30,13 +33,10 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 def test_bfloat16_must_be_worth_it(monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], expected: str) -> None:
     times = dict(zip((False, True), seconds, strict=True))
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda _: True)
-    monkeypatch.setattr(precision, "replace", lambda _, bfloat16: bfloat16)
-    monkeypatch.setattr(precision, "_least_seconds", lambda bfloat16, *_: times[bfloat16])
-
-    class Job:
-        device = CPU
-
-    chosen, why = choose_precision(Job(), Phase(epochs=1), None)  # type: ignore[arg-type]
+    monkeypatch.setattr(precision, "replace", lambda data, **changes: SimpleNamespace(**(vars(data) | changes)))
+    monkeypatch.setattr(precision, "_least_seconds", lambda _, data: times[data.bfloat16])
+    context, data = SimpleNamespace(device=CPU), SimpleNamespace(phase=Phase(epochs=1), bfloat16=False)
+    chosen, why = choose_precision(context, data)  # type: ignore[arg-type]
     assert chosen == expected
     assert f"{1000 * seconds[1]:.1f} ms" in why
 
@@ -55,19 +55,18 @@ def test_auto_gives_what_the_chosen_arithmetic_gives(
     expected = train(recipe(f"precision={choice}"), tmp_path / "a")
     asked = []
 
-    def choose(job: object, phase: Phase, material: object) -> tuple[str, str]:
-        asked.append(phase.name)
-        real = choose_precision(job, phase, material)  # type: ignore[arg-type] # the timing must leave no trace
+    def choose(context: Context, data: PhaseData) -> tuple[str, str]:
+        asked.append(data.phase.name)
+        real = choose_precision(context, data)  # the timing must leave no trace
         assert real[0] in {"float32", "bfloat16"}
         return choice, "the test says so"
 
-    monkeypatch.setattr("thawlab.runner.choose_precision", choose)
+    monkeypatch.setattr("thawlab.training.fit.choose_precision", choose)
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda _: True)
     folder = train(recipe("precision=auto"), tmp_path / "b")
     assert asked == ["head", "all"]
     assert same(weights(folder.path), weights(expected.path))
-    results = read_json(folder.results)
-    assert [phase["precision"] for phase in results["phases"]] == [choice, choice]
+    assert [phase.precision for phase in read_results(folder.results).phases] == [choice, choice]
     assert f"precision = {choice}, since the test says so" in (folder.path / "log.txt").read_text()
 
 
@@ -75,15 +74,15 @@ def test_a_phase_is_continued_in_the_arithmetic_it_began_in(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = train(recipe("precision=bfloat16"), tmp_path / "a")
-    monkeypatch.setattr("thawlab.runner.choose_precision", lambda *_: ("bfloat16", "first"))
+    monkeypatch.setattr("thawlab.training.fit.choose_precision", lambda *_: ("bfloat16", "first"))
 
     def stop(*_: object) -> None:
         raise Interrupted("stopped by the test", 15)
 
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr("thawlab.runner.train_phase", stop)
+        patched.setattr("thawlab.training.fit.train_phase", stop)
         train(recipe("precision=auto"), tmp_path / "b")
     choices = iter([("bfloat16", "second phase")])
-    monkeypatch.setattr("thawlab.runner.choose_precision", lambda *_: next(choices))
+    monkeypatch.setattr("thawlab.training.fit.choose_precision", lambda *_: next(choices))
     folder = train(recipe("precision=auto"), tmp_path / "b")
     assert same(weights(folder.path), weights(expected.path))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -12,8 +14,11 @@ from torch import nn
 
 from thawlab.errors import Interrupted, ThawlabError
 from thawlab.recipe import Phase
+from thawlab.results import EpochRow, PhaseResult
+from thawlab.run import RunFolder
+from thawlab.training.context import Context
 from thawlab.training.interruption import Interruption
-from thawlab.training.state import Moving, Saver, TrainingState, load_checkpoint, save_checkpoint
+from thawlab.training.state import Best, OptimizerState, TrainingState, load_checkpoint, save_checkpoint, save_if_due
 
 # Saves twice; during the second save the process dies right after its n-th event that touches the file system.
 DYING = """
@@ -96,17 +101,43 @@ def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.randn(4, 3)).sum().backward()
     optimizer.step()
-    state = TrainingState(1, 2, 3, 0.1, 4.5, {"accuracy": 0.5, "weights": model.state_dict()}, [{"epoch": 1}], [{"name": "head"}])
-    save_checkpoint(tmp_path / "last.pt", state, model, Moving(optimizer, None))
+    row = EpochRow(phase="all", epoch=1, step=9, seconds=0.5, train_loss=0.7, val_loss=None, val_accuracy=None, lr=0.1)
+    phase = PhaseResult(
+        name="head",
+        trainable_parameters=8,
+        epochs_run=3,
+        best_epoch=2,
+        best_val_accuracy=0.5,
+        seconds=1.5,
+        stopped="epochs",
+        lr=0.01,
+    )
+    state = TrainingState(
+        phase=1,
+        epoch=2,
+        step=3,
+        loss_sum=0.1,
+        seconds=4.5,
+        best=Best(0.5, 1.25, 2, model.state_dict()),
+        rows=[row],
+        phases=[phase],
+        found_lr={0: 0.01},
+        found_precision={0: "bfloat16"},
+        cached=True,
+    )
+    save_checkpoint(tmp_path / "last.pt", state, model, OptimizerState(optimizer, None))
     other = nn.Linear(3, 2)
-    loaded, moving = load_checkpoint(tmp_path / "last.pt", other)
+    loaded, resumed = load_checkpoint(tmp_path / "last.pt", other)
     assert torch.equal(other.weight, model.weight)
-    assert (loaded.phase, loaded.epoch, loaded.step, loaded.loss_sum, loaded.rows) == (1, 2, 3, 0.1, [{"epoch": 1}])
+    assert (loaded.phase, loaded.epoch, loaded.step, loaded.loss_sum, loaded.seconds) == (1, 2, 3, 0.1, 4.5)
+    assert (loaded.rows, loaded.phases) == ([row], [phase])
+    assert (loaded.found_lr, loaded.found_precision, loaded.cached) == ({0: 0.01}, {0: "bfloat16"}, True)
     assert loaded.best is not None
-    assert torch.equal(loaded.best["weights"]["weight"], model.weight)
+    assert (loaded.best.accuracy, loaded.best.loss, loaded.best.epoch) == (0.5, 1.25, 2)
+    assert torch.equal(loaded.best.weights["weight"], model.weight)
     again = torch.optim.Adam(other.parameters())
-    assert moving is not None
-    Moving(again, None).load_state_dict(moving)
+    assert resumed is not None
+    OptimizerState(again, None).load_state_dict(resumed)
     assert torch.equal(again.state[other.weight]["exp_avg"], optimizer.state[model.weight]["exp_avg"])
 
 
@@ -122,27 +153,32 @@ def test_nothing_that_runs_code_is_ever_loaded(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "last.pt", nn.Linear(1, 1))
 
 
-def test_the_saver_saves_when_due_and_obeys_a_signal_only_after_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_written_when_due_and_a_signal_is_obeyed_only_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0
     monkeypatch.setattr("thawlab.training.state.time.monotonic", lambda: now)
-    model, interruption, path = nn.Linear(1, 1), Interruption(), tmp_path / "last.pt"
-    moving = Moving(torch.optim.SGD(model.parameters(), lr=0.1), None)
-    saver = Saver(path, TrainingState(), model, moving, interruption)
-    now = 4.0
-    saver.at_epoch_end()
-    assert not path.exists()
-    now = 6.0
-    saver.within_epoch()
-    assert not path.exists()
-    saver.at_epoch_end()
-    assert path.exists()
-    path.unlink()
-    now = 97.0
-    saver.within_epoch()
-    assert path.exists()
-    path.unlink()
+    model, interruption, folder = nn.Linear(1, 1), Interruption(), RunFolder(tmp_path)
+    optimizer, state = OptimizerState(torch.optim.SGD(model.parameters(), lr=0.1), None), TrainingState(saved=0.0)
+    context = cast(Context, SimpleNamespace(folder=folder, classifier=model, interruption=interruption))
+
+    def at(moment: float, within_epoch: bool) -> bool:
+        """Return whether a checkpoint is written at a moment, and remove it."""
+        nonlocal now
+        now = moment
+        save_if_due(context, state, optimizer, within_epoch=within_epoch)
+        written = folder.checkpoint.exists()
+        folder.checkpoint.unlink(missing_ok=True)
+        return written
+
+    assert not at(4.0, within_epoch=False)
+    assert not at(6.0, within_epoch=True)
+    assert at(6.0, within_epoch=False)
+    assert state.saved == 6.0
+    assert at(97.0, within_epoch=True)
+    assert not at(97.0, within_epoch=True)
     interruption.requested = 15
-    with pytest.raises(Interrupted) as raised:
-        saver.within_epoch()
+    with pytest.raises(Interrupted, match="to resume") as raised:
+        at(97.0, within_epoch=True)
     assert raised.value.exit_code == 143
-    assert path.exists()
+    assert folder.checkpoint.exists()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from thawlab.data import archives  # noqa: F401 - registers its openers
 from thawlab.data.csv_table import pick_column, read_table
-from thawlab.data.images import FileImages
-from thawlab.data.layout import SPLIT_NAMES, Placed
+from thawlab.data.images import FileImages, patiently
+from thawlab.data.layout import SPLIT_NAMES, Placed, is_litter
 from thawlab.data.listing import Listing
 from thawlab.data.openers import arranged, arranged_by_path, opener_of, openers
 from thawlab.data.parquet import open_parquet, parquet_files
-from thawlab.errors import UsageError, listed, nearest
+from thawlab.errors import ThawlabError, UsageError, listed, nearest
 
 _COLUMNS = {
     "path": ("path", "file", "filename", "file_name", "image", "img"),
@@ -40,7 +40,12 @@ def _open_folder(root: Path) -> Listing:
     paths: list[str] = []
     inner: list[str] = []
     special: list[tuple[str, str]] = []
-    for folder, folders, names in os.walk(root, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        if not is_litter(Path(error.filename).relative_to(root).as_posix()):
+            raise ThawlabError(f"{error.filename}: this folder cannot be listed: {error.strerror}; its images would be missed")
+
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
         folders.sort()
         relative = Path(folder).relative_to(root)
         inner.extend((relative / name).as_posix() for name in folders)
@@ -52,10 +57,13 @@ def _open_folder(root: Path) -> Listing:
             blocks = (root / path).exists() and not (root / path).is_file()
             special.append((path, "is not a file")) if blocks else paths.append(path)
 
+    def read_head(path: str) -> bytes:
+        with (root / path).open("rb") as file:
+            return file.read(16)
+
     def head_of(path: str) -> bytes:
         try:
-            with (root / path).open("rb") as file:
-                return file.read(16)
+            return patiently(lambda: read_head(path), path)
         except OSError:
             return b""
 

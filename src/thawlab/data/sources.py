@@ -34,8 +34,8 @@ def _named(source: str) -> tuple[str, str] | None:
 def canonical(source: str) -> str:
     """Return the one spelling of a source that recipes record.
 
-    `photos/` becomes `photos`, `./digits` stays a path where `digits` is also a data set, and `digits:`, which is never
-    a path, becomes `digits`.
+    `photos/` becomes `photos`, and `./digits` stays a path, since `digits` is a data set. `digits:`, which is never a path,
+    becomes `digits` unless a path of that name is here too, so that the spelling means the same when it is read again.
 
     Raises:
         UsageError: if the source is a data set's bare name and a path as well.
@@ -43,12 +43,16 @@ def canonical(source: str) -> str:
     if _named(source) is None:
         path = str(Path(source))
         return path if _named(path) is None else f"./{path}"
-    if source in datasets and Path(source).exists():
+    name = source.removesuffix(":")
+    if name not in datasets or not Path(name).exists():
+        return name
+    if source == name:
+        kind = "folder" if Path(source).is_dir() else "file"
         raise UsageError(
-            f"data.source: '{source}' is both a built-in data set and {'a folder' if Path(source).is_dir() else 'a file'} here; "
-            f"write ./{source} for what is here, or {source}: for the data set"
+            f"data.source: '{source}' is both a built-in data set and a {kind} here; write ./{source} for the {kind}, "
+            f"or {source}: for the data set"
         )
-    return source.removesuffix(":")
+    return source
 
 
 def check_source(source: str) -> None:

@@ -11,15 +11,22 @@ from thawlab.judging.outputs import Trained
 from thawlab.judging.subject import Subject, subject_of
 from thawlab.models.saved import Judgement, save_model
 from thawlab.results import DatasetResult, Diagnosis, EpochRow, ModelResult, PhaseResult, Results
+from thawlab.training.context import Context
+from thawlab.training.phase_data import PhaseData
 
 
 def judge(
-    trained: Trained, phases: Sequence[PhaseResult], rows: Sequence[EpochRow], known_before: Sequence[Diagnosis]
+    context: Context,
+    data: PhaseData,
+    phases: Sequence[PhaseResult],
+    rows: Sequence[EpochRow],
+    known_before: Sequence[Diagnosis],
 ) -> Results:
     """Evaluate a trained classifier and write its model, predictions and some images into the run's folder.
 
     Args:
-        trained: the classifier.
+        context: of the run, with the trained classifier.
+        data: what its last phase was trained on.
         phases: how they ended.
         rows: of all epochs.
         known_before: diagnoses made before training.
@@ -27,8 +34,7 @@ def judge(
     Returns:
         All that was measured, yet without the seconds.
     """
-    context = trained.context
-    subject = subject_of(trained)
+    subject = subject_of(Trained(context, data))
     measured = {name: measure(subject) for name, measure in MEASURES.items()}
     dataset = context.dataset
     results = Results(

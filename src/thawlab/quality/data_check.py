@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -198,7 +199,7 @@ def _scanned(listing: Listing, preprocessing: Preprocessing, system: System) -> 
     if ready_rows(listing, preprocessing) is not None:
         files = scan_files(listing, system.workers)
         return files, decode_all(listing, preprocessing, system, Scan(files.digests, files.reasons))
-    folder = cache_folder(system.cache_dir, "decoded") / f"scan-{os.getpid()}"
+    folder = cache_folder(system.cache_dir, "decoded") / f"scan-{os.getpid()}-{threading.get_ident()}"
     try:
         store = RowStore(folder, len(listing), (preprocessing.size, preprocessing.size, 3), np.uint8)
         files = scan_files(listing, system.workers, preprocessing, store)

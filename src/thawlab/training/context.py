@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -11,10 +10,9 @@ import numpy as np
 import torch
 
 from thawlab import progress
-from thawlab.data.dataset import Dataset, fingerprint, hash_files, load_dataset
+from thawlab.data.dataset import Dataset, load_dataset
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.selection import open_data
-from thawlab.errors import ThawlabError, UsageError
+from thawlab.errors import UsageError
 from thawlab.evaluation.diagnosis import Start, diagnose
 from thawlab.files import cache_folder
 from thawlab.inference.batch_statistics import batch_norm_distance
@@ -111,25 +109,3 @@ def diagnose_start(context: Context) -> list[Diagnosis]:
     counts = np.bincount(dataset.labels[dataset.splits.train], minlength=len(dataset.classes)).tolist()
     side = feature_map_side(backbone, context.preprocessing.size)
     return diagnose(Start(recipe, side, len(dataset.leaks), counts, distance))
-
-
-def weights_file_digest(spec: BackboneSpec) -> dict[str, str]:
-    """Return the SHA-256 of a backbone's weights where they are a file of the user's, under the key "weights"."""
-    if spec.folder is None:
-        return {}
-    with (spec.folder / "model.safetensors").open("rb") as file:
-        return {"weights": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def input_digests(recipe: Recipe, spec: BackboneSpec) -> dict[str, str]:
-    """Return the digests of a recipe's images and weights as they are now, decoding nothing.
-
-    Images that are gone have no digest: a finished run can be shown without them.
-    """
-    try:
-        listing = open_data(recipe.data, recipe.system)
-        images = {"fingerprint": fingerprint(listing, hash_files(listing, recipe.system.workers).digests)}
-    except ThawlabError as error:
-        progress.say(f"note: the run's images cannot be checked: {error}")
-        images = {}
-    return {**images, **weights_file_digest(spec)}

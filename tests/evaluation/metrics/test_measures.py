@@ -21,8 +21,9 @@ from torchmetrics.classification import (
 )
 
 from thawlab.evaluation.metrics.calibration import expected_calibration_error
-from thawlab.evaluation.metrics.measures import accuracy_interval, brief, full, most_confused, top_k_accuracy
+from thawlab.evaluation.metrics.measures import accuracy_interval, brief, full, most_confused
 from thawlab.evaluation.predictions import Predictions
+from thawlab.results import ClassResult, SplitResult, TestResult
 
 CASES = 500
 
@@ -44,7 +45,7 @@ def _random_tables() -> Iterator[tuple[Predictions, int]]:
         yield Predictions(ids, labels.astype(np.int64), logits.astype(np.float32)), classes
 
 
-def _full(table: Predictions, classes: int, temperature: float = 1.0) -> dict[str, object]:
+def _full(table: Predictions, classes: int, temperature: float = 1.0) -> TestResult:
     return full(table, tuple(f"c{number}" for number in range(classes)), temperature, 15)
 
 
@@ -65,12 +66,12 @@ def test_all_metrics_agree_with_scikit_learn() -> None:
                 "brier": sum(sk.brier_score_loss(truth == k, table.probabilities()[:, k], labels=[False, True]) for k in numbers),
             }
         for key, value in expected.items():
-            assert result[key] == pytest.approx(value, rel=1e-9, abs=1e-12), key
-        assert result["confusion"] == sk.confusion_matrix(truth, predicted, labels=numbers).tolist()
+            assert result.metric(key) == pytest.approx(value, rel=1e-9, abs=1e-12), key
+        assert (np.array(result.confusion) == sk.confusion_matrix(truth, predicted, labels=numbers)).all()
         if classes > 5:
             ties = any(len(np.unique(row)) < classes for row in table.logits)
             top5 = sk.top_k_accuracy_score(truth, table.logits, k=5, labels=numbers)
-            assert ties or result["top5"] == pytest.approx(top5)
+            assert ties or result.top5 == pytest.approx(top5)
 
 
 def test_all_metrics_agree_with_torchmetrics() -> None:
@@ -83,9 +84,9 @@ def test_all_metrics_agree_with_torchmetrics() -> None:
             "f1": MulticlassF1Score(classes, average=None),
         }
         for key, metric in per_class.items():
-            ours = [row[key] for row in result["per_class"]]
+            ours = [getattr(row, key) for row in result.per_class]
             assert np.allclose(ours, metric(predicted, labels).numpy(), atol=1e-6), key
-        area, precision = result["roc_auc"], result["average_precision"]
+        area, precision = result.roc_auc, result.average_precision
         scorable = [k for k in range(classes) if 0 < int((labels == k).sum()) < len(labels)]
         if scorable:
             probabilities = torch.from_numpy(table.probabilities())
@@ -96,8 +97,8 @@ def test_all_metrics_agree_with_torchmetrics() -> None:
         else:
             assert area is None and precision is None
         micro = MulticlassAccuracy(classes, average="micro")(predicted, labels)
-        assert result["accuracy"] == pytest.approx(float(micro), abs=1e-6)
-        assert (np.array(result["confusion"]) == MulticlassConfusionMatrix(classes)(predicted, labels).numpy()).all()
+        assert result.accuracy == pytest.approx(float(micro), abs=1e-6)
+        assert (np.array(result.confusion) == MulticlassConfusionMatrix(classes)(predicted, labels).numpy()).all()
 
 
 def test_the_calibration_error_agrees_with_torchmetrics() -> None:
@@ -113,36 +114,27 @@ def test_classes_that_do_not_occur_count_zero_and_stay_out_of_the_means() -> Non
     logits = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
     table = Predictions(np.array(list("abcd")), np.array([0, 0, 1, 1]), logits)
     result = full(table, ("a", "b", "never"), 1.0, 15)
-    assert [row["n"] for row in result["per_class"]] == [2, 2, 0]
-    assert result["per_class"][2] == {"class": "never", "n": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
-    assert result["macro_recall"] == pytest.approx((1 + 0.5) / 2)
-    assert result["macro_precision"] == pytest.approx(1.0)
-
-
-def test_ties_count_in_favour_of_lower_class_numbers() -> None:
-    table = Predictions(np.array(list("abc")), np.array([0, 1, 2]), np.zeros((3, 4), np.float32))
-    assert [top_k_accuracy(table, k) for k in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1.0])
-    assert brief(table)["accuracy"] == pytest.approx(1 / 3)
-
-
-def test_top_5_of_fewer_than_five_classes_is_certain() -> None:
-    table = Predictions(np.array(["a"]), np.array([2]), np.array([[3.0, 2.0, 1.0]], np.float32))
-    assert top_k_accuracy(table, 5) == 1.0
+    assert [row.n for row in result.per_class] == [2, 2, 0]
+    assert result.per_class[2] == ClassResult(class_name="never", n=0, precision=0.0, recall=0.0, f1=0.0)
+    assert result.macro_recall == pytest.approx((1 + 0.5) / 2)
+    assert result.macro_precision == pytest.approx(1.0)
 
 
 def test_an_empty_split_gives_numbers_that_json_can_hold() -> None:
     empty = Predictions(np.zeros(0, np.str_), np.zeros(0, np.int64), np.zeros((0, 3), np.float32))
     result = _full(empty, 3)
-    json.dumps(result, allow_nan=False)
-    assert (result["n"], result["accuracy"], result["accuracy_ci95"]) == (0, 0.0, [0.0, 1.0])
-    assert result["confusion"] == [[0] * 3] * 3
-    assert brief(empty) == {"n": 0, "loss": 0.0, "accuracy": 0.0}
+    json.dumps(result.model_dump(mode="json"), allow_nan=False)
+    assert (result.n, result.accuracy, result.accuracy_ci95) == (0, 0.0, (0.0, 1.0))
+    assert result.confusion == ((0,) * 3,) * 3
+    assert brief(empty) == SplitResult(n=0, loss=0.0, accuracy=0.0)
 
 
-def test_results_are_plain_json_values() -> None:
+def test_results_come_back_from_plain_json_values() -> None:
     for table, classes in list(_random_tables())[:10]:
         result = _full(table, classes)
-        assert json.loads(json.dumps(result, allow_nan=False)) == result
+        document = result.model_dump(mode="json")
+        assert json.loads(json.dumps(document, allow_nan=False)) == document
+        assert TestResult.model_validate(document) == result
 
 
 def _wilson(correct: int, n: int) -> list[float]:
@@ -161,19 +153,19 @@ def test_the_interval_is_wilsons(n: int) -> None:
 
 
 def test_without_samples_nothing_is_known_of_the_accuracy() -> None:
-    assert accuracy_interval(0, 0) == [0.0, 1.0]
+    assert accuracy_interval(0, 0) == (0.0, 1.0)
 
 
 def test_the_temperature_changes_the_calibration_only() -> None:
     for table, classes in list(_random_tables())[:20]:
         one, other = _full(table, classes), _full(table, classes, temperature=3.0)
-        changed = {key for key in one if one[key] != other[key]}
+        changed = {key for key, value in one if value != getattr(other, key)}
         of_probabilities = {"ece_calibrated", "ece_adaptive", "log_loss_calibrated", "brier", "roc_auc", "average_precision"}
         assert changed <= {"temperature", "intervals"} | of_probabilities
         kept = {"accuracy", "macro_f1", "balanced_accuracy"}
-        assert [one["intervals"][key] for key in kept] == [other["intervals"][key] for key in kept]
+        assert [one.intervals[key] for key in kept] == [other.intervals[key] for key in kept]
         expected = expected_calibration_error(table.probabilities(3.0), table.labels)
-        assert other["ece_calibrated"] == expected
+        assert other.ece_calibrated == expected
 
 
 def test_the_most_confused_pairs_come_first_and_hits_do_not_count() -> None:

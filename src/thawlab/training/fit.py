@@ -1,0 +1,112 @@
+"""Training all phases of a run, from wherever it stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, final
+
+from thawlab.environment import release_memory
+from thawlab.errors import Interrupted
+from thawlab.training.context import Context
+from thawlab.training.loop import train_phase
+from thawlab.training.lr_finder import find_lr
+from thawlab.training.phase_data import PhaseData, on_images, phase_data
+from thawlab.training.precision import choose_precision
+from thawlab.training.state import TrainingState, save_checkpoint
+
+
+@final
+class Timing:
+    """Seconds spent per part of a run."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self.parts = {"data": 0.0, "cache": 0.0, "train": 0.0, "evaluate": 0.0}
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Add the time of a block to a part."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.parts[part] += time.monotonic() - started
+
+    def summary(self, trained: float) -> dict[str, float]:
+        """Return all parts and the total, rounded to milliseconds.
+
+        Args:
+            trained: seconds of all phases, with those of earlier processes where the run was interrupted.
+        """
+        rest = time.monotonic() - self._started - self.parts["train"]
+        return {key: round(value, 3) for key, value in {**self.parts, "train": trained, "total": rest + trained}.items()}
+
+
+def fit(context: Context, state: TrainingState, resumed: dict[str, Any] | None, timing: Timing) -> PhaseData:
+    """Train the phases that are left, and return what the last phase trains on.
+
+    Args:
+        context: of the run.
+        state: where training stands; is advanced to the end.
+        resumed: the optimiser's state, where the checkpoint was written within a phase.
+        timing: seconds are added to its parts.
+
+    Raises:
+        Interrupted: after saving, when a signal asked to stop.
+        DivergedError: if the loss or the weights contain NaN or infinity.
+    """
+    data: PhaseData | None = None
+    for index in range(state.phase, len(context.recipe.phases)):
+        data = _fit_phase(context, index, state, resumed, timing)
+        resumed = None
+        if context.interruption.requested is not None:
+            raise Interrupted("saved at the end of a phase; run the same command to resume", context.interruption.requested)
+    if data is not None:
+        return data
+    last = context.recipe.phases[-1]  # training ended in an earlier process
+    return phase_data(context, last) if context.folder.checkpoint.is_file() else on_images(context, last)
+
+
+def _fit_phase(
+    context: Context, index: int, state: TrainingState, resumed: dict[str, object] | None, timing: Timing
+) -> PhaseData:
+    """Train a phase to its end and return what it was trained on."""
+    with timing.measure("cache"):
+        data = phase_data(context, context.recipe.phases[index], state.cached)
+        state.cached = data.cached
+    if data.note:
+        context.report(f"{data.phase.name}: {data.note}")
+    with timing.measure("train"):
+        data = _with_precision(context, _with_lr(context, data, index, state), index, state)
+        with context.interruption.deferring():
+            train_phase(context, data, state, resumed)
+    return data
+
+
+def _with_lr(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
+    """Return a phase's data with a number as its learning rate, found by a range test where the recipe leaves it open."""
+    phase = data.phase
+    if phase.lr != "auto":
+        return data
+    if index not in state.found_lr:
+        state.found_lr[index] = find_lr(context, data).suggestion
+        context.report(f"{phase.name}: lr = {state.found_lr[index]:.3g} was found by a range test")
+    return replace(data, phase=phase.model_copy(update={"lr": state.found_lr[index]}))
+
+
+def _with_precision(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
+    """Return a phase's data with its arithmetic, timed where the recipe says "auto".
+
+    The choice is kept at once: a phase that began in one arithmetic must be resumed in the same.
+    """
+    if context.recipe.precision != "auto":
+        return data
+    if index not in state.found_precision:
+        state.found_precision[index], why = choose_precision(context, data)
+        release_memory()
+        context.report(f"{data.phase.name}: precision = {state.found_precision[index]}, since {why}")
+        save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
+    return replace(data, bfloat16=state.found_precision[index] == "bfloat16")

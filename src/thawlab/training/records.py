@@ -1,0 +1,101 @@
+"""What a run records beside its weights: what went in, whether that is still the same, and what can be restored from it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from thawlab import progress
+from thawlab.data.dataset import fingerprint, hash_files
+from thawlab.data.selection import open_data
+from thawlab.environment import environment
+from thawlab.errors import ThawlabError
+from thawlab.evaluation.predictions import load_predictions
+from thawlab.files import write_json, write_text
+from thawlab.models.catalog import BackboneSpec
+from thawlab.models.saved import load_model
+from thawlab.recipe import Recipe
+from thawlab.results import DataSummary, read_results, read_rows, read_value
+from thawlab.run import RunFolder
+from thawlab.training.context import Context
+from thawlab.training.state import TrainingState, load_checkpoint
+
+
+def damaged(folder: RunFolder) -> str:
+    """Return what is missing or damaged in a finished run, in words; empty if nothing is."""
+    try:
+        read_results(folder.results)
+        read_rows(folder.metrics)
+        read_value(folder.path / "data.json", DataSummary)
+        load_predictions(folder.predictions("test"))
+        load_predictions(folder.predictions("val"))
+        load_model(folder.model)
+    except ThawlabError as error:
+        return str(error)
+    return "" if folder.images.is_file() else f"{folder.images}: is missing"
+
+
+def restore_state(context: Context, finished: bool) -> tuple[TrainingState, dict[str, Any] | None]:
+    """Return where training stands: from the checkpoint, or of a finished run without one from its model and its records."""
+    folder = context.folder
+    try:
+        if folder.checkpoint.is_file():
+            state, resumed = load_checkpoint(folder.checkpoint, context.classifier)
+            if not finished:
+                context.report(f"resuming in phase {state.phase + 1} after epoch {state.epoch}, step {state.step}")
+            return state, resumed
+    except ThawlabError:
+        if not finished:
+            raise
+    if not finished:
+        return TrainingState(), None
+    context.classifier.load_state_dict(load_model(folder.model).classifier.state_dict())
+    phases = read_results(folder.results).phases
+    return TrainingState(phase=len(context.recipe.phases), rows=read_rows(folder.metrics), phases=list(phases)), None
+
+
+def check_inputs(folder: RunFolder, now: dict[str, str]) -> None:
+    """Refuse a run whose images or weights are not those it began with."""
+    try:
+        before = read_value(folder.path / "data.json", DataSummary)
+    except ThawlabError:
+        return  # it is written anew
+    for then, key, what in ((before.fingerprint, "fingerprint", "data"), (before.weights, "weights", "weights")):
+        if then and key in now and then != now[key]:
+            raise ThawlabError(
+                f"{folder.path}: the {what} changed since this run began (fingerprint {then[:12]} then, "
+                f"{now[key][:12]} now); restore what was there, or give the recipe another name"
+            )
+
+
+def write_description(context: Context) -> None:
+    """Write recipe, data and environment, after checking that an earlier start saw the same data and weights."""
+    folder, dataset = context.folder, context.dataset
+    digests = {"fingerprint": dataset.fingerprint, **weights_file_digest(context.spec)}
+    check_inputs(folder, digests)
+    write_text(folder.recipe_file, context.recipe.to_toml())
+    write_json(folder.path / "data.json", {**dataset.summary(), **digests})
+    system = context.recipe.system.model_dump(exclude={"data_dir", "cache_dir"})
+    write_json(folder.path / "environment.json", environment(system, context.device))
+
+
+def weights_file_digest(spec: BackboneSpec) -> dict[str, str]:
+    """Return the SHA-256 of a backbone's weights where they are a file of the user's, under the key "weights"."""
+    if spec.folder is None:
+        return {}
+    with (spec.folder / "model.safetensors").open("rb") as file:
+        return {"weights": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def input_digests(recipe: Recipe, spec: BackboneSpec) -> dict[str, str]:
+    """Return the digests of a recipe's images and weights as they are now, decoding nothing.
+
+    Images that are gone have no digest: a finished run can be shown without them.
+    """
+    try:
+        listing = open_data(recipe.data, recipe.system)
+        images = {"fingerprint": fingerprint(listing, hash_files(listing, recipe.system.workers).digests)}
+    except ThawlabError as error:
+        progress.say(f"note: the run's images cannot be checked: {error}")
+        images = {}
+    return {**images, **weights_file_digest(spec)}
