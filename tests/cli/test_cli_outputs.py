@@ -88,9 +88,7 @@ def test_two_outputs_have_two_files(thawlab: Verb, photos: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("photos")
-def test_force_replaces_and_a_home_folder_is_found(
-    thawlab: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_force_replaces_and_a_home_folder_is_found(thawlab: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "sheet.png").write_text("old")
     code, _ = thawlab("data", "show", "~/photos", "--sheet", "~/sheet.png", "--force")
