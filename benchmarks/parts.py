@@ -34,14 +34,7 @@ def median_ms(work: Callable[[], object], times: int = 20, warm: int = 3) -> flo
 
 def imports(_: Path) -> dict[str, Any]:
     """Seconds of a process that imports one more package each time, and of one that exits as `thawlab` does."""
-    chain = [
-        "pass",
-        "import torch",
-        "import torchvision",
-        "import timm",
-        "import thawlab.runner",
-        "import sklearn.metrics",
-    ]
+    chain = ["pass", "import torch", "import torchvision", "import timm", "import thawlab.runner", "import sklearn.metrics"]
     result = {}
     for count in range(1, len(chain) + 1):
         program = "; ".join([*chain[:count], "import os; os._exit(0)"])

@@ -19,11 +19,7 @@ from pydantic import ValidationError
 from thawlab.errors import UsageError
 from thawlab.recipe import Recipe, parse_overrides, parse_recipe, parse_value, read_recipe, with_overrides
 
-MINIMAL: dict[str, Any] = {
-    "data": {"source": "digits"},
-    "model": {"backbone": "bundled"},
-    "phases": [{"epochs": 1}],
-}
+MINIMAL: dict[str, Any] = {"data": {"source": "digits"}, "model": {"backbone": "bundled"}, "phases": [{"epochs": 1}]}
 TEXT = """
 name = "two-phase"
 [data]
@@ -134,8 +130,7 @@ def test_the_digest_does_not_see_what_must_not_change_a_result(table: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "override",
-    ["seed=1", "data.val=0.2", "model.pretrained=false", "phases.0.lr=0.01", "evaluation.ece_bins=10", "name=other"],
+    "override", ["seed=1", "data.val=0.2", "model.pretrained=false", "phases.0.lr=0.01", "evaluation.ece_bins=10", "name=other"]
 )
 def test_the_digest_sees_every_key_that_determines_the_run(override: str) -> None:
     assert parse_recipe(with_overrides(MINIMAL, [override])).digest != parse_recipe(MINIMAL).digest

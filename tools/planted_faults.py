@@ -69,10 +69,7 @@ Look = tuple[BackboneSpec, Preprocessing, System]
 
 
 def look_of(source: str, data_dir: str, backbone: str, size: int | None, cache: str | None) -> Look:
-    return (
-        *pretrained_input(backbone, Data(source=source, image_size=size)),
-        System(data_dir=data_dir, cache_dir=cache),
-    )
+    return (*pretrained_input(backbone, Data(source=source, image_size=size)), System(data_dir=data_dir, cache_dir=cache))
 
 
 def in_memory(listing: Listing) -> tuple[Listing, np.ndarray]:

@@ -63,10 +63,7 @@ def test_a_test_split_alone_is_a_split() -> None:
 
 
 def test_images_may_lie_deeper_than_the_class_folder() -> None:
-    assert placed("cat/2024/may/1.jpg", "dog/1.jpg") == {
-        ("cat/2024/may/1.jpg", "cat", "train"),
-        ("dog/1.jpg", "dog", "train"),
-    }
+    assert placed("cat/2024/may/1.jpg", "dog/1.jpg") == {("cat/2024/may/1.jpg", "cat", "train"), ("dog/1.jpg", "dog", "train")}
 
 
 def test_a_class_may_be_called_test_where_there_is_no_train_folder() -> None:

@@ -125,9 +125,7 @@ def test_a_group_is_never_learnt_from_and_held_out(seed: int, val: float, test: 
             numbers += [100 * label + group] * size
     order = rng.permutation(len(labels))
     listing = listing_of(
-        [str(k) for k in range(len(labels))],
-        np.array(labels)[order].tolist(),
-        groups=np.array(numbers, dtype=np.int64)[order],
+        [str(k) for k in range(len(labels))], np.array(labels)[order].tolist(), groups=np.array(numbers, dtype=np.int64)[order]
     )
     splits = make_splits(listing, seed, None, val, test)
     parts = [set(listing.groups[part].tolist()) for part in (splits.train, splits.val, splits.test)]

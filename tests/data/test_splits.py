@@ -137,11 +137,7 @@ def test_another_seed_splits_otherwise() -> None:
 def test_the_splits_of_the_source_are_kept() -> None:
     kinds = ["train"] * 8 + ["val"] * 4 + ["test"] * 4
     splits = make_splits(listing_of(np.arange(16) % 2, kinds), 0, None, 0.3, 0.3)
-    assert (splits.train.tolist(), splits.val.tolist(), splits.test.tolist()) == (
-        [*range(8)],
-        [*range(8, 12)],
-        [*range(12, 16)],
-    )
+    assert (splits.train.tolist(), splits.val.tolist(), splits.test.tolist()) == ([*range(8)], [*range(8, 12)], [*range(12, 16)])
 
 
 def test_train_size_leaves_the_val_split_of_the_source_whole() -> None:

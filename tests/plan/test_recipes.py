@@ -14,8 +14,7 @@ from thawlab.recipe import Recipe, parse_overrides
 
 
 @pytest.mark.parametrize(
-    "texts",
-    [['model.backbone="bundled"'], ["model.backbone = bundled"], ["backbone=bundled"], ['model={backbone = "bundled"}']],
+    "texts", [['model.backbone="bundled"'], ["model.backbone = bundled"], ["backbone=bundled"], ['model={backbone = "bundled"}']]
 )
 def test_every_way_to_write_a_backbone_gives_the_phases_that_fit_it(texts: list[str]) -> None:
     plan = plan_of("digits", parse_overrides(texts))

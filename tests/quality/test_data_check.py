@@ -28,11 +28,7 @@ from thawlab.report.data_page import write_data_page
 
 def recipe_for(source: Path, **data: object) -> Recipe:
     return parse_recipe(
-        {
-            "data": {"source": str(source), **data},
-            "model": {"backbone": "bundled"},
-            "phases": [{"train": "head", "epochs": 1}],
-        }
+        {"data": {"source": str(source), **data}, "model": {"backbone": "bundled"}, "phases": [{"train": "head", "epochs": 1}]}
     )
 
 

@@ -20,11 +20,7 @@ Make = Callable[..., Recipe]
 def folders(recipe: Make, tmp_path: Path) -> list[RunFolder]:
     return [
         train(recipe(*overrides), tmp_path)
-        for overrides in (
-            (),
-            ("phases.0.lr=0.03",),
-            ("phases.0.lr=0.03", "model.dropout=[0.5]", "name=two"),
-        )
+        for overrides in ((), ("phases.0.lr=0.03",), ("phases.0.lr=0.03", "model.dropout=[0.5]", "name=two"))
     ]
 
 
@@ -78,3 +74,11 @@ def test_a_run_is_not_compared_with_itself(recipe: Make, tmp_path: Path) -> None
     folder = train(recipe(), tmp_path)
     with pytest.raises(UsageError, match="two different runs"):
         compare_runs([folder, folder])
+
+
+def test_a_setting_with_one_seed_beside_others_with_several_is_warned_of(recipe: Make, tmp_path: Path) -> None:
+    """B20: two seeds of one setting and one of another say nothing of how that other would do with another seed."""
+    runs = [train(recipe(*overrides), tmp_path) for overrides in ((), ("seed=1",), ("phases.0.lr=0.03",))]
+    [line] = [line for line in compare_runs(runs).caveats if "another seed" in line]
+    assert runs[2].name in line and runs[0].name not in line
+    assert not any("another seed" in line for line in compare_runs(runs[:2]).caveats)

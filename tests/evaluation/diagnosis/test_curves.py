@@ -149,3 +149,13 @@ def test_phases_of_the_same_name_keep_their_rows_apart(make_results: Callable[..
     outcome = Outcome(make_results(phases=phases), rows)
     assert [list(part) for _, part in outcome.rows_by_phase()] == [rows[:2], rows[2:]]
     assert list(outcome.last_rows) == rows[2:]
+
+
+def test_the_rate_that_is_told_is_the_phases_own_and_not_the_schedules_at_some_epochs_end(
+    make_results: Callable[..., Results],
+) -> None:
+    """B26: of a one-cycle phase with lr 0.1 the first epoch ends at another rate."""
+    phase = {"name": "all", "trainable_parameters": 1000, "epochs_run": 4, "best_epoch": 4, "best_val_accuracy": 0.9}
+    results = make_results(phases=[{**phase, "seconds": 1.0, "stopped": "epochs", "lr": 0.1}])
+    [found] = diagnose(Outcome(results, _rows([9.0, 1.2, 0.9, 0.8], lr=0.0068)))
+    assert found.id == "learning-rate-too-high" and "lr 0.1 " in found.evidence and "0.0068" not in found.evidence
