@@ -1,4 +1,4 @@
-"""What the machine can do at most: matrix arithmetic and memory bandwidth, measured, as the ceiling for every other figure."""
+"""Hardware limits: measured rates of matrix products and memory bandwidth, the ceiling for every other figure."""
 
 from __future__ import annotations
 

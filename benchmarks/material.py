@@ -1,4 +1,4 @@
-"""What the comparisons work on: CIFAR-10 in parts, random backbones, and a folder of JPEGs like those of a camera."""
+"""The benchmarks' data: subsets of CIFAR-10, backbones with random weights, and a folder of JPEGs like those of a camera."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def prepare_data(folder: Path, source: Path) -> None:
-    """Write the images once, as each program wants them: npz for the peers, Parquet for thawlab."""
+    """Write the images once, in each program's format: npz for the peers, Parquet for thawlab."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -58,7 +58,7 @@ def prepare_backbones(folder: Path) -> None:
 
 
 def prepare_jpegs(folder: Path, source: Path, count: int = 10_000) -> None:
-    """Write a folder of JPEGs of about 500 × 375 px: mosaics of real images, so that decoding has real work to do."""
+    """Write a folder of JPEGs of about 500 × 375 px: mosaics of real images, so that decoding takes a realistic time."""
     from PIL import Image
 
     if (folder / "done").exists():

@@ -1,4 +1,4 @@
-"""How much memory a program and the processes it starts take at most: proportional set size, from Linux's /proc."""
+"""Peak memory of a program and the processes it starts: proportional set size, from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _held(pid: int) -> dict[str, float]:
-    """Return MiB that a process holds: shared pages count in equal parts for those who share them."""
+    """Return the MiB that a process holds; shared pages are divided equally among the processes that share them."""
     held = {"Pss": 0.0, "Pss_Anon": 0.0, "Pss_File": 0.0}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         key, _, rest = line.partition(":")
@@ -28,7 +28,7 @@ def _held(pid: int) -> dict[str, float]:
 
 
 def peak_of(command: list[str], seconds: float) -> dict[str, float]:
-    """Run a command for so long, then end it.
+    """Run a command for a number of seconds, then end it.
 
     Returns:
         MiB at the moment it held most: in all, and of that anonymous memory and pages of mapped files.

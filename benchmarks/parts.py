@@ -1,7 +1,7 @@
 """What the parts of a run cost, for the explanations in README.md: `python benchmarks/parts.py --folder FOLDER --out FILE`.
 
 FOLDER is that of `run.py` (with its random backbones and JPEGs). Every figure is the median of several; each group runs in a
-process of its own, since what a process did before (memory, caches) changes its times.
+process of its own, since earlier work in a process (memory, caches) changes its times.
 """
 
 from __future__ import annotations
@@ -33,15 +33,8 @@ def median_ms(work: Callable[[], object], times: int = 20, warm: int = 3) -> flo
 
 
 def imports(_: Path) -> dict[str, Any]:
-    """Seconds of a process that imports one thing more each time, and of one that leaves as `thawlab` does."""
-    chain = [
-        "pass",
-        "import torch",
-        "import torchvision",
-        "import timm",
-        "import thawlab.runner",
-        "import sklearn.metrics",
-    ]
+    """Seconds of a process that imports one more package each time, and of one that exits as `thawlab` does."""
+    chain = ["pass", "import torch", "import torchvision", "import timm", "import thawlab.runner", "import sklearn.metrics"]
     result = {}
     for count in range(1, len(chain) + 1):
         program = "; ".join([*chain[:count], "import os; os._exit(0)"])
@@ -70,7 +63,7 @@ def folding(_: Path) -> dict[str, Any]:
 
 
 def small_things(_: Path) -> dict[str, Any]:
-    """Milliseconds of what a cached head step would otherwise spend beside its arithmetic."""
+    """Milliseconds that a cached head step would otherwise spend on overhead."""
     import torch
 
     from thawlab.models.dropout import Dropout
@@ -89,7 +82,7 @@ def small_things(_: Path) -> dict[str, Any]:
 
 
 def jpegs(folder: Path) -> dict[str, Any]:
-    """Milliseconds of one core for one JPEG of 500 × 375 px to 224 px."""
+    """Milliseconds of one core to read one JPEG of 500 × 375 px at 224 px."""
     import io
 
     import torch
@@ -171,7 +164,7 @@ def shares(step: Callable[[], None], times: int) -> dict[str, float]:
 
 
 def profile(_: Path) -> dict[str, Any]:
-    """Shares of a ResNet-20 step in bfloat16 by operation, and what compiling it brings."""
+    """Shares of a ResNet-20 step in bfloat16 by operation, and the effect of compiling it."""
     import torch
 
     from thawlab.process import keep_memory
@@ -228,7 +221,7 @@ def speednet(_: Path) -> dict[str, Any]:
 
 
 def _convolutions(network: Any, inputs: Any) -> list[tuple[int, int]]:
-    """Return how many weights each convolution has, and at how many places it is computed."""
+    """Return the number of weights of each convolution, and of the positions at which it is computed."""
     import torch
 
     found: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""Compare thawlab with the programs that users would write instead: `make bench`.
+"""Compare thawlab with the programs that its users would otherwise write: `make bench`.
 
 Every variant is a whole process. The variants of one work run in turn, repetition by repetition, so that a drifting machine
 meets them all; ratios are taken against the fastest peer of the same repetition, and their median is reported. Long works
@@ -26,7 +26,7 @@ import memory
 from material import prepare_backbones, prepare_data, prepare_jpegs
 from works import Variant, Work, prepare_run, works
 
-# A peer that takes so many times as long as the fastest one is out of the race.
+# A peer this many times as slow as the fastest one is dropped.
 HOPELESS = 1.25
 
 
@@ -50,7 +50,7 @@ def run_once(variant: Variant, work: Work, caches: Path) -> dict[str, Any]:
 
 
 def _finished(command: list[str], kind: str) -> dict[str, Any]:
-    """Run a command to its end and return what it tells of itself."""
+    """Run a command to its end and return what it reports."""
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{process.stderr[-2000:]}")
@@ -75,7 +75,7 @@ def run_known(
 
 
 def screened_peers(work: Work, caches: Path, known: dict[tuple[str, ...], dict[str, Any]]) -> list[Variant]:
-    """Return the peers of a long work that are worth running in full, after a short run of each."""
+    """Return the peers of a long task that are worth running in full, after a short run of each."""
     if not work.screen:
         return work.peers
     full, short = work.screen
@@ -94,7 +94,7 @@ def in_the_race(peers: list[Variant], rows: list[dict[str, Any]], part: str) -> 
 
 
 def value_of(row: dict[str, Any], part: str) -> float:
-    """Return the seconds, or MiB, that a work compares."""
+    """Return the seconds, or MiB, that a task compares."""
     if part == "memory":
         return float(row["peak_mib"])
     return float(row["whole"] if part == "whole" else row["seconds"][part])
@@ -131,12 +131,12 @@ def save(path: Path, summaries: list[dict[str, Any]], machine: dict[str, float])
 
 
 def main() -> None:
-    """Run the comparisons that were asked for and print a table."""
+    """Run the selected comparisons and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cifar10", type=Path, required=True, help="CIFAR-10: a folder of Parquet files or of images")
     parser.add_argument("--keras-python", required=True, help="the Python of a virtual environment with TensorFlow")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--only", default="", help="names of works, separated by commas")
+    parser.add_argument("--only", default="", help="names of tasks, separated by commas")
     parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

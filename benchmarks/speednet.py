@@ -1,7 +1,7 @@
-"""Time speednet to its accuracy beside one epoch of the tutorial Keras ResNet-20, in turn: `python benchmarks/speednet.py`.
+"""Time speednet's whole recipe against one epoch of the tutorial Keras ResNet-20, alternating: `python benchmarks/speednet.py`.
 
-For each seed: one epoch of `peers/keras_tutorial.py --model resnet20` in a process of its own, in float32, which is the faster
-arithmetic there (results/2026-11-22-cpu-b.json), then the whole recipe in a fresh folder of runs. The test split is read once
+For each seed: one epoch of `peers/keras_tutorial.py --model resnet20` in a process of its own, in float32, the faster
+precision there (results/2026-11-22-cpu-b.json), then the whole recipe in a fresh folder of runs. The test split is read once
 per seed, after training. Seconds of training are those of the phases: from the first step on data in memory to the last weights.
 Nothing is compiled; fitting the whitening to 5,000 images in memory is stated apart. The ratio is training seconds over the
 Keras epoch of the same repetition.

@@ -9,7 +9,7 @@ from typing import Any
 
 WORDS = {
     "head": "head phase, frozen MobileNetV2-1.0, 96 px, 5,000 + 1,000 images, 20 epochs, whole command",
-    "head-again": "the same with another dropout, cache at hand, whole command",
+    "head-again": "the same with another dropout, warm cache, whole command",
     "head-again-training": "the same, training alone",
     "stage": "last-stage fine-tuning, 10 epochs, whole command",
     "all-mobilenetv2_100-96": "one epoch of all layers, MobileNetV2-1.0, 96 px, 5,000 images",
@@ -26,7 +26,7 @@ WORDS = {
 
 
 def row(work: dict[str, Any]) -> str:
-    """Return a work's line: the fastest peer, thawlab, the median of the ratios with their range, and the aim."""
+    """Return a task's line: the fastest peer, thawlab, the median of the ratios with their range, and the target."""
     medians = work.get("median_seconds") or work["median_mib"]
     unit = "s" if "median_seconds" in work else "MiB"
     peer = min((name for name in medians if name != "thawlab"), key=medians.__getitem__)
@@ -40,7 +40,7 @@ def row(work: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    print("| work | fastest peer | thawlab | ratio (range) | aim |\n| --- | --- | --- | --- | --- |")
+    print("| task | fastest peer | thawlab | ratio (range) | target |\n| --- | --- | --- | --- | --- |")
     works = [work for name in sys.argv[1:] for work in json.loads(Path(name).read_text(encoding="utf-8"))["works"]]
     for work in sorted(works, key=lambda work: list(WORDS).index(work["work"])):
         print(row(work))

@@ -1,7 +1,7 @@
 """A folder of JPEGs as `thawlab train` reads it, without the network: decoded once, then batches of uint8 rows.
 
 The first epoch includes hashing and decoding the files into an empty cache. Scaling belongs to the training step here as it
-does in the Keras program; one more epoch with it is told beside. Prints one JSON line.
+does in the Keras program; one more epoch that includes it is reported separately. Prints one JSON line.
 """
 
 from __future__ import annotations

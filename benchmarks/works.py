@@ -1,4 +1,4 @@
-"""The comparisons: what thawlab and its peers are given to do."""
+"""The tasks on which thawlab and its peers are compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Variant:
         name: in the table.
         command: a whole process.
         fresh_cache: whether it begins with an empty cache.
-        kind: "train" is thawlab's own, with runs, cache and results; "program" prints its seconds; "whole" tells nothing.
+        kind: "train" is thawlab's own, with runs, cache and results; "program" prints its seconds; "whole" reports nothing.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Variant:
 
 @dataclass
 class Work:
-    """What is to be done, by thawlab and by its peers.
+    """A task for thawlab and its peers.
 
     Attributes:
         part: what is compared: seconds of the "whole" command or of a part of it, or "memory" at its peak.
@@ -154,7 +154,7 @@ def works(folder: Path, keras_python: str) -> list[Work]:
 
 
 def prepare_run(folder: Path) -> None:
-    """Train the classifier that `predict` uses."""
+    """Train the classifier for the `predict` task."""
     target = folder / "predict"
     if (target / "results.json").exists():
         return

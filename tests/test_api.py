@@ -144,7 +144,7 @@ def test_files_images_and_pixels_are_predicted_alike(run: thawlab.Run, photos: P
 
 def test_a_users_notebook_is_left_alone() -> None:
     program = (
-        "import gc, os, random, sys, warnings, numpy as np, torch\n"
+        "import gc, os, random, sys, numpy as np, torch, rich.style\n"  # rich draws a random number when it is imported
         "def state(): return (gc.get_threshold(), [os.environ.get(k) for k in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')],\n"
         "    torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.get_rng_state().tolist(),\n"
         "    random.getstate(), np.random.get_state()[1].tolist(), sys.stdout.errors)\n"

@@ -1,8 +1,8 @@
-"""Does an augmentation that is used by default harm learning? `python tools/augmentation_harm.py --cifar10 DIR --out FILE`.
+"""Does a default augmentation do harm? `python tools/augmentation_harm.py --cifar10 DIR --out FILE`.
 
-cnn5 learns from 5,000 images of CIFAR-10 (half of `train_size`) and is judged on 5,000 others, without augmentation and with
-those that the default recipes use, together as each default has them and each alone. Runs of the same seed share split, images,
-order and first weights, so that differences are paired by seed. The test split is not read for this.
+cnn5 trains on 5,000 images of CIFAR-10 (half of `train_size`) and is evaluated on 5,000 others, without augmentation and with
+those that the default recipes use, together as each default has them and each alone. Runs of the same seed share split,
+images, order and initial weights, so that differences are paired by seed. The test split is not read for this.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             with tempfile.TemporaryDirectory() as runs:
                 folder = train(recipe_of(augment, seed, arguments.cifar10, arguments.threads), Path(runs))
-                # The last epoch, not the best one: choosing by these images would flatter all alike.
+                # The last epoch, not the best one: choosing by these images would favour every run alike.
                 accuracy.setdefault(augment, []).append(last_accuracy(folder))
                 n = read_results(folder.results).val.n
         differences = [one - none for one, none in zip(accuracy[augment], accuracy[()], strict=True)]

@@ -20,16 +20,16 @@ CARD = """# The bundled backbone
 `{architecture}`, {parameters:,} parameters in half precision, trained from scratch on CIFAR-10 by this project
 with `recipes/{name}.toml`, seed {seed}: test accuracy {accuracy:.4f} on 10,000 images (95 % interval {low:.4f} to
 {high:.4f}, this seed){views}; {seconds:.0f} s on {cores} cores of {processor}.
-The command, other seeds and the whole results.json are in `results/{name}/` and `benchmarks/results/`.
+The command, other seeds and the complete results.json are in `results/{name}/` and `benchmarks/results/`.
 
 Inputs: RGB, 32 px or more, mean 0.5, std 0.5. Output: {features} pooled features. Data: CIFAR-10 (Krizhevsky 2009).
-It has seen ten kinds of animals and vehicles at 32 px: enough for demonstrations and small images, no match for weights
-trained on ImageNet. Licence: Apache-2.0, as the project.
+It was trained on ten kinds of animals and vehicles at 32 px: enough for demonstrations and small images, no match for
+weights trained on ImageNet. Licence: Apache-2.0, like the project.
 """
 
 
 def main() -> None:
-    """Bundle the run that is named on the command line."""
+    """Bundle the run named on the command line."""
     folder = find_run(sys.argv[1], Path("runs"))
     results, environment = read_results(folder.results), read_json(folder.path / "environment.json")
     saved = load_model(folder.model)

@@ -1,4 +1,4 @@
-"""Print the state of the code as a table in Markdown: one source root, or two beside each other.
+"""Print the state of the code as a Markdown table: of one source root, or of two side by side.
 
     python tools/house.py OLD/src/thawlab src/thawlab
 
@@ -48,11 +48,11 @@ class Module:
 
     @property
     def lines(self) -> int:
-        """How many lines the file has, empty ones too."""
+        """The number of lines of the file, empty ones included."""
         return len(self.text.splitlines())
 
     def find(self, *kinds: type) -> Iterator[ast.AST]:
-        """Go through all nodes of these kinds."""
+        """Yield all nodes of these kinds."""
         return (node for node in ast.walk(self.tree) if isinstance(node, kinds))
 
 
@@ -106,7 +106,7 @@ def fans(modules: list[Module]) -> tuple[Counter[str], Counter[str]]:
 
 
 def is_result(node: ast.expr) -> bool:
-    """Tell whether an expression is, or is taken out of, something with a name of results."""
+    """Return whether an expression is, or is taken out of, a variable named for results."""
     while True:
         if isinstance(node, ast.Attribute):
             if node.attr in RESULTS:

@@ -1,4 +1,4 @@
-"""Gather the site's pages where they lie now, with what they link to, so that every link works on the site as on disk.
+"""Copy the site's pages and everything they link to, keeping their places, so that every link works on the site as on disk.
 
     python tools/pages.py build/pages
 

@@ -1,6 +1,6 @@
-"""Plant one fault at a time in healthy recipes and see what the diagnosis says first: `python tools/planted_diagnoses.py --help`.
+"""Plant one fault at a time in sound recipes and record the first diagnosis: `python tools/planted_diagnoses.py --help`.
 
-Every fault is planted in three seeds; fifty healthy recipes beside them must stay without a finding. Thresholds were set on
+Every fault is planted in three seeds; fifty sound recipes must produce no finding. Thresholds were set on
 the seeds from 0 and from 100; those reported begin at 200 (`--first-seed 200`). Prints a line per run, writes a JSON document.
 """
 
@@ -33,13 +33,13 @@ from thawlab.runner import train
 
 HEAD = {"name": "head", "train": "head", "epochs": 30, "lr": 1e-3, "patience": 6}
 SCRATCH = {"name": "scratch", "optimizer": "adam", "lr": 2e-3, "epochs": 12, "schedule": "one-cycle", "augment": ["shift:0.1"]}
-# Things that say nothing against a run: the calibrated probabilities are used anyway.
+# Findings that do not count against a run: the calibrated probabilities are used anyway.
 HARMLESS = {"over-confidence", "under-confidence"}
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all cases draw on."""
+    """What all cases share."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -117,7 +117,7 @@ def shuffled(rows: Rows, rng: np.random.Generator) -> Rows:
 
 
 def leaking(rows: Rows, rng: np.random.Generator) -> Rows:
-    """Let some test images be trained on as well."""
+    """Copy some test images into training as well."""
     test = [row for row in rows if row.split == "test"]
     return rows + [Row(test[k].image, test[k].label, "train") for k in rng.permutation(len(test))[:50].tolist()]
 
@@ -136,7 +136,7 @@ def uneven(rows: Rows, _: np.random.Generator) -> Rows:
 
 
 def shifted_weights(bench: Bench, seed: int) -> str:
-    """Write the backbone with statistics of BatchNorm that belong to other data."""
+    """Write the backbone with BatchNorm statistics of other data."""
     source, target = Path(bench.weights.removeprefix("local-dir:")), bench.folder / f"shifted-{seed}"
     target.mkdir()
     shutil.copy(source / "config.json", target)
@@ -151,7 +151,7 @@ def shifted_weights(bench: Bench, seed: int) -> str:
 
 
 def faults(bench: Bench, seed: int) -> Iterator[tuple[str, set[str], Case]]:
-    """Yield name, the causes that are right, and the recipe of each fault."""
+    """Yield the name, the right causes and the recipe of each fault."""
     plain = bench.manifest("plain", seed)
     yield "normalisation [0, 1] on ImageNet weights", {"wrong-normalisation"}, photos(bench, plain, normalize="unit")
     yield "32 px into a stride of 32", {"input-too-small"}, photos(bench, plain, image_size=32)
@@ -213,13 +213,13 @@ def healthy(bench: Bench, first_seed: int) -> Iterator[tuple[str, Case]]:
 
 
 def run(case: Case, seed: int, folder: Path, cache: Path) -> tuple[list[str], dict[str, Any]]:
-    """Train a recipe and return what was diagnosed, the gravest first."""
+    """Train a recipe and return its diagnoses, in the order of the report."""
     recipe = parse_recipe({**case, "seed": seed, "system": {"device": "cpu", "cache_dir": str(cache)}})
     try:
         results = read_results(train(recipe, folder).results)
     except Interrupted:
         raise
-    except ThawlabError as error:  # a loss that is no number ends the run, with what to do
+    except ThawlabError as error:  # a loss of NaN or infinity ends the run, with advice
         return ["learning-rate-too-high" if "lower its lr" in str(error) else str(error)], {}
     suspects = results.label_suspects
     few = {
@@ -234,7 +234,7 @@ def run(case: Case, seed: int, folder: Path, cache: Path) -> tuple[list[str], di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cifar10", required=True, help="CIFAR-10 at hand, as --data-dir takes it")
+    parser.add_argument("--cifar10", required=True, help="a local copy of CIFAR-10, as for --data-dir")
     parser.add_argument("--weights", required=True, help="a pretrained backbone, local-dir:FOLDER")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,7 +1,7 @@
 """Plant faults in real images and measure how many the data check finds: `python tools/planted_faults.py --help`.
 
 Duplicates: copies of test images are added to the training images, as they are, saved as JPEG of quality 50, shifted by 2
-pixels, 10 % brighter or darker, and mirrored. Labels: shares of the training labels are replaced by another class at random,
+pixels, 10 % brighter or darker, and mirrored. Labels: some of the training labels are replaced by another class at random,
 and the score must rank them first. Prints and writes one JSON document.
 """
 
@@ -69,10 +69,7 @@ Look = tuple[BackboneSpec, Preprocessing, System]
 
 
 def look_of(source: str, data_dir: str, backbone: str, size: int | None, cache: str | None) -> Look:
-    return (
-        *pretrained_input(backbone, Data(source=source, image_size=size)),
-        System(data_dir=data_dir, cache_dir=cache),
-    )
+    return (*pretrained_input(backbone, Data(source=source, image_size=size)), System(data_dir=data_dir, cache_dir=cache))
 
 
 def in_memory(listing: Listing) -> tuple[Listing, np.ndarray]:
@@ -142,9 +139,9 @@ def label_errors(listing: Listing, look: Look, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cifar10", required=True, help="CIFAR-10 at hand, as --data-dir takes it")
-    parser.add_argument("--backbone", default="bundled", help="whose features find further duplicates")
-    parser.add_argument("--label-backbone", required=True, help="whose features judge the labels; must not know CIFAR-10's")
+    parser.add_argument("--cifar10", required=True, help="a local copy of CIFAR-10, as for --data-dir")
+    parser.add_argument("--backbone", default="bundled", help="backbone whose features find further duplicates")
+    parser.add_argument("--label-backbone", required=True, help="backbone that judges the labels; not trained on CIFAR-10")
     parser.add_argument("--label-size", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache-dir")

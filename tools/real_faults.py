@@ -1,4 +1,4 @@
-"""List what a data check finds in a data set as it is, with sheets of images to judge a sample by eye.
+"""List what a data check finds in a data set as published, with sheets of images to inspect a sample by eye.
 
 `python tools/real_faults.py cifar10 --data-dir FOLDER --backbone local-dir:FOLDER --size 96 --out results/cifar10-check`
 writes OUT.json with the pairs between splits and the suspected labels of the test split, as file names, and two sheets of 50

@@ -1,7 +1,5 @@
 """The program `thawlab`, also `python -m thawlab`."""
 
-from __future__ import annotations
-
 from thawlab import process
 
 

@@ -128,7 +128,7 @@ def load(run: Run | str | Path, runs: str | Path = "runs") -> Predictor:
 
     Example:
         >>> import thawlab
-        >>> run = thawlab.train("digits", backbone="cnn5", size=8, seed=1, **{"phases.0.epochs": 1})
+        >>> run = thawlab.train("digits", backbone="cnn5", size=16, seed=1, **{"phases.0.epochs": 1})
         >>> thawlab.load(run).classes
         ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """

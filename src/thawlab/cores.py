@@ -1,7 +1,5 @@
 """How many cores there are for this process, which may be fewer than the machine has."""
 
-from __future__ import annotations
-
 import os
 
 

@@ -1,7 +1,5 @@
 """What a result may depend on beside its recipe: the device, the number of threads, versions and the machine."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform
@@ -87,6 +85,7 @@ def environment(system: Mapping[str, Any], device: torch.device) -> dict[str, An
         "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "waiting": {name: os.environ[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in os.environ},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "packages": {name: version(name) for name in packages},
         "system": dict(system),

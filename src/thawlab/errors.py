@@ -1,7 +1,5 @@
 """Errors that are meant for people: one line that says what is wrong, where, and what to do."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Paths as users write them, files that a crash cannot leave half written, and the folder of all caches."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What only the program may do to its own process; a library that is imported into a notebook keeps its hands off."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import os

@@ -5,8 +5,6 @@ of the images. Deriving anew for every epoch and step makes the streams stateles
 exactly from (epoch, step) alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 

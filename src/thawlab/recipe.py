@@ -1,7 +1,5 @@
 """The recipe: what to do, as an immutable value read from TOML, with overrides by dotted key."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json
@@ -10,17 +8,9 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from thawlab.errors import UsageError, nearest
 
@@ -57,7 +47,7 @@ class Model(Part):
     dropout: tuple[float, ...] = ()
 
     @model_validator(mode="after")
-    def _check_head(self) -> Model:
+    def _check_head(self) -> Self:
         if any(width < 1 for width in self.head):
             raise ValueError("head: every hidden width must be at least 1")
         if any(not 0 <= rate < 1 for rate in self.dropout):
@@ -102,7 +92,7 @@ class Phase(Part):
         return read(value)
 
     @model_validator(mode="after")
-    def _check_train(self) -> Phase:
+    def _check_train(self) -> Self:
         if not _TRAIN.fullmatch(self.train):
             word = self.train.split(":")[0]
             hint = nearest(word, ["head", "all", "last", "stages"])

@@ -4,8 +4,6 @@ The registries are the project's only globals. A plug-in adds to them by naming 
 `thawlab.plugins`; importing that module runs its `@register` lines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, final

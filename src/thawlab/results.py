@@ -3,8 +3,6 @@
 `read_results` is the only way from the file to the value: it checks the schema and brings older runs up to date.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, final

@@ -1,7 +1,5 @@
 """The run folder: where it lies, what is in it, and how it is written so that a crash leaves nothing half done."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

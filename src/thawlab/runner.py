@@ -1,7 +1,5 @@
 """From a recipe to a finished run: closed, locked, trained, judged; resumed where it stopped, repaired where it was damaged."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from thawlab import progress

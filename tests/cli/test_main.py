@@ -103,7 +103,7 @@ def test_json_is_one_document_and_nothing_else(trained: tuple[Path, Path]) -> No
 def test_a_finished_recipe_is_not_trained_again(trained: tuple[Path, Path]) -> None:
     root, file = trained
     done = thawlab("train", str(file), "--runs", str(root / "runs"), "phases.0.lr=0.01")
-    assert "finished before" in done.stderr
+    assert "already finished" in done.stderr
     assert len(list((root / "runs").iterdir())) == 1
 
 
@@ -140,6 +140,16 @@ def test_report_can_be_written_again(trained: tuple[Path, Path]) -> None:
     assert (run / "report.html").is_file()
 
 
+def test_repair_writes_again_what_is_missing(trained: tuple[Path, Path]) -> None:
+    root, _ = trained
+    run = next((root / "runs").iterdir())
+    before = (run / "predictions" / "test.npz").read_bytes()
+    (run / "predictions" / "test.npz").unlink()
+    done = thawlab("repair", run.name, "--runs", str(root / "runs"))
+    assert (done.returncode, done.stdout) == (0, f"{run}\n"), done.stderr
+    assert (run / "predictions" / "test.npz").read_bytes() == before
+
+
 def test_data_check_finds_what_is_wrong_and_training_leaves_it_out(photos: Path, tmp_path: Path) -> None:
     first = sorted(photos.rglob("*.png"))[0]
     shutil.copy(first, first.with_name("copy.png"))
@@ -148,7 +158,7 @@ def test_data_check_finds_what_is_wrong_and_training_leaves_it_out(photos: Path,
     files = ("--page", str(tmp_path / "check.html"), "--write-clean", str(tmp_path / "list.csv"))
     done = thawlab("data", "check", str(photos), *files, *cache)
     assert done.returncode == 0, done.stderr
-    assert "more than once there: " in done.stdout
+    assert "found more than once" in done.stdout
     assert (tmp_path / "check.html").is_file()
     found = json.loads(thawlab("data", "check", str(photos), "--json", *cache).stdout)
     assert found["identical"]["count"] == 1

@@ -127,6 +127,16 @@ def test_a_card_with_a_wrong_value_names_its_key(tmp_path: Path, recipe: Callabl
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("schema", [99, 0, "1", None])
+def test_a_card_of_another_schema_is_refused_by_its_number(tmp_path: Path, recipe: Callable[..., Recipe], schema: object) -> None:
+    _save(tmp_path, recipe("model.backbone=cnn5"))
+    file = tmp_path / "model.json"
+    card = {**json.loads(file.read_text(encoding="utf-8")), "schema": schema, "key_of_another_version": 1}
+    file.write_text(json.dumps(card), encoding="utf-8")
+    with pytest.raises(ThawlabError, match=rf"model\.json: has schema {schema}, this thawlab reads 1; use the version"):
+        load_model(tmp_path)
+
+
 def test_a_card_with_an_unknown_key_is_refused(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     _save(tmp_path, recipe("model.backbone=cnn5"))
     file = tmp_path / "model.json"

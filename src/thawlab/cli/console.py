@@ -1,7 +1,5 @@
 """What the verbs of the command line share: options that mean the same everywhere, and how results are printed."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The verbs that look at images before training: `thawlab data show` and `thawlab data check`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

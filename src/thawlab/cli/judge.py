@@ -1,7 +1,5 @@
 """The verbs that look at runs: `thawlab evaluate`, `compare`, `report` and `repair`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The verbs that list what there is: `thawlab models` and `thawlab datasets`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """The command line: one thin function per verb. Heavy imports wait until a verb runs, so that help is immediate."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Annotated, Any

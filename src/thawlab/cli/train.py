@@ -21,17 +21,14 @@ def train(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE|IMAGES",
-            help="A recipe (.toml), a data set's name, or a path: folder, zip, tar, Parquet folder, CSV.",
+            metavar="RECIPE|IMAGES", help="A recipe (.toml), a data set's name, or a path: folder, zip, tar, Parquet folder, CSV."
         ),
     ],
     overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings by dotted key, e.g. data.train_size=10000."),
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings by dotted key, e.g. data.train_size=10000.")
     ] = None,
     backbone: Annotated[
-        str | None,
-        typer.Option(help="model.backbone: timm/NAME.TAG, local-dir:FOLDER, bundled, cnn5, … (see `thawlab models`)."),
+        str | None, typer.Option(help="model.backbone: timm/NAME.TAG, local-dir:FOLDER, bundled, cnn5, … (see `thawlab models`).")
     ] = None,
     size: Annotated[int | None, typer.Option(help="data.image_size: side of the input in pixels.")] = None,
     train_size: Annotated[int | None, typer.Option(help="data.train_size: use this many training images only.")] = None,

@@ -1,7 +1,5 @@
 """Sources that are archives, read in place."""
 
-from __future__ import annotations
-
 import io
 import lzma
 import tarfile

@@ -5,8 +5,6 @@ A specification is `name` or `name:argument`, e.g. `"rotate:15"`. Images are n Ã
 zoom that stand next to each other in a list are resampled together, once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The order of an epoch, its batches, and the next batch prepared while the current one computes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar

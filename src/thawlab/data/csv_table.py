@@ -1,7 +1,5 @@
 """CSV files with a header, as people and spreadsheets write them."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path

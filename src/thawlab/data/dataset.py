@@ -1,7 +1,5 @@
 """The dataset that training reads: images decoded once into uint8 rows, splits, and a fingerprint of the content."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -87,10 +85,7 @@ class Dataset:
             "n": {split: int(sum(values)) for split, values in counts.items()},
             "per_class": counts,
             "geometry": self.geometry,
-            "quarantined": {
-                "count": len(self.quarantined),
-                "files": [{"id": i, "reason": r} for i, r in self.quarantined],
-            },
+            "quarantined": {"count": len(self.quarantined), "files": [{"id": i, "reason": r} for i, r in self.quarantined]},
             "leaks": {"count": len(self.leaks), "pairs": [[self.ids[k] for k in pair] for pair in self.leaks[:1000]]},
             "ignored": {"count": len(self.ignored), "files": [{"id": i, "reason": r} for i, r in self.ignored[:1000]]},
         }

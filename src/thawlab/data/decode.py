@@ -1,7 +1,5 @@
 """From an image's bytes to uint8 RGB at working size; what cannot be decoded is named with its reason."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import struct

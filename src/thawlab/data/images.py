@@ -1,7 +1,5 @@
 """Access to the encoded images of a source, one by one and from several threads."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import threading

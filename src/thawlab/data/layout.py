@@ -1,7 +1,5 @@
 """Which class and split a file belongs to, from its path alone; one rule for folders, zip and tar archives."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

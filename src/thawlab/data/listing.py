@@ -1,7 +1,5 @@
 """What a source holds before anything is decoded: classes, ids, labels, splits and access to each image's bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final

@@ -1,7 +1,5 @@
 """Openers: a file's suffix leads to the function that lists the images in the file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any

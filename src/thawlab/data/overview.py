@@ -1,7 +1,5 @@
 """A look at images before training: counts per class and split, and a sheet of samples."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

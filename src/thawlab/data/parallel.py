@@ -1,7 +1,5 @@
 """Work on many images in threads, with progress: decoding and hashing leave Python's lock, so threads share the cores."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar

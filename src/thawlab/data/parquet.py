@@ -1,7 +1,5 @@
 """Sources in Parquet files as Hugging Face's data sets write them: encoded images and class labels."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

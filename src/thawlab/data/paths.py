@@ -1,7 +1,5 @@
 """Sources that are paths: a folder of images, of Parquet files, a CSV manifest, or a file with an opener of its own."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The one way from an image to the network's input, used in training, evaluation, prediction and every export."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

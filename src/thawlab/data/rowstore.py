@@ -5,8 +5,6 @@ set, and marks are written only after the rows are on the disk; a crash loses wo
 `pwrite`, since a full disk must raise an error rather than a bus error, and read through a memory map.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 from collections.abc import Iterator

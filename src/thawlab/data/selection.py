@@ -1,7 +1,5 @@
 """Which images of a source a recipe uses, and which of them belong together."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

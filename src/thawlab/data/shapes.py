@@ -1,7 +1,5 @@
 """Drawn images in ten classes, for tests and teaching: any size and count, made from a seed."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Named data sets, and the one function that opens a source by name or path."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """Stratified, seeded, nested splits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import final
 

@@ -1,7 +1,5 @@
 """Predict the classes of images with a saved model and its own preprocessing."""
 
-from __future__ import annotations
-
 import base64
 import io
 import sys
@@ -241,13 +239,7 @@ class Predictor:
                 advance(1)
         return written
 
-    def _portion(
-        self,
-        images: Sequence[ImageLike],
-        decoded: Sequence[Pixels | str],
-        start: int,
-        top_k: int,
-    ) -> list[Prediction]:
+    def _portion(self, images: Sequence[ImageLike], decoded: Sequence[Pixels | str], start: int, top_k: int) -> list[Prediction]:
         """Return the predictions of decoded images, or of the reasons why they could not be read."""
         names = [str(image) if isinstance(image, str | Path) else str(start + k) for k, image in enumerate(images)]
         good = [k for k, pixels in enumerate(decoded) if not isinstance(pixels, str)]

@@ -1,7 +1,5 @@
 """Knowing when not to answer: sets of classes with a stated coverage, and accuracy when the least sure are declined."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

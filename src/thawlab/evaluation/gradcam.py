@@ -5,8 +5,6 @@ summed; what is negative speaks against the class and is left out. The well-kept
 system libraries that servers lack; a test compares with it where it is installed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ The distance is one minus the cosine to the k-th nearest training image in the f
 serves nearly as well as all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final

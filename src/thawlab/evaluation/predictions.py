@@ -1,7 +1,5 @@
 """Predictions: a table of ids, labels and logits of one split; everything that is measured is a function of it."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 import zlib

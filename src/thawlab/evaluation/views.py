@@ -1,7 +1,5 @@
 """Test-time augmentation: the mean of the logits over views of an image that show the same thing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import final
 

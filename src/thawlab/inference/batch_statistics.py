@@ -1,7 +1,5 @@
 """How far the data's own statistics lie from those that a network's BatchNorm layers have stored."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A pretrained backbone whose features are wanted, and nothing else of it."""
 
-from __future__ import annotations
-
 import torch
 
 from thawlab.data.preprocessing import Preprocessing

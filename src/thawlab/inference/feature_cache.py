@@ -1,7 +1,5 @@
 """The feature cache: a frozen network is a pure function of the image, so its output is computed once and kept."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -4,8 +4,6 @@ In eval mode BatchNorm is a fixed scale and shift per channel, which the convolu
 2018, section 3.2). Depthwise networks, which are bound by memory, gain most.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Running a network over many rows: batches of one shape, so that no sample's numbers depend on its neighbours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

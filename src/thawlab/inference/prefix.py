@@ -1,7 +1,5 @@
 """Split a partly frozen backbone into the frozen prefix, a pure function of the image, and the part that trains."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, final
 

@@ -1,7 +1,5 @@
 """A network as a graph of operations, where it can be traced."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import fx, nn

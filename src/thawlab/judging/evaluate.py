@@ -1,7 +1,5 @@
 """Judge a saved classifier again: on the images of its own run, or on others."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -68,14 +66,7 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
     indices = dataset.indices("test" if source is not None else split)
     if len(indices) == 0:
         raise UsageError(f"{source or recipe.data.source}: its {split} split is empty")
-    logits = infer(
-        saved.classifier,
-        dataset.images,
-        indices,
-        saved.card.preprocessing.inputs,
-        torch.device("cpu"),
-        "evaluating",
-    )
+    logits = infer(saved.classifier, dataset.images, indices, saved.card.preprocessing.inputs, torch.device("cpu"), "evaluating")
     predictions = predictions_of(dataset, indices, logits)
     measured = full(predictions, saved.card.classes, saved.card.temperature, recipe.evaluation.ece_bins)
     return Evaluated(split, source or recipe.data.source, measured)

@@ -1,7 +1,5 @@
 """The end of a run: the test split is read once, and everything measured goes into the folder."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from thawlab.evaluation.diagnosis import Outcome, diagnose, ordered
@@ -16,11 +14,7 @@ from thawlab.training.phase_data import PhaseData
 
 
 def judge(
-    context: Context,
-    data: PhaseData,
-    phases: Sequence[PhaseResult],
-    rows: Sequence[EpochRow],
-    known_before: Sequence[Diagnosis],
+    context: Context, data: PhaseData, phases: Sequence[PhaseResult], rows: Sequence[EpochRow], known_before: Sequence[Diagnosis]
 ) -> Results:
     """Evaluate a trained classifier and write its model, predictions and some images into the run's folder.
 

@@ -1,7 +1,5 @@
 """The images that a run keeps for its report: samples, mistakes with what the network looked at, suspects, leaks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The list of measures: each is a function of the subject and gives one key of `results.json`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

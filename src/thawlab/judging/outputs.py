@@ -1,7 +1,5 @@
 """What a trained classifier gives for images at the end: logits and features, from the rows that the last phase took."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import final
 

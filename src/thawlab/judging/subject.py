@@ -1,7 +1,5 @@
 """What is judged: a trained classifier's outputs on all splits, and what several measures share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final

@@ -1,7 +1,5 @@
 """The classifier: a backbone, and a head on its pooled features."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

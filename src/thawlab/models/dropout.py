@@ -1,7 +1,5 @@
 """Dropout that costs a fraction of torch's on a CPU, where drawing one float per value takes longer than a linear head."""
 
-from __future__ import annotations
-
 from typing import final
 
 import torch

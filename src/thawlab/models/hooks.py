@@ -1,7 +1,5 @@
 """Looking into a network while it runs, and running it in eval mode."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any

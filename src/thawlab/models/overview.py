@@ -1,7 +1,5 @@
 """The table of backbones that `thawlab models` shows."""
 
-from __future__ import annotations
-
 from fnmatch import fnmatch
 
 from thawlab.models.catalog import KERAS_NAMES
@@ -15,13 +13,7 @@ def backbone_table(pattern: str | None = None) -> list[dict[str, str]]:
     Args:
         pattern: a wildcard; with it, timm's pretrained networks are searched too, else only their most common are named.
     """
-    rows = [
-        {
-            "name": "bundled",
-            "kind": "pretrained, shipped",
-            "about": "speednet, trained on CIFAR-10 by recipes/speednet.toml",
-        }
-    ]
+    rows = [{"name": "bundled", "kind": "pretrained, shipped", "about": "speednet, trained on CIFAR-10 by recipes/speednet.toml"}]
     for name in backbones:
         rows.append({"name": name, "kind": "from scratch", "about": about(backbones.get(name))})
     for name, (target, relation) in KERAS_NAMES.items():

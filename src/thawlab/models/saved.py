@@ -1,7 +1,5 @@
 """The model folder of a run: weights, and a description from which the classifier is built again without a network."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from dataclasses import dataclass
@@ -132,8 +130,7 @@ def save_model(
         write_atomically(folder / "known.safetensors", lambda file: file.write(features))
     write_atomically(folder / "model.safetensors", lambda file: file.write(content))
     write_text(
-        folder / "model.json",
-        json.dumps(card.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n",
+        folder / "model.json", json.dumps(card.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"
     )
 
 

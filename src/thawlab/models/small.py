@@ -5,8 +5,6 @@ names the layer groups from input to output, `pretrained_cfg` tells the input th
 `feature_info[-1]["reduction"]` is the stride of the last feature map.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, final
 
@@ -127,11 +125,7 @@ def vgg10(size: int) -> nn.Module:
     for width in (32, 64, 128):
         stages.append(
             nn.Sequential(
-                *_conv(inputs, width),
-                nn.ReLU(inplace=True),
-                *_conv(width, width),
-                nn.ReLU(inplace=True),
-                nn.MaxPool2d(2),
+                *_conv(inputs, width), nn.ReLU(inplace=True), *_conv(width, width), nn.ReLU(inplace=True), nn.MaxPool2d(2)
             )
         )
         inputs = width

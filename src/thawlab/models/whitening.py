@@ -1,7 +1,5 @@
 """A first layer that whitens patches: its filters come from the training images, not from training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import final
 

@@ -1,7 +1,5 @@
 """The recipe that is used when a user names only the images and, perhaps, the backbone."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The demonstration: transfer learning in two phases beside the same network from scratch, on real digits, without a download."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from thawlab.recipe import Recipe, parse_recipe
@@ -16,13 +14,7 @@ def demo_recipes(seed: int = 0) -> tuple[Recipe, Recipe]:
 
     Both see the same images, splits and augmentation, and the same number of epochs over all layers.
     """
-    every_layer: dict[str, Any] = {
-        "train": "all",
-        "epochs": 8,
-        "batch_size": 64,
-        "schedule": "one-cycle",
-        "augment": _AUGMENT,
-    }
+    every_layer: dict[str, Any] = {"train": "all", "epochs": 8, "batch_size": 64, "schedule": "one-cycle", "augment": _AUGMENT}
     two_phases = {
         "name": "demo-two-phase",
         "seed": seed,
@@ -30,14 +22,7 @@ def demo_recipes(seed: int = 0) -> tuple[Recipe, Recipe]:
         "model": {"backbone": "bundled"},
         "phases": [
             {"name": "head", "train": "head", "epochs": 40, "lr": 3e-3, "patience": 10},
-            {
-                "name": "fine-tune",
-                "optimizer": "adamw",
-                "lr": 2e-3,
-                "weight_decay": 0.01,
-                "batch_norm": "train",
-                **every_layer,
-            },
+            {"name": "fine-tune", "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.01, "batch_norm": "train", **every_layer},
         ],
     }
     from_scratch = {

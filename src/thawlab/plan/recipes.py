@@ -1,7 +1,5 @@
 """Where a recipe comes from, with overrides that mean the same on the command line and in Python."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Resolve a recipe: everything that the user may leave open becomes explicit, and every name is checked."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """What is wrong with a source of images: files, duplicates, leaks between splits, outliers and labels."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

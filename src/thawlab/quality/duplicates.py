@@ -5,8 +5,6 @@ features. A candidate counts only if the two images can be laid over each other:
 a mirror, both the image and its fine structure must correlate. Two different blue skies share the first, not the second.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

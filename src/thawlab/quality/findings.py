@@ -1,7 +1,5 @@
 """What stands out in a data check: the judgement that pages and the command line print."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final

@@ -1,7 +1,5 @@
 """Labels that are probably wrong, by confident learning on held-out probabilities (Northcutt et al. 2021)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final

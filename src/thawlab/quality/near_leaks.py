@@ -1,7 +1,5 @@
 """Near-duplicates between test and training images, in the images of a run as they were decoded."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, final
 

@@ -1,7 +1,5 @@
 """One pass over the files of a source: what each is, whether it can be read, and a small image of it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath

@@ -1,7 +1,5 @@
 """The page that shows several runs side by side."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from markupsafe import Markup

@@ -1,7 +1,5 @@
 """The page of a data check: what was found, with the images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

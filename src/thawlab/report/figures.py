@@ -1,7 +1,5 @@
 """The figures of a report, each a function of what the run folder holds, returned as SVG with stand-in colours."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,14 +35,7 @@ def class_distribution(classes: Sequence[str], per_class: Mapping[str, Sequence[
         base = np.zeros(len(classes))
         for split, colour in (("train", BLUE), ("val", ORANGE), ("test", GREEN)):
             counts = np.array(per_class[split])
-            axes.bar(
-                np.arange(len(classes)),
-                counts,
-                bottom=base,
-                color=colour,
-                width=0.8,
-                label=f"{split} ({counts.sum():,})",
-            )
+            axes.bar(np.arange(len(classes)), counts, bottom=base, color=colour, width=0.8, label=f"{split} ({counts.sum():,})")
             base += counts
         if len(classes) <= _MOST_NAMES:
             turned: dict[str, Any] = {"rotation": 90, "fontsize": 8} if crowded else {"rotation": 35, "ha": "right"}

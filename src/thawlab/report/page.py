@@ -1,7 +1,5 @@
 """The report of a run: one self-contained HTML page, made from the run folder alone."""
 
-from __future__ import annotations
-
 import base64
 import io
 import zipfile

@@ -1,7 +1,5 @@
 """Several runs side by side: what differs in their recipes, and what their predictions show."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final

@@ -1,7 +1,5 @@
 """Comparing two classifiers on the same test images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import final
 

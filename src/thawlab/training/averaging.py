@@ -1,7 +1,5 @@
 """An exponential moving average of the weights, evaluated and kept in place of the last weights."""
 
-from __future__ import annotations
-
 import copy
 from typing import final
 

@@ -1,7 +1,5 @@
 """What stays the same through all phases of a run, made ready from a closed recipe."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final

@@ -1,7 +1,5 @@
 """Training all phases of a run, from wherever it stands."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Which parameters a phase trains, and in which mode each layer runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

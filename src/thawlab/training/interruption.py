@@ -1,7 +1,5 @@
 """Ctrl-C and SIGTERM: the first asks to save and stop, the second does what it would do without us."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

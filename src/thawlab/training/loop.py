@@ -1,7 +1,5 @@
 """The one loop: the only code that steps an optimiser."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from typing import Any, final

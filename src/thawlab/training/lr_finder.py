@@ -1,7 +1,5 @@
 """Finding a learning rate: train a copy for a while at ever larger rates, and see where the loss falls fastest (Smith 2017)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any, final
 

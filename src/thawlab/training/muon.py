@@ -1,7 +1,5 @@
 """Muon: momentum whose step turns each matrix of filters by the same angle in all directions (Jordan et al. 2024)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, final
 

@@ -1,7 +1,5 @@
 """Optimisers with learning rates by layer and kind of parameter, and schedules as pure functions of the step."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

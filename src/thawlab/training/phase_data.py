@@ -1,7 +1,5 @@
 """What a phase trains on: images, or the kept output of the part of the network that it leaves frozen."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final

@@ -1,7 +1,5 @@
 """Choosing the arithmetic of a phase by timing it on this machine."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from typing import Literal

@@ -1,7 +1,5 @@
 """What a run records beside its weights: what went in, whether that is still the same, and what can be restored from it."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -1,11 +1,9 @@
 """The state of training between two steps, and its checkpoint: tensors and plain values only, read with `weights_only`."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
 
 import torch
 from torch import nn
@@ -81,7 +79,7 @@ class TrainingState:
         return plain
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> TrainingState:
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
         """Return the state that `as_plain` was called on."""
         best = plain["best"] and Best(**plain["best"])
         rows, phases = [EpochRow(**row) for row in plain["rows"]], [PhaseResult(**phase) for phase in plain["phases"]]

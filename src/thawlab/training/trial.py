@@ -1,7 +1,5 @@
 """Steps that leave no trace: to find a learning rate, or the faster arithmetic, before training begins."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Diagnoses that the course of training shows: learning rates, too few epochs, collapse, overfitting."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 

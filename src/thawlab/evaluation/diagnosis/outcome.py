@@ -1,7 +1,5 @@
 """Diagnoses that the results of a run show."""
 
-from __future__ import annotations
-
 import math
 
 from thawlab.evaluation.diagnosis.curves import AGAINST_OVERFITTING, LARGE_GAP, overfitted_curve

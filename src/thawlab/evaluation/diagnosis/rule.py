@@ -1,7 +1,5 @@
 """What a diagnosis is made of: the evidence it looks at, and the registry of rules that find one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, final

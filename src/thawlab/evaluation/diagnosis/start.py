@@ -1,7 +1,5 @@
 """Diagnoses that can be made before training, from the recipe, the data and a look at a few images."""
 
-from __future__ import annotations
-
 from thawlab.evaluation.diagnosis.rule import Finding, Start, before_training, diagnoses
 
 # Stored and measured means of a BatchNorm layer differ by this many deviations only where something is wrong.

@@ -1,7 +1,5 @@
 """Bootstrap intervals over test images: how far a metric would move with other images of the same kind (Efron 1979)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

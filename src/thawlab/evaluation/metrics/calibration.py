@@ -1,7 +1,5 @@
 """Calibration: how far confidence can be believed, and the one number that mends most of it."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

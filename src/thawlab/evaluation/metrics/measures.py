@@ -1,7 +1,5 @@
 """All metrics of a split, as the values of `results.json`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

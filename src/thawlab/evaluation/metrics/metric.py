@@ -1,7 +1,5 @@
 """What a metric is, and the registry of metrics: a function of predictions, and how far it would move with other images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

@@ -3,23 +3,13 @@
 SciPy and scikit-learn are imported where they are used: they take a second and memory that training needs itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from thawlab.evaluation.metrics.calibration import adaptive_calibration_error, expected_calibration_error
-from thawlab.evaluation.metrics.metric import (
-    ClassCounts,
-    Floats,
-    Scored,
-    mean_over_images,
-    metrics,
-    of_class_counts,
-    plain,
-)
+from thawlab.evaluation.metrics.metric import ClassCounts, Floats, Scored, mean_over_images, metrics, of_class_counts, plain
 
 
 @metrics.register("accuracy")
