@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from thawlab import progress
-from thawlab.files import read_json
 from thawlab.models.catalog import resolve_backbone
 from thawlab.plan.defaults import default_tables
 from thawlab.recipe import Recipe, parse_recipe
+from thawlab.results import read_results, read_rows
+from thawlab.run import RunFolder
 from thawlab.runner import train
 
 
@@ -58,6 +59,13 @@ def recipe_of(augment: tuple[str, ...], seed: int, folder: Path, threads: int | 
     )
 
 
+def last_accuracy(folder: RunFolder) -> float:
+    """Return the validation accuracy of a run's last epoch."""
+    last = read_rows(folder.metrics)[-1].val_accuracy
+    assert last is not None, "the recipe holds images out"
+    return last
+
+
 def main() -> None:
     """Train all runs and write the differences."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -74,8 +82,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as runs:
                 folder = train(recipe_of(augment, seed, arguments.cifar10, arguments.threads), Path(runs))
                 # The last epoch, not the best one: choosing by these images would favour every run alike.
-                accuracy.setdefault(augment, []).append(folder.read_metrics()[-1]["val_accuracy"])
-                n = read_json(folder.results)["val"]["n"]
+                accuracy.setdefault(augment, []).append(last_accuracy(folder))
+                n = read_results(folder.results).val.n
         differences = [one - none for one, none in zip(accuracy[augment], accuracy[()], strict=True)]
         rows.append(
             {

@@ -12,6 +12,7 @@ from thawlab.files import read_json, write_text
 from thawlab.models.catalog import BUNDLED, resolve_backbone
 from thawlab.models.classifier import save_backbone
 from thawlab.models.saved import load_model
+from thawlab.results import read_results
 from thawlab.run import find_run
 
 CARD = """# The bundled backbone
@@ -30,23 +31,23 @@ weights trained on ImageNet. Licence: Apache-2.0, like the project.
 def main() -> None:
     """Bundle the run named on the command line."""
     folder = find_run(sys.argv[1], Path("runs"))
-    results, environment = read_json(folder.results), read_json(folder.path / "environment.json")
+    results, environment = read_results(folder.results), read_json(folder.path / "environment.json")
     saved = load_model(folder.model)
     spec = resolve_backbone(saved.card.architecture)
     config = {**spec.config, "mean": list(spec.config["mean"]), "std": list(spec.config["std"]), "license": "apache-2.0"}
     save_backbone(saved.classifier.backbone, spec.architecture, config, BUNDLED)
-    low, high = results["test"]["accuracy_ci95"]
-    averaged = results.get("test_time_augmentation")
+    low, high = results.test.accuracy_ci95
+    averaged = results.test_time_augmentation
     card = CARD.format(
         architecture=spec.architecture,
         parameters=sum(p.numel() for p in saved.classifier.backbone.parameters()),
-        name=results["name"],
-        seed=results["seed"],
-        accuracy=results["test"]["accuracy"],
+        name=results.name,
+        seed=results.seed,
+        accuracy=results.test.accuracy,
         low=low,
         high=high,
-        views=f", {averaged['accuracy']:.4f} as the mean over views ({averaged['views']})" if averaged else "",
-        seconds=results["seconds"]["train"],
+        views=f", {averaged.accuracy:.4f} as the mean over views ({averaged.views})" if averaged else "",
+        seconds=results.seconds["train"],
         cores=environment["cores"],
         processor=environment["processor"],
         features=int(saved.classifier.backbone.num_features),  # type: ignore[arg-type]
@@ -55,4 +56,5 @@ def main() -> None:
     print(f"{BUNDLED}: {sum(file.stat().st_size for file in BUNDLED.iterdir()):,} bytes")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -26,9 +26,9 @@ from thawlab.data.decode import decode
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
 from thawlab.errors import Interrupted, ThawlabError
-from thawlab.files import read_json
 from thawlab.process import keep_memory
 from thawlab.recipe import parse_recipe
+from thawlab.results import read_results
 from thawlab.runner import train
 
 HEAD = {"name": "head", "train": "head", "epochs": 30, "lr": 1e-3, "patience": 6}
@@ -161,7 +161,7 @@ def faults(bench: Bench, seed: int) -> Iterator[tuple[str, set[str], Case]]:
     yield "BatchNorm statistics of other data", {"batch-norm-mismatch"}, shifted
     yield "labels shuffled", {"chance-level"}, photos(bench, bench.manifest("shuffled", seed, shuffled))
     yield "20 % of the labels wrong", {"label-noise"}, photos(bench, bench.manifest("noisy", seed, noisy(0.2)))
-    yield "50 test images learnt from", {"leakage"}, photos(bench, bench.manifest("leak", seed, leaking))
+    yield "50 test images trained on", {"leakage"}, photos(bench, bench.manifest("leak", seed, leaking))
     yield (
         "6 images of two classes, 200 of the others",
         {"class-imbalance"},
@@ -216,20 +216,20 @@ def run(case: Case, seed: int, folder: Path, cache: Path) -> tuple[list[str], di
     """Train a recipe and return its diagnoses, in the order of the report."""
     recipe = parse_recipe({**case, "seed": seed, "system": {"device": "cpu", "cache_dir": str(cache)}})
     try:
-        results = read_json(train(recipe, folder).results)
+        results = read_results(train(recipe, folder).results)
     except Interrupted:
         raise
     except ThawlabError as error:  # a loss of NaN or infinity ends the run, with advice
         return ["learning-rate-too-high" if "lower its lr" in str(error) else str(error)], {}
-    suspects = results["label_suspects"]
+    suspects = results.label_suspects
     few = {
-        "train": results["train"]["accuracy"],
-        "val": results["val"]["accuracy"],
-        "test": results["test"]["accuracy"],
-        "suspects": suspects["count"] / max(suspects["n"], 1),
-        "contradicted when sure": suspects["contradicted_when_sure"] / max(suspects["sure"], 1),
+        "train": results.train.accuracy,
+        "val": results.val.accuracy,
+        "test": results.test.accuracy,
+        "suspects": suspects.count / max(suspects.n, 1),
+        "contradicted when sure": suspects.contradicted_when_sure / max(suspects.sure, 1),
     }
-    return [entry["id"] for entry in results["diagnoses"]], {key: round(value, 3) for key, value in few.items()}
+    return [entry.id for entry in results.diagnoses], {key: round(value, 3) for key, value in few.items()}
 
 
 def main() -> None:

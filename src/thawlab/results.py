@@ -376,12 +376,15 @@ def read_rows(path: Path) -> list[EpochRow]:
         ThawlabError: if the file is missing or damaged; the message names it.
     """
     try:
-        return [EpochRow.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [EpochRow.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         raise ThawlabError(f"{path}: is missing from the run; `thawlab repair` restores it") from None
     except (OSError, ValueError) as error:
         reason = "is damaged" if isinstance(error, ValidationError) else f"cannot be read ({error})"
         raise ThawlabError(f"{path}: {reason}; `thawlab repair` restores it") from None
+    if not rows:
+        raise ThawlabError(f"{path}: is empty; `thawlab repair` restores it")
+    return rows
 
 
 def write_rows(path: Path, rows: Iterable[EpochRow]) -> None:

@@ -16,6 +16,7 @@ from thawlab.files import read_json
 from thawlab.quality.near_leaks import NearLeaks
 from thawlab.report.page import write_report
 from thawlab.report.style import BLUE, FOREGROUND, GREEN, GRID, MUTED, ORANGE
+from thawlab.results import read_results
 from thawlab.run import RunFolder
 
 MakeRun = Callable[..., RunFolder]
@@ -109,16 +110,16 @@ def test_the_report_is_one_file_that_needs_nothing_else(plain_run: RunFolder) ->
 
 def test_the_report_says_what_was_measured(plain_run: RunFolder) -> None:
     text = " ".join(" ".join(Page(write_report(plain_run).read_text(encoding="utf-8")).words).split())
-    results = read_json(plain_run.results)
-    test = results["test"]
-    assert f"{100 * test['accuracy']:.2f} %" in text
-    assert f"95 % interval {100 * test['accuracy_ci95'][0]:.2f} % to {100 * test['accuracy_ci95'][1]:.2f} %" in text
-    assert f"{results['model']['parameters']:,}" in text
-    assert all(row["class"] in text for row in test["per_class"])
-    assert all(phase["name"] in text for phase in results["phases"])
-    assert all(diagnosis["evidence"] in text for diagnosis in results["diagnoses"])
+    results = read_results(plain_run.results)
+    low, high = results.test.accuracy_ci95
+    assert f"{100 * results.test.accuracy:.2f} %" in text
+    assert f"95 % interval {100 * low:.2f} % to {100 * high:.2f} %" in text
+    assert f"{results.model.parameters:,}" in text
+    assert all(row.class_name in text for row in results.test.per_class)
+    assert all(phase.name in text for phase in results.phases)
+    assert all(diagnosis.evidence in text for diagnosis in results.diagnoses)
     assert "The temperature was fitted on the validation split." in text
-    assert results["digest"][:16] in text
+    assert results.digest[:16] in text
 
 
 def test_hostile_names_are_inert_and_present(nasty_page: str) -> None:
@@ -135,7 +136,7 @@ def test_hostile_names_are_inert_and_present(nasty_page: str) -> None:
 
 
 def test_hostile_file_names_are_inert_and_present(nasty_page: str, nasty_run: RunFolder) -> None:
-    assert read_json(nasty_run.results)["test"]["accuracy"] < 1, "without mistakes no file name is shown"
+    assert read_results(nasty_run.results).test.accuracy < 1, "without mistakes no file name is shown"
     assert '<b onclick="x">' in "\n".join(Page(nasty_page).words)
     assert "<b onclick" not in nasty_page
 
@@ -176,7 +177,7 @@ def test_the_same_run_gives_the_same_report(run_copy: RunFolder) -> None:
 
 def test_two_classes_and_a_test_split_of_two_images(make_run: Callable[..., RunFolder]) -> None:
     run = make_run(["a", "b"], 6, "data.test=0.1", "data.val=0.2")
-    assert read_json(run.results)["test"]["n"] == 2
+    assert read_results(run.results).test.n == 2
     _check_self_contained(write_report(run).read_text(encoding="utf-8"))
 
 
@@ -200,7 +201,7 @@ def test_the_pairs_confused_most_are_explained_for_both_classes(make_run: Callab
     run = make_run(["left", "right"], 40, "model.backbone=resnet20")
     page = write_report(run).read_text(encoding="utf-8")
     section = page.split("<h2>Confused most</h2>")[1].split("</section>")[0]
-    matrix = read_json(run.results)["test"]["confusion"]
+    matrix = read_results(run.results).test.confusion
     wrong = [(row, column) for row in (0, 1) for column in (0, 1) if row != column and matrix[row][column]]
     names = ["left", "right"]
     headings = re.findall(r"<h3><bdi>(\w+)</bdi> taken for <bdi>(\w+)</bdi></h3>", section)
@@ -220,16 +221,16 @@ def test_near_duplicates_between_training_and_test_are_shown_as_pairs(
         train, test = dataset.splits.train, dataset.splits.test
         return NearLeaks(len(test), 1, ((int(train[0]), int(test[0])), (int(train[1]), int(test[1]))), (0.97, 0.93))
 
-    monkeypatch.setattr("thawlab.judging.judge.near_leaks", found)
+    monkeypatch.setattr("thawlab.judging.subject.near_leaks", found)
     run = make_run(["left", "right"], 12)
-    near = read_json(run.results)["near_duplicates"]
-    assert near["count"] == len(near["first"]) == 2
+    near = read_results(run.results).near_duplicates
+    assert near is not None and near.count == len(near.first) == 2
     section = (
         write_report(run).read_text(encoding="utf-8").split("<h2>Nearly the same as in training</h2>")[1].split("</section>")[0]
     )
-    assert f"2 of {near['looked_at']} test images" in section and "1 have too little" in section
+    assert f"2 of {near.looked_at} test images" in section and "1 have too little" in section
     assert section.count("<figure>") == 2 and section.count("<img ") == 4
-    assert all(f"<bdi>{entry[split]}</bdi>" in section for entry in near["first"] for split in ("train", "test"))
+    assert all(f"<bdi>{name}</bdi>" in section for entry in near.first for name in (entry.train, entry.test))
 
 
 def test_a_report_without_mistakes_says_so(run_copy: RunFolder) -> None:
@@ -264,7 +265,8 @@ def test_a_run_that_lacks_a_file_is_an_error_that_names_it(run_copy: RunFolder, 
 
 
 @pytest.mark.parametrize(
-    "damaged", ["results.json", "data.json", "environment.json", "predictions/test.npz", "predictions/pictures.npz"]
+    "damaged",
+    ["results.json", "data.json", "environment.json", "metrics.jsonl", "predictions/test.npz", "predictions/pictures.npz"],
 )
 @pytest.mark.parametrize("keep", [0, 40])
 def test_a_run_with_a_damaged_file_is_an_error_that_names_it(run_copy: RunFolder, damaged: str, keep: int) -> None:
@@ -276,11 +278,19 @@ def test_a_run_with_a_damaged_file_is_an_error_that_names_it(run_copy: RunFolder
 
 
 @pytest.mark.parametrize("lacking", ["gap", "phases", "model", "test"])
-def test_results_of_another_version_are_refused(run_copy: RunFolder, lacking: str) -> None:
+def test_results_that_lack_a_part_are_refused(run_copy: RunFolder, lacking: str) -> None:
+    run_copy.report.unlink(missing_ok=True)
     results = read_json(run_copy.results)
     del results[lacking]
     run_copy.results.write_text(json.dumps(results), encoding="utf-8")
-    with pytest.raises(ThawlabError, match=rf"its results lack .*{lacking}.*Train it again"):
+    with pytest.raises(ThawlabError, match=rf"results\.json: {lacking}: field required; `thawlab repair` restores it"):
+        write_report(run_copy)
+    assert not run_copy.report.exists()
+
+
+def test_results_of_a_newer_version_are_refused(run_copy: RunFolder) -> None:
+    run_copy.results.write_text(json.dumps({**read_json(run_copy.results), "schema": 2}), encoding="utf-8")
+    with pytest.raises(ThawlabError, match=r"results\.json: has schema 2, this thawlab reads 1; use the version that wrote it"):
         write_report(run_copy)
 
 
@@ -310,7 +320,7 @@ def test_a_thousand_classes_make_a_report_that_opens(make_run: Callable[..., Run
 
 def test_ten_test_images_with_an_absent_class_make_a_report(make_run: Callable[..., RunFolder]) -> None:
     folder = make_run(["train/a", "train/b", "train/c", "test/a", "test/b"], 5, "data.val=0.0", 'phases=[{"epochs" = 2}]')
-    results = read_json(folder.results)
-    assert results["test"]["n"] == 10 and results["test"]["per_class"][2]["n"] == 0 and results["novelty"] == {}
+    results = read_results(folder.results)
+    assert results.test.n == 10 and results.test.per_class[2].n == 0 and results.novelty is None
     page = write_report(folder).read_text(encoding="utf-8")
     assert "95 % interval" in page and ">nan" not in page
