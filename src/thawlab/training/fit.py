@@ -34,23 +34,15 @@ class Timing:
             self.parts[part] += time.monotonic() - started
 
     def summary(self, trained: float) -> dict[str, float]:
-        """Return all parts and the total, rounded to milliseconds.
-
-        Args:
-            trained: seconds of all phases, with those of earlier processes where the run was interrupted.
-        """
+        """Return all parts and the total, rounded to milliseconds; `trained` counts the phases of earlier processes too."""
         rest = time.monotonic() - self._started - self.parts["train"]
         return {key: round(value, 3) for key, value in {**self.parts, "train": trained, "total": rest + trained}.items()}
 
 
 def fit(context: Context, state: TrainingState, resumed: dict[str, Any] | None, timing: Timing) -> PhaseData:
-    """Train the phases that are left, and return what the last phase trains on.
+    """Train the phases that are left from where `state` stands, and return what the last phase trains on.
 
-    Args:
-        context: of the run.
-        state: where training stands; is advanced to the end.
-        resumed: the optimiser's state, where the checkpoint was written within a phase.
-        timing: seconds are added to its parts.
+    `resumed` is the optimiser's state, where the checkpoint was written within a phase.
 
     Raises:
         Interrupted: after saving, when a signal asked to stop.
@@ -68,13 +60,10 @@ def fit(context: Context, state: TrainingState, resumed: dict[str, Any] | None, 
     return phase_data(context, last) if context.folder.checkpoint.is_file() else on_images(context, last)
 
 
-def _fit_phase(
-    context: Context, index: int, state: TrainingState, resumed: dict[str, object] | None, timing: Timing
-) -> PhaseData:
-    """Train a phase to its end and return what it was trained on."""
+def _fit_phase(context: Context, index: int, state: TrainingState, resumed: dict[str, Any] | None, timing: Timing) -> PhaseData:
     with timing.measure("cache"):
         data = phase_data(context, context.recipe.phases[index], state.cached)
-        state.cached = data.cached
+        state.cached = data.network is not None
     if data.note:
         context.report(f"{data.phase.name}: {data.note}")
     with timing.measure("train"):

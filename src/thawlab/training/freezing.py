@@ -42,26 +42,22 @@ def trained_names(backbone: nn.Module, train: str, place: str = "train") -> set[
     Raises:
         UsageError: if the backbone has fewer layers or stages than asked for.
     """
-    names = [name for name, _ in backbone.named_parameters()]
     if train == "head":
         return set()
+    layer_of = {name: name.rpartition(".")[0] for name, _ in backbone.named_parameters()}
     if train == "all":
-        return set(names)
-    kind, _, text = train.partition(":")
-    count = int(text)
+        return set(layer_of)
+    kind, _, count = train.partition(":")
     if kind == "stages":
         groups = layer_groups(backbone, coarse=True)
-        total = max(groups.values()) + 1
-        chosen = {name for name in names if groups[name] >= total - count}
     else:
-        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
-        total = len(layers)
-        last = set(layers[-count:])
-        chosen = {name for name in names if name.rpartition(".")[0] in last}
-    if count > total:
+        numbers = {layer: number for number, layer in enumerate(dict.fromkeys(layer_of.values()))}
+        groups = {name: numbers[layer] for name, layer in layer_of.items()}
+    total = max(groups.values()) + 1
+    if int(count) > total:
         what = "stages" if kind == "stages" else "layers"
         raise UsageError(f"{place} = '{train}': the backbone has {total} {what}; use \"all\" for every one")
-    return chosen
+    return {name for name, group in groups.items() if group >= total - int(count)}
 
 
 def freeze(classifier: Classifier, train: str) -> None:
@@ -69,12 +65,11 @@ def freeze(classifier: Classifier, train: str) -> None:
     chosen = trained_names(classifier.backbone, train)
     for name, parameter in classifier.backbone.named_parameters():
         parameter.requires_grad_(name in chosen)
-    for parameter in classifier.head.parameters():
-        parameter.requires_grad_(True)
+    classifier.head.requires_grad_(True)
 
 
 def set_modes(module: nn.Module, batch_norm: str) -> None:
-    """Put a module into training mode, except what must not move.
+    """Put a module into training mode, except what must not change.
 
     A part whose parameters are all frozen runs in eval mode, with its dropout: it is then a pure function. BatchNorm layers
     that train run with their stored statistics where the phase says "eval".
