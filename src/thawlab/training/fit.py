@@ -1,4 +1,4 @@
-"""Training all phases of a run, from wherever it stands."""
+"""Training the phases of a run that are left."""
 
 import time
 from collections.abc import Iterator
@@ -67,33 +67,28 @@ def _fit_phase(context: Context, index: int, state: TrainingState, resumed: dict
     if data.note:
         context.report(f"{data.phase.name}: {data.note}")
     with timing.measure("train"):
-        data = _with_precision(context, _with_lr(context, data, index, state), index, state)
+        data = _settled(context, data, index, state)
         with context.interruption.deferring():
             train_phase(context, data, state, resumed)
     return data
 
 
-def _with_lr(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
-    """Return a phase's data with a number as its learning rate, found by a range test where the recipe leaves it open."""
-    phase = data.phase
-    if phase.lr != "auto":
-        return data
-    if index not in state.found_lr:
-        state.found_lr[index] = find_lr(context, data).suggestion
-        context.report(f"{phase.name}: lr = {state.found_lr[index]:.3g} was found by a range test")
-    return replace(data, phase=phase.model_copy(update={"lr": state.found_lr[index]}))
+def _settled(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
+    """Return a phase's data with the learning rate and the arithmetic that the recipe leaves to be measured.
 
-
-def _with_precision(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
-    """Return a phase's data with its arithmetic, timed where the recipe says "auto".
-
-    The choice is kept at once: a phase that began in one arithmetic must be resumed in the same.
+    The arithmetic is saved at once: a phase that began in one must be resumed in the same.
     """
-    if context.recipe.precision != "auto":
-        return data
-    if index not in state.found_precision:
-        state.found_precision[index], why = choose_precision(context, data)
-        release_memory()
-        context.report(f"{data.phase.name}: precision = {state.found_precision[index]}, since {why}")
-        save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
-    return replace(data, bfloat16=state.found_precision[index] == "bfloat16")
+    phase = data.phase
+    if phase.lr == "auto":
+        if index not in state.found_lr:
+            state.found_lr[index] = find_lr(context, data).suggestion
+            context.report(f"{phase.name}: lr = {state.found_lr[index]:.3g} was found by a range test")
+        data = replace(data, phase=phase.model_copy(update={"lr": state.found_lr[index]}))
+    if context.recipe.precision == "auto":
+        if index not in state.found_precision:
+            state.found_precision[index], why = choose_precision(context, data)
+            release_memory()
+            context.report(f"{phase.name}: precision = {state.found_precision[index]}, since {why}")
+            save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
+        data = replace(data, bfloat16=state.found_precision[index] == "bfloat16")
+    return data

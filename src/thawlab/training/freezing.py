@@ -1,8 +1,5 @@
 """Which parameters a phase trains, and in which mode each layer runs."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
 from thawlab.errors import UsageError
@@ -12,32 +9,24 @@ from thawlab.models.classifier import Classifier
 def layer_groups(backbone: nn.Module, coarse: bool) -> dict[str, int]:
     """Return the layer group of every backbone parameter, numbered from 0 at the input.
 
-    Args:
-        backbone: with timm's `group_matcher`.
-        coarse: by stage, else by the finest groups the network names.
+    Groups are stages if `coarse`, else the finest that the network's `group_matcher` (timm's) names.
     """
     from timm.models import group_parameters
 
-    matcher: Mapping[str, Any] = backbone.group_matcher(coarse=coarse)  # type: ignore[operator]
-    groups: dict[str, int] = group_parameters(backbone, matcher, reverse=True)
+    groups: dict[str, int] = group_parameters(backbone, backbone.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
     if coarse:
         # Some networks name their last normalisation a group of its own; it belongs to the stage that it closes.
         shapes = {name: parameter.ndim for name, parameter in backbone.named_parameters()}
         last = max(groups.values())
         if all(shapes[name] < 2 for name, group in groups.items() if group == last):
-            before = max(group for group in groups.values() if group != last)
-            groups = {name: before if group == last else group for name, group in groups.items()}
-    renumbered = {old: new for new, old in enumerate(sorted({int(group) for group in groups.values()}))}
-    return {name: renumbered[int(group)] for name, group in groups.items()}
+            groups = {name: min(group, last - 1) for name, group in groups.items()}
+    return groups
 
 
 def trained_names(backbone: nn.Module, train: str, place: str = "train") -> set[str]:
-    """Return the names of the backbone parameters that `train` selects.
+    """Return the names of the backbone parameters that `train` selects; `place` is where it stands in the recipe, for messages.
 
-    Args:
-        backbone: of the classifier.
-        place: where `train` stands in the recipe, for messages.
-        train: "head", "all", "last:N" (the last N layers that have parameters) or "stages:N" (the last N stages).
+    It is "head", "all", "last:N" (the last N layers that have parameters) or "stages:N" (the last N stages).
 
     Raises:
         UsageError: if the backbone has fewer layers or stages than asked for.

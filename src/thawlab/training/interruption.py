@@ -14,7 +14,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @final
 class Interruption:
-    """Whether somebody asked to stop.
+    """Whether a signal asked to stop.
 
     While `deferred` is true, a request waits in `requested` until the loop has saved its state; otherwise there is nothing
     to save and the request is raised where it finds the program.

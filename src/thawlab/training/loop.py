@@ -32,7 +32,7 @@ _WORTH_A_THREAD = 1 << 20
 
 
 class _Course(NamedTuple):
-    """How an epoch's training went: when it began, the last step's rate, and images per second if it ran whole."""
+    """How an epoch's training went: its start, the last step's learning rate, and images per second if it ran whole."""
 
     started: float
     lr: float
@@ -190,23 +190,24 @@ def _finish_epoch(context: Context, data: PhaseData, state: TrainingState, optim
 
 
 def _finish_phase(context: Context, data: PhaseData, state: TrainingState, optimizer: OptimizerState, stopped: str) -> None:
-    """Restore the best weights and stand at the start of the next phase."""
-    if state.best is not None:
-        data.module.load_state_dict(state.best.weights)
+    """Restore the best weights and move to the start of the next phase."""
+    best = state.best
+    if best is not None:
+        data.module.load_state_dict(best.weights)
     elif optimizer.average is not None:
         data.module.load_state_dict(optimizer.average.module.state_dict())
     result = PhaseResult(
         name=data.phase.name,
         trainable_parameters=trainable_count(context.classifier),
         epochs_run=state.epoch,
-        best_epoch=state.best.epoch if state.best else state.epoch,
-        best_val_accuracy=state.best.accuracy if state.best else None,
+        best_epoch=best.epoch if best else state.epoch,
+        best_val_accuracy=best.accuracy if best else None,
         seconds=round(state.seconds, 3),
         stopped=stopped,
         precision="bfloat16" if data.bfloat16 else "float32",
         lr=lr_of(data.phase),
     )
     state.phases.append(result)
-    best = f", best val accuracy {state.best.accuracy:.4f} in epoch {state.best.epoch}" if state.best else ""
-    context.report(f"{data.phase.name}: {state.epoch} epochs in {state.seconds:.1f} s{best}")
+    reached = f", best val accuracy {best.accuracy:.4f} in epoch {best.epoch}" if best else ""
+    context.report(f"{data.phase.name}: {state.epoch} epochs in {state.seconds:.1f} s{reached}")
     state.begin_phase(state.phase + 1)

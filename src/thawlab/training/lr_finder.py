@@ -1,7 +1,7 @@
 """Finding a learning rate: train a copy for a while at ever larger rates, and see where the loss falls fastest (Smith 2017)."""
 
-from dataclasses import dataclass, replace
-from typing import Any, final
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,7 @@ _SMOOTHING = 0.9
 _DIVERGED = 4.0
 
 
-@final
-@dataclass(frozen=True)
-class LrFinding:
+class LrFinding(NamedTuple):
     """What the test found.
 
     Attributes:
