@@ -50,7 +50,15 @@ def fit(context: Context, state: TrainingState, resumed: dict[str, Any] | None, 
     """
     data: PhaseData | None = None
     for index in range(state.phase, len(context.recipe.phases)):
-        data = _fit_phase(context, index, state, resumed, timing)
+        with timing.measure("cache"):
+            data = phase_data(context, context.recipe.phases[index], state.cached)
+            state.cached = data.network is not None
+        if data.note:
+            context.report(f"{data.phase.name}: {data.note}")
+        with timing.measure("train"):
+            data = _settled(context, data, index, state)
+            with context.interruption.deferring():
+                train_phase(context, data, state, resumed)
         resumed = None
         if context.interruption.requested is not None:
             raise Interrupted("saved at the end of a phase; run the same command to resume", context.interruption.requested)
@@ -58,19 +66,6 @@ def fit(context: Context, state: TrainingState, resumed: dict[str, Any] | None, 
         return data
     last = context.recipe.phases[-1]  # training ended in an earlier process
     return phase_data(context, last) if context.folder.checkpoint.is_file() else on_images(context, last)
-
-
-def _fit_phase(context: Context, index: int, state: TrainingState, resumed: dict[str, Any] | None, timing: Timing) -> PhaseData:
-    with timing.measure("cache"):
-        data = phase_data(context, context.recipe.phases[index], state.cached)
-        state.cached = data.network is not None
-    if data.note:
-        context.report(f"{data.phase.name}: {data.note}")
-    with timing.measure("train"):
-        data = _settled(context, data, index, state)
-        with context.interruption.deferring():
-            train_phase(context, data, state, resumed)
-    return data
 
 
 def _settled(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:

@@ -12,7 +12,7 @@ from thawlab.training.context import Context
 from thawlab.training.loop import take_step, trial_steps
 from thawlab.training.optimizers import set_lr
 from thawlab.training.phase_data import PhaseData
-from thawlab.training.state import OptimizerState, TrainingState
+from thawlab.training.state import TrainingState
 
 # The rates that are tried are equally spaced on a logarithmic scale.
 _LOWEST, _HIGHEST, _STEPS = 1e-6, 10.0, 100
@@ -51,12 +51,17 @@ def find_lr(context: Context, data: PhaseData) -> LrFinding:
     mean, lowest = 0.0, float("inf")
     # One size of images for all rates, the full one, since a change of size would show in the losses.
     data = replace(data, phase=data.phase.model_copy(update={"lr": _LOWEST, "sizes": ()}))
+    train, seed = data.dataset.splits.train, context.recipe.seed
+    spans = batch_spans(len(train), data.phase.batch_size)
     with trial_steps(context, data) as optimizer:
         for step in range(_STEPS):
             rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (_STEPS - 1))
             set_lr(optimizer.optimizer, rate)
+            epoch, place = divmod(step, len(spans))  # the epochs of the test have orders of their own
+            order = train[epoch_order(seed, -1, epoch, len(train)).numpy()]
+            batch = data.batch(order[slice(*spans[place])], derive(seed, "lr-find", step))
             try:
-                loss = _try_step(context, data, optimizer, step)
+                loss = take_step(context, data, TrainingState(phase=-1, epoch=epoch, step=place), optimizer, batch)
             except DivergedError:
                 break  # the end of the test
             mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
@@ -69,16 +74,6 @@ def find_lr(context: Context, data: PhaseData) -> LrFinding:
     if len(rates) < _STEPS // 10:
         raise ThawlabError(f"phase '{data.phase.name}': no learning rate can be found; training diverges at {_LOWEST:g} already")
     return LrFinding(tuple(rates), tuple(losses), _suggest(np.array(rates), np.array(losses)))
-
-
-def _try_step(context: Context, data: PhaseData, optimizer: OptimizerState, step: int) -> float:
-    """Take one step and return its loss; the epochs of the test have orders of their own."""
-    train, seed = data.dataset.splits.train, context.recipe.seed
-    spans = batch_spans(len(train), data.phase.batch_size)
-    epoch, place = divmod(step, len(spans))
-    order = train[epoch_order(seed, -1, epoch, len(train)).numpy()]
-    batch = data.batch(order[slice(*spans[place])], derive(seed, "lr-find", step))
-    return take_step(context, data, TrainingState(phase=-1, epoch=epoch, step=place), optimizer, batch)
 
 
 def _suggest(rates: np.ndarray, losses: np.ndarray) -> float:

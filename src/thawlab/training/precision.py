@@ -18,7 +18,6 @@ Precision = Literal["float32", "bfloat16"]
 _STEPS = 3
 # bfloat16 must save at least this share of a step, so that noise does not decide between equals.
 _WORTH = 0.1
-_LEAST = 8
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -48,8 +47,8 @@ def _least_seconds(context: Context, data: PhaseData) -> float:
     """Return the least time of a step; weights, statistics and the random state are restored."""
     train, seed = data.dataset.splits.train, context.recipe.seed
     _, count = batch_spans(len(train), data.phase.batch_size)[0]
-    # A part of a batch tells the ratio as well, and float32 takes no more memory for it than training will.
-    samples = train[: min(count, max(_LEAST, count // 2))]
+    # Half a batch shows the ratio as well, and float32 takes no more memory for it than training will.
+    samples = train[: min(count, max(8, count // 2))]
     seconds = []
     with trial_steps(context, data) as optimizer:
         for step in range(_STEPS):
