@@ -28,8 +28,7 @@ from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
 from thawlab.environment import environment
 from thawlab.files import cache_folder
-from thawlab.inference.embedding import frozen_backbone
-from thawlab.inference.feature_cache import cached_rows
+from thawlab.inference.feature_cache import cached_rows, frozen_backbone
 from thawlab.models.catalog import BackboneSpec
 from thawlab.plan.resolve import pretrained_input
 from thawlab.process import keep_memory

@@ -1,4 +1,4 @@
-"""What a result may depend on beside its recipe: the device, the number of threads, versions and the machine."""
+"""What a result may depend on besides its recipe: the device, the number of threads, versions and the machine."""
 
 import ctypes
 import os
@@ -13,23 +13,23 @@ from typing import Any
 import torch
 
 from thawlab.cores import usable_cores
-from thawlab.errors import UsageError, nearest
+from thawlab.errors import UsageError, listed, nearest
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name: "auto" takes a GPU where there is one.
+    """Return the device with a name; "auto" is a GPU if there is one, else the CPU.
 
     Raises:
         UsageError: if the name is no device of this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kinds = ["auto", "cpu", "cuda", "mps"]
+    available = {"auto": False, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind = name.split(":", maxsplit=1)[0]
-    if kind not in kinds:
-        raise UsageError(f"system.device: there is no device '{name}'{nearest(kind, kinds) or ' (known: auto, cpu, cuda, mps)'}")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind == "auto" or not available[kind]:
+    if kind not in available:
+        known = nearest(kind, available) or f" (known: {listed(available)})"
+        raise UsageError(f"system.device: there is no device '{name}'{known}")
+    if not available[kind]:
         raise UsageError(f"system.device: '{name}' is not available on this machine; use auto or cpu")
     try:
         device = torch.device(name)
@@ -43,10 +43,9 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def deterministic(threads: int | None) -> Iterator[None]:
-    """Let equal inputs give equal bits on this machine within; the process is then as it was, its random state included.
+    """Make equal inputs give equal bits on this machine within; afterwards the process is as before, random state included.
 
-    Args:
-        threads: for computing; as many as there are cores for this process if omitted.
+    Computing takes as many `threads`, or as there are cores for this process if None.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA's library starts
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -64,7 +63,7 @@ def deterministic(threads: int | None) -> Iterator[None]:
 
 
 def release_memory() -> None:
-    """Give back to the system what was freed since: reading data and trial steps leave behind what training never asks for."""
+    """Give freed memory back to the system: reading data and trial steps leave behind what training never asks for."""
     if "pyarrow" in sys.modules:
         import pyarrow
 
@@ -74,7 +73,7 @@ def release_memory() -> None:
 
 
 def environment(system: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Return what a result may depend on beside its recipe: versions, machine, device and threads."""
+    """Return what a result may depend on besides its recipe: versions, machine, device and threads."""
     from importlib.metadata import version
 
     packages = ["thawlab", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors"]
@@ -93,14 +92,14 @@ def environment(system: Mapping[str, Any], device: torch.device) -> dict[str, An
 
 
 def device_name(device: torch.device) -> str:
-    """Return what computes: the GPU's name, or the processor's with the instructions that torch uses there."""
+    """Return the GPU's name, or the processor's with the instruction set that torch uses on it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} {processor_name()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def processor_name() -> str:
-    """Return the processor's name as the system tells it."""
+    """Return the processor's name as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Errors that are meant for people: one line that says what is wrong, where, and what to do."""
+"""Errors for users: one line that says what is wrong, where, and what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -21,11 +21,9 @@ class DivergedError(ThawlabError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop and has saved its state; no error, so that no handler of errors swallows it.
+    """Training stopped on a signal, after saving its state; not an `Exception`, so that no error handler swallows it.
 
-    Args:
-        message: what was saved and how to resume.
-        signal_number: the signal that asked; the exit code is 128 plus that number.
+    The message says what was saved and how to resume; the exit code is 128 plus the signal's number.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# A plain line every so many seconds tells a log's reader that work goes on without filling the log.
+# A plain line at this interval tells a log's reader that work goes on without filling the log.
 PLAIN_LINE_SECONDS = 15.0
 
 Advance = Callable[[int], None]
@@ -14,32 +14,19 @@ _quiet = False
 
 def silence(quiet: bool = True) -> None:
     """Switch all progress output off (or on again); used by `--json` and by tests."""
-    global _quiet  # noqa: PLW0603 - whether there is somebody to talk to is a property of the process
+    global _quiet  # noqa: PLW0603 - whether anybody reads along is a property of the process
     _quiet = quiet
 
 
 def say(message: str) -> None:
-    """Print one line for the person who waits."""
+    """Print one line on standard error."""
     if not _quiet:
         print(message, file=sys.stderr, flush=True)
 
 
-def _describe(done: int, total: int, unit: str, started: float) -> str:
-    seconds = max(time.monotonic() - started, 1e-9)
-    rate = done / seconds
-    left = (total - done) / rate if rate else 0.0
-    return f"{done:,}/{total:,} {unit}, {rate:,.0f} {unit}/s, {left:,.0f} s left"
-
-
 @contextmanager
 def task(label: str, total: int, unit: str = "images") -> Iterator[Advance]:
-    """Show the progress of `total` units of work and yield the function that reports units done.
-
-    Args:
-        label: what is being done.
-        total: how many units there are.
-        unit: what a unit is, in the plural.
-    """
+    """Show the progress of `total` units of work, named in the plural, and yield the function that reports units done."""
     if _quiet or total == 0:
         yield lambda _count: None
     elif sys.stderr.isatty():
@@ -62,15 +49,12 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        started = time.monotonic()
-        identifier = progress.add_task(label, total=total, rate="")
-        done = 0
+        progress.add_task(label, total=total, rate="")
+        [shown] = progress.tasks
 
         def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            rate = done / max(time.monotonic() - started, 1e-9)
-            progress.update(identifier, advance=count, rate=f"{rate:,.0f} {unit}/s")
+            rate = (shown.completed + count) / (shown.elapsed or 1e-9)
+            progress.update(shown.id, advance=count, rate=f"{rate:,.0f} {unit}/s")
 
         yield advance
 
@@ -84,7 +68,8 @@ def _plain(label: str, total: int, unit: str) -> Advance:
         done += count
         now = time.monotonic()
         if now - spoken >= PLAIN_LINE_SECONDS:
-            spoken = now
-            say(f"{label}: {_describe(done, total, unit, started)}")
+            spoken, rate = now, done / max(now - started, 1e-9)
+            left = (total - done) / rate if rate else 0.0
+            say(f"{label}: {done:,}/{total:,} {unit}, {rate:,.0f} {unit}/s, {left:,.0f} s left")
 
     return advance

@@ -21,55 +21,38 @@ Status = Literal["new", "running", "interrupted", "failed", "finished"]
 
 
 @final
+class _Inside:
+    """A file or folder with a fixed name in every run."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: "RunFolder", _owner: type) -> Path:
+        return folder.path / self.name
+
+
+@final
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run; holds only the path, so that everything after training reads the folder."""
 
     path: Path
+    recipe_file = _Inside("recipe.toml")  # the recipe as it was resolved
+    checkpoint = _Inside("checkpoints/last.pt")  # everything that exact resumption needs
+    model = _Inside("model")  # the folder to ship: weights and `model.json`
+    metrics = _Inside("metrics.jsonl")  # a JSON row per epoch
+    results = _Inside("results.json")  # what was measured
+    report = _Inside("report.html")  # the page to look at
+    images = _Inside("predictions/pictures.npz")  # the few images that the report shows, as uint8 arrays
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.path.name
 
-    @property
-    def recipe_file(self) -> Path:
-        """The recipe as it was resolved, in TOML."""
-        return self.path / "recipe.toml"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Everything that exact resumption needs."""
-        return self.path / "checkpoints" / "last.pt"
-
-    @property
-    def model(self) -> Path:
-        """The folder to ship: weights and `model.json`."""
-        return self.path / "model"
-
-    @property
-    def metrics(self) -> Path:
-        """A JSON row per epoch."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def results(self) -> Path:
-        """What was measured."""
-        return self.path / "results.json"
-
-    @property
-    def report(self) -> Path:
-        """The page to look at."""
-        return self.path / "report.html"
-
     def predictions(self, split: str) -> Path:
-        """The table of ids, labels and logits of a split."""
+        """Return the file with the ids, labels and logits of a split."""
         return self.path / "predictions" / f"{split}.npz"
-
-    @property
-    def images(self) -> Path:
-        """The few images that the report shows, as uint8 arrays."""
-        return self.path / "predictions" / "pictures.npz"
 
     @property
     def recipe(self) -> Recipe:
@@ -80,18 +63,15 @@ class RunFolder:
 
     @property
     def status(self) -> Status:
-        """How far the run is; where that record is lost or damaged, what else is there tells."""
-        file = self.path / "state.json"
-        try:
-            if file.is_file():
+        """How far the run is; where that record is lost or damaged, the other files tell."""
+        with contextlib.suppress(ThawlabError):
+            if (file := self.path / "state.json").is_file():
                 status: Status = read_json(file).get("status", "new")
                 return status
-        except ThawlabError:
-            pass
         return "finished" if self.results.is_file() else "interrupted" if self.checkpoint.is_file() else "new"
 
     def set_status(self, status: Status, **details: Any) -> None:
-        """Record how far the run is, with the process that says so."""
+        """Record how far the run is, and the process that records it."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(self.path / "state.json", {"status": status, "time": now, "pid": os.getpid(), **details})
 
@@ -108,15 +88,14 @@ class RunFolder:
             ThawlabError: if another process holds it; the message says which. Also if the folder cannot be made.
         """
         lock = FileLock(self.path / ".lock", timeout=0)
-        owner = self.path / ".owner"  # beside the lock, which Windows lets nobody else read
+        owner = self.path / ".owner"  # beside the lock, which no other process can read on Windows
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with lock:
                 owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
                 lock.acquire()  # once more, so that it outlasts this block
         except Timeout:
-            holder = owner.read_text(encoding="utf-8") if owner.is_file() else ""
-            holder = holder or "another process"
+            holder = (owner.read_text(encoding="utf-8") if owner.is_file() else "") or "another process"
             raise ThawlabError(f"{self.path}: this run is being trained by {holder}; wait for it or stop it") from None
         except OSError as error:
             raise ThawlabError(f"{self.path}: cannot be written: {error.strerror}") from None

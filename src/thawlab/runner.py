@@ -21,20 +21,16 @@ from thawlab.training.records import check_inputs, damaged, input_digests, resto
 
 
 def train(recipe: Recipe | Plan, runs: Path) -> RunFolder:
-    """Train, judge and save what a recipe describes.
+    """Train, judge and save what a recipe describes, in a folder below `runs`.
 
     The same recipe is the same folder: finished, it is returned as it is; unfinished, it is resumed where it stopped; finished
-    and damaged, it is repaired.
-
-    Args:
-        recipe: may leave open what depends on the backbone; a plan is closed already.
-        runs: the folder of all runs.
+    and damaged, it is repaired. A recipe may leave open what depends on the backbone; a plan is closed already.
 
     Returns:
         The finished run.
 
     Raises:
-        UsageError: if the recipe or the data are wrong; said before training starts.
+        UsageError: if the recipe or the data are wrong; raised before training starts.
         Interrupted: when a signal asked to stop; the state is saved.
         ThawlabError: if something failed on the way.
     """
@@ -81,13 +77,13 @@ def range_test(recipe: Recipe | Plan) -> LrFinding:
 
 
 def _run(plan: Plan, folder: RunFolder) -> RunFolder:
-    """Take a closed recipe to its finished run, from wherever that stands."""
+    """Finish the run of a closed recipe, from whatever state it is in."""
     recipe, spec = plan
     device, timing = choose_device(recipe.system.device), Timing()
     with deterministic(recipe.system.threads), watch_signals() as interruption:
         if folder.path.is_dir():
             with folder.locked():
-                pass  # whoever trains this run already is named before the data are read
+                pass  # fails before the data are read if another process trains this run
         with timing.measure("data"):
             context = prepare(recipe, spec, device, folder, interruption)
             release_memory()
@@ -116,7 +112,7 @@ def _fit_and_judge(context: Context, timing: Timing) -> None:
         folder.set_status("running")
     data = fit(context, state, resumed, timing)
     with timing.measure("evaluate"):
-        results = judge(context, data, state.phases, state.rows, diagnoses)
+        results = judge(context, data, state, diagnoses)
     write_rows(folder.metrics, state.rows)
     seconds = timing.summary(sum(phase.seconds for phase in state.phases))
     write_results(folder.results, results.model_copy(update={"seconds": seconds}))

@@ -9,6 +9,7 @@ import torch
 from thawlab.randomness import derive
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def epoch_order(seed: int, phase: int, epoch: int, count: int) -> torch.Tensor:
@@ -44,14 +45,12 @@ def batch_spans(count: int, batch_size: int) -> list[tuple[int, int]]:
     return spans
 
 
-def prefetched(
-    items: Sequence[T], prepare: Callable[[T], torch.Tensor], threaded: bool = True
-) -> Iterator[tuple[T, torch.Tensor]]:
-    """Yield each item with its prepared tensor, preparing the next one in a thread meanwhile.
+def prefetched(items: Sequence[T], prepare: Callable[[T], R], threaded: bool = True) -> Iterator[tuple[T, R]]:
+    """Yield each item with what is prepared of it, preparing the next one in a thread meanwhile.
 
     Args:
         items: what to prepare, in order.
-        prepare: makes the tensor of an item.
+        prepare: makes the tensors of an item.
         threaded: False prepares each item when it is asked for: small batches take less time than passing them on.
     """
     if not items:

@@ -1,8 +1,10 @@
 """The feature cache: a frozen network is a pure function of the image, so its output is computed once and kept."""
 
 import hashlib
+import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,14 +23,15 @@ from thawlab.data.preprocessing import Preprocessing, to_tensor
 from thawlab.data.rowstore import RowStore
 from thawlab.data.types import Indices
 from thawlab.environment import device_name
-from thawlab.inference.infer import INFERENCE_BATCH, infer
-from thawlab.models.classifier import weights_digest
+from thawlab.inference.infer import INFERENCE_BATCH, Prepare, infer
+from thawlab.models.catalog import BackboneSpec
+from thawlab.models.classifier import build_backbone, load_weights, weights_digest
 from thawlab.models.hooks import eval_mode
 from thawlab.randomness import derive
 
 # Rows become valid in portions, so that an interruption loses little of a long computation.
 _PORTION = 32 * INFERENCE_BATCH
-# A cache may take this share of the disk's free room; beyond it, recomputing is the better bargain.
+# A cache may take this share of the free disk space; beyond it, features are recomputed.
 _DISK_SHARE = 0.5
 
 Rows = npt.NDArray[np.float32]
@@ -39,11 +42,8 @@ Rows = npt.NDArray[np.float32]
 class FrozenNetwork:
     """A network without anything that changes, and what its output depends on.
 
-    Attributes:
-        module: gives one row per normalised input; on `device`.
-        name: of the network with its arguments and, for a part of one, where it is cut.
-        preprocessing: of the images.
-        device: where the module is.
+    The module, which is on the device, gives one row per normalised input; the name tells the network with its arguments and,
+    for a part of one, where it is cut.
     """
 
     module: nn.Module
@@ -55,7 +55,7 @@ class FrozenNetwork:
         """Return the content key of the rows of a data set: equal keys mean equal numbers."""
         parts = {
             "network": self.name,
-            "form": "folded",  # BatchNorm is folded into the convolutions for inference, which moves the last bits
+            "form": "folded",  # BatchNorm is folded into the convolutions for inference, which changes the last bits
             "structure": hashlib.sha256(str(self.module).encode()).hexdigest(),
             "weights": weights_digest(self.module),
             "thawlab": version("thawlab"),
@@ -71,6 +71,10 @@ class FrozenNetwork:
             "timm": timm.__version__,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def store(self, dataset: Dataset, view: str, folder: Path) -> RowStore:
+        """Return the store of the rows of a data set, in a folder of its own."""
+        return RowStore(folder / self.key(dataset, view), len(dataset.ids), self.row_shape(), np.float32)
 
     @torch.no_grad()
     def row_shape(self) -> tuple[int, ...]:
@@ -88,34 +92,34 @@ def fits_on_disk(network: FrozenNetwork, samples: int, views: int, folder: Path)
     return needed <= _DISK_SHARE * shutil.disk_usage(folder).free
 
 
-def cached_rows(network: FrozenNetwork, dataset: Dataset, indices: Indices, folder: Path, mirrored: bool = False) -> Rows:
-    """Return a frozen network's output by sample index, computing what the cache lacks.
+def frozen_backbone(spec: BackboneSpec, preprocessing: Preprocessing) -> FrozenNetwork:
+    """Return a backbone with its pretrained weights, ready to give features of images that are preprocessed like this.
 
-    Args:
-        network: what to compute.
-        dataset: the images.
-        indices: the samples whose rows must be valid in the result.
-        folder: of all feature caches; each key has a folder of its own in it.
-        mirrored: take the images mirrored left to right.
+    Raises:
+        ThawlabError: if the weights cannot be fetched or do not fit.
+    """
+    backbone = build_backbone(spec, preprocessing.size)
+    load_weights(backbone, spec, preprocessing.size)
+    backbone.to(memory_format=torch.channels_last)
+    return FrozenNetwork(backbone.eval(), spec.identity, preprocessing, torch.device("cpu"))
+
+
+def cached_rows(network: FrozenNetwork, dataset: Dataset, indices: Indices, folder: Path, mirrored: bool = False) -> Rows:
+    """Return a frozen network's output by sample index, computing what the cache lacks for `indices`.
+
+    `folder` is that of all feature caches; `mirrored` flips the images left to right.
 
     Returns:
         float32, all samples × row shape; only the rows of `indices` are sure to be valid.
     """
-    view = "mirrored" if mirrored else "plain"
-    store = RowStore(folder / network.key(dataset, view), len(dataset.ids), network.row_shape(), np.float32)
 
     def prepare(rows: torch.Tensor) -> torch.Tensor:
         images = to_tensor(rows)
         return network.preprocessing.normalize(images.flip(-1) if mirrored else images)
 
+    store = network.store(dataset, "mirrored" if mirrored else "plain", folder)
     with store.filling():
-        missing = store.missing(np.sort(indices))
-        with progress.task("features", len(missing)) as advance:
-            for start in range(0, len(missing), _PORTION):
-                portion = missing[start : start + _PORTION]
-                store.write(portion, infer(network.module, dataset.images, portion, prepare, network.device))
-                store.commit(portion)
-                advance(len(portion))
+        _fill(store, network, dataset, store.missing(np.sort(indices)), prepare, "features")
     return store.array()
 
 
@@ -127,25 +131,27 @@ def cached_views(
     A view augments every sample once; its randomness depends on (seed, view, samples), so the key holds them all.
     """
     identity = hashlib.sha256(np.ascontiguousarray(indices).tobytes()).hexdigest()
-    pipeline = Pipeline(augment)
-    unused = torch.zeros(INFERENCE_BATCH, dtype=torch.int64)
+    pipeline, unused = Pipeline(augment), torch.zeros(INFERENCE_BATCH, dtype=torch.int64)
     views = []
     for number in range(count):
-        key = network.key(dataset, json.dumps([list(augment), seed, number, identity]))
-        store = RowStore(folder / key, len(dataset.ids), network.row_shape(), np.float32)
+        starts = itertools.count(0, INFERENCE_BATCH)
+
+        def prepare(rows: torch.Tensor, number: int = number, starts: Iterator[int] = starts) -> torch.Tensor:
+            generator = torch.Generator().manual_seed(derive(seed, "view", number, next(starts)))
+            return network.preprocessing.normalize(pipeline(to_tensor(rows), unused, generator)[0])
+
+        store = network.store(dataset, json.dumps([list(augment), seed, number, identity]), folder)
         with store.filling():
-            missing = len(store.missing(indices)) > 0
-            with progress.task(f"view {number + 1}/{count}", len(indices) if missing else 0) as advance:
-                for start in range(0, len(indices) if missing else 0, INFERENCE_BATCH):
-                    chunk = indices[start : start + INFERENCE_BATCH]
-                    generator = torch.Generator().manual_seed(derive(seed, "view", number, start))
-
-                    def prepare(rows: torch.Tensor, generator: torch.Generator = generator) -> torch.Tensor:
-                        return network.preprocessing.normalize(pipeline(to_tensor(rows), unused, generator)[0])
-
-                    store.write(chunk, infer(network.module, dataset.images, chunk, prepare, network.device))
-                    advance(len(chunk))
-                if missing:
-                    store.commit(indices)
+            if len(store.missing(indices)):  # all are computed, since what is drawn depends on a sample's place
+                _fill(store, network, dataset, indices, prepare, f"view {number + 1}/{count}")
         views.append(store.array())
     return views
+
+
+def _fill(store: RowStore, network: FrozenNetwork, dataset: Dataset, indices: Indices, prepare: Prepare, label: str) -> None:
+    with progress.task(label, len(indices)) as advance:
+        for start in range(0, len(indices), _PORTION):
+            portion = indices[start : start + _PORTION]
+            store.write(portion, infer(network.module, dataset.images, portion, prepare, network.device))
+            store.commit(portion)
+            advance(len(portion))

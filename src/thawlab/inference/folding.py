@@ -16,7 +16,7 @@ from thawlab.inference.tracing import trace
 
 @torch.no_grad()
 def folded(network: nn.Module, input_shape: Sequence[int]) -> nn.Module:
-    """Return a network that gives what another one gives in eval mode, with BatchNorm folded into the convolutions.
+    """Return a network that computes what another one does in eval mode, with BatchNorm folded into the convolutions.
 
     The weights are those of now; the network that was given stays as it is.
 
@@ -35,15 +35,21 @@ def folded(network: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     result = fx.GraphModule(network, graph)
     pairs = _pairs(result)
     for convolution, norm in pairs:
-        merged = fuse_conv_bn_eval(result.get_submodule(convolution), result.get_submodule(norm))  # type: ignore[type-var,arg-type]
-        _put(result, convolution, merged.to(memory_format=torch.channels_last))
-        _put(result, norm, _after(result.get_submodule(norm)))
+        before, after = result.get_submodule(convolution), result.get_submodule(norm)
+        merged = fuse_conv_bn_eval(before, after)  # type: ignore[type-var,arg-type]
+        result.set_submodule(convolution, merged.to(memory_format=torch.channels_last))
+        # timm's norms carry their activation, which remains.
+        rest = nn.Sequential(after.drop, after.act) if hasattr(after, "act") else nn.Identity()  # type: ignore[arg-type]
+        result.set_submodule(norm, rest)
     result.eval()
     return result if pairs and _agree(network, result, input_shape) else network
 
 
 def _pairs(module: fx.GraphModule) -> list[tuple[str, str]]:
     """Return the names of each convolution and the BatchNorm that alone takes its output."""
+    from timm.layers import BatchNormAct2d, Conv2dSame
+
+    convolutions, norms = {nn.Conv2d, Conv2dSame}, {nn.BatchNorm2d, BatchNormAct2d}
     parts = dict(module.named_modules())
     calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
     pairs = []
@@ -54,31 +60,9 @@ def _pairs(module: fx.GraphModule) -> list[tuple[str, str]]:
         convolution, norm = parts[str(before.target)], parts[str(node.target)]
         # A layer that is called in several places, or a kind of norm that does more than BatchNorm, is left alone.
         once = calls[before.target] == calls[node.target] == 1
-        if _is_convolution(convolution) and _is_batch_norm(norm) and once:
+        if once and type(convolution) in convolutions and type(norm) in norms and norm.running_mean is not None:
             pairs.append((str(before.target), str(node.target)))
     return pairs
-
-
-def _is_convolution(module: nn.Module) -> bool:
-    from timm.layers import Conv2dSame
-
-    return type(module) in {nn.Conv2d, Conv2dSame}
-
-
-def _is_batch_norm(module: nn.Module) -> bool:
-    from timm.layers import BatchNormAct2d
-
-    return type(module) in {nn.BatchNorm2d, BatchNormAct2d} and module.running_mean is not None
-
-
-def _after(norm: nn.Module) -> nn.Module:
-    """Return what remains of a norm: timm's carry their activation."""
-    return nn.Sequential(norm.drop, norm.act) if hasattr(norm, "act") else nn.Identity()  # type: ignore[arg-type]
-
-
-def _put(module: nn.Module, name: str, part: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(module.get_submodule(parent), last, part)
 
 
 def _agree(network: nn.Module, other: nn.Module, input_shape: Sequence[int]) -> bool:

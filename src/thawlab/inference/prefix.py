@@ -1,7 +1,7 @@
 """Split a partly frozen backbone into the frozen prefix, a pure function of the image, and the part that trains."""
 
-from dataclasses import dataclass
-from typing import Any, final
+from operator import attrgetter
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import fx, nn
@@ -10,9 +10,7 @@ from thawlab.inference.tracing import trace
 from thawlab.models.hooks import eval_mode
 
 
-@final
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """The two parts; both share their layers with the backbone they come from.
 
     Attributes:
@@ -61,7 +59,7 @@ def split_backbone(backbone: nn.Module) -> Split | None:
     last_use = [max((position[user] for user in node.users), default=position[node]) for node in nodes]
     cut, reach = 0, 0
     for index, node in enumerate(nodes[:-1]):
-        if _moves(node, backbone):
+        if _varies(node, backbone):
             break
         # Alive after this node: only the node itself, when no earlier value is used later.
         if index and reach <= index and node.op.startswith("call"):
@@ -75,7 +73,7 @@ def split_backbone(backbone: nn.Module) -> Split | None:
 
 @torch.no_grad()
 def agrees(split: Split, backbone: nn.Module, inputs: torch.Tensor) -> bool:
-    """Say whether the two parts give what the backbone gives, in eval mode; tracing can miss what depends on the input."""
+    """Return whether the two parts give what the backbone gives, in eval mode; tracing can miss what depends on the input."""
     with eval_mode(backbone):
         try:
             parts, whole = split.suffix(from_rows(split.prefix(inputs))), backbone(inputs)
@@ -84,13 +82,11 @@ def agrees(split: Split, backbone: nn.Module, inputs: torch.Tensor) -> bool:
             return False
 
 
-def _moves(node: fx.Node, backbone: nn.Module) -> bool:
-    """Say whether a node's value can differ between two epochs."""
+def _varies(node: fx.Node, backbone: nn.Module) -> bool:
+    """Return whether a node's value can differ between two epochs."""
     if node.op == "get_attr":
-        value: Any = backbone
-        for name in str(node.target).split("."):
-            value = getattr(value, name)
-        return bool(isinstance(value, torch.Tensor) and value.requires_grad)
+        value: Any = attrgetter(str(node.target))(backbone)
+        return isinstance(value, torch.Tensor) and value.requires_grad
     if node.op != "call_module":
         return node.op == "call_function" and "drop" in getattr(node.target, "__name__", "")
     module = backbone.get_submodule(str(node.target))
@@ -98,7 +94,7 @@ def _moves(node: fx.Node, backbone: nn.Module) -> bool:
 
 
 def _drops(module: nn.Module) -> bool:
-    """Say whether a layer drops values at random in its present mode."""
+    """Return whether a layer drops values at random in its present mode."""
     rate = getattr(module, "p", None) or getattr(module, "drop_prob", None)
     return "Drop" in type(module).__name__ and module.training and bool(rate)
 

@@ -16,18 +16,14 @@ def trace(network: nn.Module) -> fx.Graph | None:
             return isinstance(module, leaves) or super().is_leaf_module(module, name)
 
     try:
-        return _without_options(Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(network))
-    except Exception:  # tracing fails in many ways on control flow; whoever asked then works on the network as it is
+        graph = Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(network)
+    except Exception:  # tracing fails in many ways on control flow; the caller then uses the network as it is
         return None
-
-
-def _without_options(graph: fx.Graph) -> fx.Graph:
-    """Put the default values in place of all inputs but the first, which networks are never given."""
+    # All inputs but the first are replaced by their default values, since networks are called with one input.
     for option in [node for node in graph.nodes if node.op == "placeholder"][1:]:
-        default = option.args[0]
 
-        def put(node: fx.Node, option: fx.Node = option, default: Any = default) -> Any:
-            return default if node is option else node
+        def put(node: fx.Node, option: fx.Node = option) -> Any:
+            return option.args[0] if node is option else node
 
         for user in list(option.users):
             user.args, user.kwargs = fx.map_arg(user.args, put), fx.map_arg(user.kwargs, put)

@@ -1,7 +1,6 @@
 """Judge a saved classifier again: on the images of its own run, or on others."""
 
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,9 +16,7 @@ from thawlab.results import DataSummary, TestResult, read_value
 from thawlab.run import RunFolder
 
 
-@final
-@dataclass(frozen=True)
-class Evaluated:
+class Evaluated(NamedTuple):
     """How a saved classifier did on a split ("val", "test", or "all" images) of a source."""
 
     split: str
@@ -55,12 +52,10 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
     recipe = recipe.model_copy(update={"system": system or recipe.system})
     if source is None:
         dataset = load_dataset(recipe, saved.card.preprocessing)
-        known = read_value(folder.path / "data.json", DataSummary).fingerprint
-        if dataset.fingerprint != known:
-            raise ThawlabError(
-                f"{folder.path}: the data have changed since the training "
-                f"(fingerprint {known[:12]} then, {dataset.fingerprint[:12]} now)"
-            )
+        then, now = read_value(folder.path / "data.json", DataSummary).fingerprint, dataset.fingerprint
+        if now != then:
+            changed = f"the data have changed since the training (fingerprint {then[:12]} then, {now[:12]} now)"
+            raise ThawlabError(f"{folder.path}: {changed}")
     else:
         dataset, split = load_foreign(source, saved.card.classes, saved.card.preprocessing, recipe.system)
     indices = dataset.indices("test" if source is not None else split)

@@ -5,30 +5,23 @@ from collections.abc import Sequence
 from thawlab.evaluation.diagnosis import Outcome, diagnose, ordered
 from thawlab.judging.kept_images import keep_images
 from thawlab.judging.measures import MEASURES
-from thawlab.judging.outputs import Trained
-from thawlab.judging.subject import Subject, subject_of
+from thawlab.judging.subject import subject_of
 from thawlab.models.saved import Judgement, save_model
-from thawlab.results import DatasetResult, Diagnosis, EpochRow, ModelResult, PhaseResult, Results
+from thawlab.results import DatasetResult, Diagnosis, ModelResult, Results
 from thawlab.training.context import Context
 from thawlab.training.phase_data import PhaseData
+from thawlab.training.state import TrainingState
 
 
-def judge(
-    context: Context, data: PhaseData, phases: Sequence[PhaseResult], rows: Sequence[EpochRow], known_before: Sequence[Diagnosis]
-) -> Results:
+def judge(context: Context, data: PhaseData, state: TrainingState, known_before: Sequence[Diagnosis]) -> Results:
     """Evaluate a trained classifier and write its model, predictions and some images into the run's folder.
 
-    Args:
-        context: of the run, with the trained classifier.
-        data: what its last phase was trained on.
-        phases: how they ended.
-        rows: of all epochs.
-        known_before: diagnoses made before training.
+    `data` is what its last phase was trained on, `known_before` are the diagnoses made before training.
 
     Returns:
         All that was measured, yet without the seconds.
     """
-    subject = subject_of(Trained(context, data))
+    subject = subject_of(context, data)
     measured = {name: measure(subject) for name, measure in MEASURES.items()}
     dataset = context.dataset
     results = Results(
@@ -44,29 +37,16 @@ def judge(
             classes=dataset.classes,
         ),
         model=ModelResult(backbone=context.spec.name, parameters=sum(p.numel() for p in context.classifier.parameters())),
-        phases=tuple(phases),
+        phases=tuple(state.phases),
         gap=measured["train"].accuracy - measured["test"].accuracy,
         seconds={},
         **measured,
     )
-    _save(subject, results)
-    return results.model_copy(update={"diagnoses": tuple(ordered([*known_before, *diagnose(Outcome(results, rows))]))})
-
-
-def _save(subject: Subject, results: Results) -> None:
-    """Write the model, the predictions and the images that the report shows."""
-    context = subject.trained.context
-    sets = results.abstention and results.abstention.conformal
+    folder, sets = context.folder, results.abstention and results.abstention.conformal
     judgement = Judgement(subject.temperature, sets.threshold if sets else None, subject.reference)
-    save_model(
-        context.folder.model,
-        context.classifier,
-        context.spec,
-        context.dataset.classes,
-        context.preprocessing,
-        context.recipe.model,
-        judgement,
-    )
+    preprocessing, model = context.preprocessing, context.recipe.model
+    save_model(folder.model, context.classifier, context.spec, dataset.classes, preprocessing, model, judgement)
     for split in ("val", "test"):
-        subject.tables[split].save(context.folder.predictions(split))
+        subject.tables[split].save(folder.predictions(split))
     keep_images(context, subject.tables["test"], [entry.id for entry in results.label_suspects.first], subject.near)
+    return results.model_copy(update={"diagnoses": tuple(ordered([*known_before, *diagnose(Outcome(results, state.rows))]))})

@@ -1,4 +1,4 @@
-"""The images that a run keeps for its report: samples, mistakes with what the network looked at, suspects, leaks."""
+"""The images that a run keeps for its report: samples, mistakes with Grad-CAM maps, suspected labels, leaks."""
 
 from collections.abc import Sequence
 
@@ -17,27 +17,22 @@ from thawlab.randomness import derive
 from thawlab.training.context import Context
 
 _SAMPLES, _MISTAKES, _THUMBNAIL = 40, 24, 96
-# Of all mistakes a small image is kept, up to this many, so that the report can show what is behind a number.
+# A small image is kept of at most this many mistakes, so that the report can show what is behind a number.
 _WRONG, _SMALL = 1000, 48
 # Mistakes that are explained of each pair of classes that are confused most.
 _OF_A_PAIR = 3
 
 
 def keep_images(context: Context, test: Predictions, suspects: Sequence[str], near: NearLeaks | None) -> None:
-    """Write the few images that the report shows into the run's folder.
+    """Write the few images that the report shows into the run's folder, given the predictions of the test split.
 
-    Args:
-        context: with the trained classifier.
-        test: its predictions.
-        suspects: ids of test images whose labels may be wrong, the most suspicious first.
-        near: test images that look like training images.
+    `suspects` are ids of test images whose labels may be wrong, the most suspicious first.
     """
     dataset = context.dataset
     place = {identifier: index for index, identifier in enumerate(dataset.ids)}
     samples = _samples(dataset, context.recipe.seed)
-    confidence = test.probabilities().max(axis=1) if len(test.labels) else np.zeros(0)
-    wrong = np.flatnonzero(test.predicted != test.labels) if len(test.labels) else np.zeros(0, dtype=np.int64)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    wrong = np.flatnonzero(test.predicted != test.labels)
+    wrong = wrong[np.argsort(-test.probabilities().max(axis=1)[wrong], kind="stable")]
     mistakes, confused = wrong[:_MISTAKES], _of_confused_pairs(test, wrong, len(dataset.classes))
     explained = np.concatenate([mistakes, confused, confused])
     classes = np.concatenate([test.predicted[mistakes], test.predicted[confused], test.labels[confused]])
@@ -74,7 +69,7 @@ def _samples(dataset: Dataset, seed: int) -> Indices:
 
 
 def _of_confused_pairs(test: Predictions, wrong: Indices, classes: int) -> Indices:
-    """Return the surest mistakes of each pair of classes that are confused most, pair by pair."""
+    """Return the most confident mistakes of each pair of classes that are confused most, pair by pair."""
     matrix = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(matrix, (test.labels[wrong], test.predicted[wrong]), 1)
     chosen = [
@@ -98,9 +93,7 @@ def _explained(context: Context, indices: Indices, classes: Labels) -> np.ndarra
 
 def _thumbnails(dataset: Dataset, indices: Indices, most: int = _THUMBNAIL) -> np.ndarray:
     side = min(most, dataset.images.shape[1])
-    chosen = [Image.fromarray(np.asarray(dataset.images[index])) for index in indices.tolist()]
-    return (
-        np.stack([np.asarray(image.resize((side, side))) for image in chosen])
-        if chosen
-        else np.zeros((0, side, side, 3), np.uint8)
-    )
+    thumbnails = np.zeros((len(indices), side, side, 3), np.uint8)
+    for place, index in enumerate(indices.tolist()):
+        thumbnails[place] = Image.fromarray(np.asarray(dataset.images[index])).resize((side, side))
+    return thumbnails

@@ -14,67 +14,40 @@ from thawlab.evaluation.novelty import novelty
 from thawlab.evaluation.predictions import predictions_of
 from thawlab.evaluation.views import VIEWS, View
 from thawlab.inference.infer import infer
-from thawlab.judging.subject import Subject
+from thawlab.judging.subject import Subject, outputs_of
 from thawlab.quality.label_errors import label_suspects
-from thawlab.results import (
-    Abstention,
-    LabelSuspects,
-    NearDuplicates,
-    Novelty,
-    SplitResult,
-    TestResult,
-    TestTimeAugmentation,
-    TrainResult,
-)
-
-
-def _train(subject: Subject) -> TrainResult:
-    measured = brief(subject.tables["train"])
-    return TrainResult(loss=measured.loss, accuracy=measured.accuracy)
-
-
-def _val(subject: Subject) -> SplitResult:
-    return brief(subject.tables["val"])
+from thawlab.results import LabelSuspects, NearDuplicates, Novelty, TestResult, TestTimeAugmentation, TrainResult
 
 
 def _test(subject: Subject) -> TestResult:
-    context = subject.trained.context
-    return full(subject.tables["test"], context.dataset.classes, subject.temperature, context.recipe.evaluation.ece_bins)
-
-
-def _abstention(subject: Subject) -> Abstention | None:
-    return abstention(subject.tables["val"], subject.tables["test"], subject.temperature)
+    classes, bins = subject.context.dataset.classes, subject.context.recipe.evaluation.ece_bins
+    return full(subject.tables["test"], classes, subject.temperature, bins)
 
 
 def _novelty(subject: Subject) -> Novelty | None:
     if subject.reference is None:
         return None
-    context = subject.trained.context
-    others = (
-        foreign_datasets(context.preprocessing, context.recipe.system, context.dataset.name)
-        if context.recipe.evaluation.ood
-        else ()
-    )
-    ood = {
-        other.name: subject.novelty_scores(subject.trained.outputs(other, other.splits.test, "OOD images")) for other in others
-    }
+    context, ood = subject.context, {}
+    if context.recipe.evaluation.ood:
+        for other in foreign_datasets(context.preprocessing, context.recipe.system, context.dataset.name):
+            outputs = outputs_of(context, subject.data, other, other.splits.test, "OOD images")
+            ood[other.name] = subject.novelty_scores(outputs)
     val, test = (subject.novelty_scores(subject.outputs[split]) for split in ("val", "test"))
     return novelty(subject.reference, val, test, ood)
 
 
 def _label_suspects(subject: Subject) -> LabelSuspects:
-    tables, classes = subject.tables, subject.trained.context.dataset.classes
+    tables, classes = subject.tables, subject.context.dataset.classes
     return LabelSuspects.model_validate(label_suspects(tables["val"], tables["test"], classes, subject.temperature))
 
 
 def _near_duplicates(subject: Subject) -> NearDuplicates | None:
-    ids = subject.trained.context.dataset.ids
-    return NearDuplicates.model_validate(subject.near.as_json(ids)) if subject.near else None
+    return subject.near and NearDuplicates.model_validate(subject.near.as_json(subject.context.dataset.ids))
 
 
 def _test_time_augmentation(subject: Subject) -> TestTimeAugmentation | None:
     """Return loss and accuracy on the test split with the mean of the logits over several views of each image."""
-    context = subject.trained.context
+    context = subject.context
     views, dataset = context.recipe.evaluation.tta, context.dataset
     indices = dataset.splits.test
     if views is None or not len(indices):
@@ -93,10 +66,10 @@ def _test_time_augmentation(subject: Subject) -> TestTimeAugmentation | None:
 
 
 MEASURES: dict[str, Callable[[Subject], Any]] = {
-    "train": _train,
-    "val": _val,
+    "train": lambda subject: TrainResult.model_validate(brief(subject.tables["train"]).model_dump()),
+    "val": lambda subject: brief(subject.tables["val"]),
     "test": _test,
-    "abstention": _abstention,
+    "abstention": lambda subject: abstention(subject.tables["val"], subject.tables["test"], subject.temperature),
     "novelty": _novelty,
     "label_suspects": _label_suspects,
     "near_duplicates": _near_duplicates,

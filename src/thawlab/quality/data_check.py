@@ -22,8 +22,7 @@ from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
 from thawlab.data.types import SPLITS, Indices
 from thawlab.files import cache_folder
-from thawlab.inference.embedding import frozen_backbone
-from thawlab.inference.feature_cache import cached_rows
+from thawlab.inference.feature_cache import cached_rows, frozen_backbone
 from thawlab.models.catalog import BackboneSpec
 from thawlab.quality.duplicates import Neighbours, Pair, near_duplicates, nearest, same_content
 from thawlab.quality.label_errors import LabelScores, fewest_parts, held_out_probabilities, score_labels

@@ -1,7 +1,7 @@
 """An exponential moving average of the weights, evaluated and kept in place of the last weights."""
 
 import copy
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import nn
@@ -35,11 +35,11 @@ class WeightAverage:
         for name in own.keys() - set(floating):
             own[name].copy_(other[name])
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""
         return {"steps": self.steps, "weights": self.module.state_dict()}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self.steps = int(state["steps"])  # type: ignore[call-overload]
-        self.module.load_state_dict(state["weights"])  # type: ignore[arg-type]
+        self.steps = state["steps"]
+        self.module.load_state_dict(state["weights"])

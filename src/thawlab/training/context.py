@@ -23,7 +23,7 @@ from thawlab.run import RunFolder
 from thawlab.training.freezing import trained_names
 from thawlab.training.interruption import Interruption
 
-# Training images that are looked at before training.
+# Training images that are examined before training.
 _LOOKED_AT = 32
 # The whitening of a first layer is estimated from at most this many images, or pixels: millions of patches.
 _WHITENED_BY, _PIXELS = 5000, 5000 * 32 * 32
@@ -32,18 +32,7 @@ _WHITENED_BY, _PIXELS = 5000, 5000 * 32 * 32
 @final
 @dataclass(frozen=True)
 class Context:
-    """A recipe with everything it names at hand, and where its run lies.
-
-    Attributes:
-        recipe: closed.
-        spec: of the backbone.
-        device: where the classifier is.
-        preprocessing: of the images.
-        dataset: decoded images with splits.
-        classifier: with the weights training starts from.
-        folder: of the run.
-        interruption: tells whether somebody asked to stop.
-    """
+    """A closed recipe with everything it names at hand, and where its run lies; the classifier is on the device."""
 
     recipe: Recipe
     spec: BackboneSpec
@@ -60,7 +49,7 @@ class Context:
         return cache_folder(self.recipe.system.cache_dir, "features")
 
     def report(self, message: str) -> None:
-        """Say a line to the person who waits, and keep it in the run's log."""
+        """Print a line and keep it in the run's log."""
         self.folder.log(message)
         progress.say(message)
 
@@ -98,7 +87,7 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: Ru
 
 
 def diagnose_start(context: Context) -> list[Diagnosis]:
-    """Return the diagnoses that can be made before training: from the recipe, the data, and a look at a few images."""
+    """Return the diagnoses that can be made before training: from the recipe, the data and a few images."""
     recipe, dataset, backbone = context.recipe, context.dataset, context.classifier.backbone
     distance = None
     trusted = recipe.phases[0].train == "head" or recipe.phases[0].batch_norm == "eval"

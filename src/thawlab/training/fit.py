@@ -1,4 +1,4 @@
-"""Training all phases of a run, from wherever it stands."""
+"""Training the phases of a run that are left."""
 
 import time
 from collections.abc import Iterator
@@ -34,23 +34,15 @@ class Timing:
             self.parts[part] += time.monotonic() - started
 
     def summary(self, trained: float) -> dict[str, float]:
-        """Return all parts and the total, rounded to milliseconds.
-
-        Args:
-            trained: seconds of all phases, with those of earlier processes where the run was interrupted.
-        """
+        """Return all parts and the total, rounded to milliseconds; `trained` counts the phases of earlier processes too."""
         rest = time.monotonic() - self._started - self.parts["train"]
         return {key: round(value, 3) for key, value in {**self.parts, "train": trained, "total": rest + trained}.items()}
 
 
 def fit(context: Context, state: TrainingState, resumed: dict[str, Any] | None, timing: Timing) -> PhaseData:
-    """Train the phases that are left, and return what the last phase trains on.
+    """Train the phases that are left from where `state` stands, and return what the last phase trains on.
 
-    Args:
-        context: of the run.
-        state: where training stands; is advanced to the end.
-        resumed: the optimiser's state, where the checkpoint was written within a phase.
-        timing: seconds are added to its parts.
+    `resumed` is the optimiser's state, where the checkpoint was written within a phase.
 
     Raises:
         Interrupted: after saving, when a signal asked to stop.
@@ -58,7 +50,15 @@ def fit(context: Context, state: TrainingState, resumed: dict[str, Any] | None, 
     """
     data: PhaseData | None = None
     for index in range(state.phase, len(context.recipe.phases)):
-        data = _fit_phase(context, index, state, resumed, timing)
+        with timing.measure("cache"):
+            data = phase_data(context, context.recipe.phases[index], state.cached)
+            state.cached = data.network is not None
+        if data.note:
+            context.report(f"{data.phase.name}: {data.note}")
+        with timing.measure("train"):
+            data = _settled(context, data, index, state)
+            with context.interruption.deferring():
+                train_phase(context, data, state, resumed)
         resumed = None
         if context.interruption.requested is not None:
             raise Interrupted("saved at the end of a phase; run the same command to resume", context.interruption.requested)
@@ -68,43 +68,22 @@ def fit(context: Context, state: TrainingState, resumed: dict[str, Any] | None, 
     return phase_data(context, last) if context.folder.checkpoint.is_file() else on_images(context, last)
 
 
-def _fit_phase(
-    context: Context, index: int, state: TrainingState, resumed: dict[str, object] | None, timing: Timing
-) -> PhaseData:
-    """Train a phase to its end and return what it was trained on."""
-    with timing.measure("cache"):
-        data = phase_data(context, context.recipe.phases[index], state.cached)
-        state.cached = data.cached
-    if data.note:
-        context.report(f"{data.phase.name}: {data.note}")
-    with timing.measure("train"):
-        data = _with_precision(context, _with_lr(context, data, index, state), index, state)
-        with context.interruption.deferring():
-            train_phase(context, data, state, resumed)
-    return data
+def _settled(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
+    """Return a phase's data with the learning rate and the arithmetic that the recipe leaves to be measured.
 
-
-def _with_lr(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
-    """Return a phase's data with a number as its learning rate, found by a range test where the recipe leaves it open."""
-    phase = data.phase
-    if phase.lr != "auto":
-        return data
-    if index not in state.found_lr:
-        state.found_lr[index] = find_lr(context, data).suggestion
-        context.report(f"{phase.name}: lr = {state.found_lr[index]:.3g} was found by a range test")
-    return replace(data, phase=phase.model_copy(update={"lr": state.found_lr[index]}))
-
-
-def _with_precision(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
-    """Return a phase's data with its arithmetic, timed where the recipe says "auto".
-
-    The choice is kept at once: a phase that began in one arithmetic must be resumed in the same.
+    The arithmetic is saved at once: a phase that began in one must be resumed in the same.
     """
-    if context.recipe.precision != "auto":
-        return data
-    if index not in state.found_precision:
-        state.found_precision[index], why = choose_precision(context, data)
-        release_memory()
-        context.report(f"{data.phase.name}: precision = {state.found_precision[index]}, since {why}")
-        save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
-    return replace(data, bfloat16=state.found_precision[index] == "bfloat16")
+    phase = data.phase
+    if phase.lr == "auto":
+        if index not in state.found_lr:
+            state.found_lr[index] = find_lr(context, data).suggestion
+            context.report(f"{phase.name}: lr = {state.found_lr[index]:.3g} was found by a range test")
+        data = replace(data, phase=phase.model_copy(update={"lr": state.found_lr[index]}))
+    if context.recipe.precision == "auto":
+        if index not in state.found_precision:
+            state.found_precision[index], why = choose_precision(context, data)
+            release_memory()
+            context.report(f"{phase.name}: precision = {state.found_precision[index]}, since {why}")
+            save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
+        data = replace(data, bfloat16=state.found_precision[index] == "bfloat16")
+    return data

@@ -1,8 +1,5 @@
 """Which parameters a phase trains, and in which mode each layer runs."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
 from thawlab.errors import UsageError
@@ -12,56 +9,44 @@ from thawlab.models.classifier import Classifier
 def layer_groups(backbone: nn.Module, coarse: bool) -> dict[str, int]:
     """Return the layer group of every backbone parameter, numbered from 0 at the input.
 
-    Args:
-        backbone: with timm's `group_matcher`.
-        coarse: by stage, else by the finest groups the network names.
+    Groups are stages if `coarse`, else the finest that the network's `group_matcher` (timm's) names.
     """
     from timm.models import group_parameters
 
-    matcher: Mapping[str, Any] = backbone.group_matcher(coarse=coarse)  # type: ignore[operator]
-    groups: dict[str, int] = group_parameters(backbone, matcher, reverse=True)
+    groups: dict[str, int] = group_parameters(backbone, backbone.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
     if coarse:
         # Some networks name their last normalisation a group of its own; it belongs to the stage that it closes.
         shapes = {name: parameter.ndim for name, parameter in backbone.named_parameters()}
         last = max(groups.values())
         if all(shapes[name] < 2 for name, group in groups.items() if group == last):
-            before = max(group for group in groups.values() if group != last)
-            groups = {name: before if group == last else group for name, group in groups.items()}
-    renumbered = {old: new for new, old in enumerate(sorted({int(group) for group in groups.values()}))}
-    return {name: renumbered[int(group)] for name, group in groups.items()}
+            groups = {name: min(group, last - 1) for name, group in groups.items()}
+    return groups
 
 
 def trained_names(backbone: nn.Module, train: str, place: str = "train") -> set[str]:
-    """Return the names of the backbone parameters that `train` selects.
+    """Return the names of the backbone parameters that `train` selects; `place` is where it stands in the recipe, for messages.
 
-    Args:
-        backbone: of the classifier.
-        place: where `train` stands in the recipe, for messages.
-        train: "head", "all", "last:N" (the last N layers that have parameters) or "stages:N" (the last N stages).
+    It is "head", "all", "last:N" (the last N layers that have parameters) or "stages:N" (the last N stages).
 
     Raises:
         UsageError: if the backbone has fewer layers or stages than asked for.
     """
-    names = [name for name, _ in backbone.named_parameters()]
     if train == "head":
         return set()
+    layer_of = {name: name.rpartition(".")[0] for name, _ in backbone.named_parameters()}
     if train == "all":
-        return set(names)
-    kind, _, text = train.partition(":")
-    count = int(text)
+        return set(layer_of)
+    kind, _, count = train.partition(":")
     if kind == "stages":
         groups = layer_groups(backbone, coarse=True)
-        total = max(groups.values()) + 1
-        chosen = {name for name in names if groups[name] >= total - count}
     else:
-        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
-        total = len(layers)
-        last = set(layers[-count:])
-        chosen = {name for name in names if name.rpartition(".")[0] in last}
-    if count > total:
+        numbers = {layer: number for number, layer in enumerate(dict.fromkeys(layer_of.values()))}
+        groups = {name: numbers[layer] for name, layer in layer_of.items()}
+    total = max(groups.values()) + 1
+    if int(count) > total:
         what = "stages" if kind == "stages" else "layers"
         raise UsageError(f"{place} = '{train}': the backbone has {total} {what}; use \"all\" for every one")
-    return chosen
+    return {name for name, group in groups.items() if group >= total - int(count)}
 
 
 def freeze(classifier: Classifier, train: str) -> None:
@@ -69,12 +54,11 @@ def freeze(classifier: Classifier, train: str) -> None:
     chosen = trained_names(classifier.backbone, train)
     for name, parameter in classifier.backbone.named_parameters():
         parameter.requires_grad_(name in chosen)
-    for parameter in classifier.head.parameters():
-        parameter.requires_grad_(True)
+    classifier.head.requires_grad_(True)
 
 
 def set_modes(module: nn.Module, batch_norm: str) -> None:
-    """Put a module into training mode, except what must not move.
+    """Put a module into training mode, except what must not change.
 
     A part whose parameters are all frozen runs in eval mode, with its dropout: it is then a pure function. BatchNorm layers
     that train run with their stored statistics where the phase says "eval".

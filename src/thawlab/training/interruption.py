@@ -9,12 +9,10 @@ from typing import Any, final
 
 from thawlab.errors import Interrupted
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 @final
 class Interruption:
-    """Whether somebody asked to stop.
+    """Whether a signal asked to stop.
 
     While `deferred` is true, a request waits in `requested` until the loop has saved its state; otherwise there is nothing
     to save and the request is raised where it finds the program.
@@ -52,7 +50,7 @@ def watch_signals() -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    interruption.before = {number: signal.signal(number, interruption.receive) for number in _SIGNALS}
+    interruption.before = {number: signal.signal(number, interruption.receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interruption
     finally:

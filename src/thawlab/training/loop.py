@@ -1,8 +1,9 @@
 """The one loop: the only code that steps an optimiser."""
 
 import time
-from dataclasses import dataclass
-from typing import Any, final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,32 +18,21 @@ from thawlab.errors import DivergedError
 from thawlab.evaluation.metrics.calibration import log_loss
 from thawlab.inference.infer import infer
 from thawlab.randomness import derive
+from thawlab.recipe import Phase
 from thawlab.results import EpochRow, PhaseResult, write_rows
 from thawlab.training.averaging import WeightAverage
 from thawlab.training.context import Context
 from thawlab.training.freezing import set_modes, trainable_count
 from thawlab.training.optimizers import lr_factor, lr_of, make_optimizer, set_lr
-from thawlab.training.phase_data import PhaseData
+from thawlab.training.phase_data import Batch, PhaseData
 from thawlab.training.state import Best, OptimizerState, TrainingState, save_checkpoint, save_if_due, snapshot
 
 # Batches of this many bytes are gathered in a thread of their own; smaller ones take less time than passing them on.
 _WORTH_A_THREAD = 1 << 20
 
 
-@final
-@dataclass(frozen=True)
-class Batch:
-    """What one step trains on: rows and targets (int64), and the generator of their augmentation."""
-
-    rows: torch.Tensor
-    targets: torch.Tensor
-    generator: torch.Generator
-
-
-@final
-@dataclass(frozen=True)
-class _Course:
-    """How an epoch's training went: when it began, the last step's rate, and images per second if it ran whole."""
+class _Course(NamedTuple):
+    """How an epoch's training went: its start, the last step's learning rate, and images per second if it ran whole."""
 
     started: float
     lr: float
@@ -50,13 +40,9 @@ class _Course:
 
 
 def train_phase(context: Context, data: PhaseData, state: TrainingState, resumed: dict[str, Any] | None) -> None:
-    """Train one phase from where `state` stands to its end, and restore the best epoch's weights.
+    """Train one phase from where `state` stands to the start of the next one, and restore the best epoch's weights.
 
-    Args:
-        context: of the run.
-        data: of the phase; the classifier's parameters are frozen accordingly.
-        state: is advanced; afterwards it stands at the start of the next phase.
-        resumed: the optimiser's state from the checkpoint, when training is resumed within the phase.
+    `resumed` is the optimiser's state from the checkpoint, where training is resumed within the phase.
 
     Raises:
         Interrupted: after saving, when a signal asked to stop.
@@ -69,7 +55,7 @@ def train_phase(context: Context, data: PhaseData, state: TrainingState, resumed
         optimizer.load_state_dict(resumed)
     state.saved = time.monotonic()
     stopped = "epochs"
-    left = len(data.train) * (phase.epochs - state.epoch) - state.step * phase.batch_size
+    left = len(data.dataset.splits.train) * (phase.epochs - state.epoch) - state.step * phase.batch_size
     with progress.task(phase.name, left) as advance:
         while state.epoch < phase.epochs:
             course = _train_epoch(context, data, state, optimizer, advance)
@@ -88,30 +74,27 @@ def _train_epoch(
 ) -> _Course:
     """Train from `state.step` to the end of the epoch."""
     started, first_step, phase, seed = time.monotonic(), state.step, data.phase, context.recipe.seed
-    positions = epoch_order(seed, state.phase, state.epoch, len(data.train)).numpy()
-    order = data.train[positions]
+    train = data.dataset.splits.train
+    positions = epoch_order(seed, state.phase, state.epoch, len(train)).numpy()
+    order = train[positions]
     mirrored = alternating_turns(seed, state.phase, state.epoch, len(order)).numpy() if data.alternates else None
     spans = batch_spans(len(order), phase.batch_size)
     lr = lr_of(phase)
     set_modes(context.classifier, phase.batch_norm or "train")
 
-    def generator_of(step: int) -> torch.Generator:
-        return torch.Generator().manual_seed(derive(seed, "augmentation", state.phase, state.epoch, step))
+    def gather(step: int) -> Batch:
+        chosen = slice(*spans[step])
+        turned = mirrored[positions[chosen]] if mirrored is not None else None
+        return data.batch(order[chosen], derive(seed, "augmentation", state.phase, state.epoch, step), turned)
 
-    def gather(step: int) -> torch.Tensor:
-        start, end = spans[step]
-        chosen = mirrored[positions[start:end]] if mirrored is not None else None
-        return data.take(order[start:end], generator_of(step), chosen)
-
-    for step, rows in prefetched(range(first_step, len(spans)), gather, data.row_bytes * phase.batch_size > _WORTH_A_THREAD):
-        start, end = spans[step]
+    threaded = data.rows[:1].nbytes * phase.batch_size > _WORTH_A_THREAD
+    for step, batch in prefetched(range(first_step, len(spans)), gather, threaded):
         lr = lr_of(phase) * lr_factor(phase, state.epoch * len(spans) + step, len(spans))
         set_lr(optimizer.optimizer, lr)
-        batch = Batch(rows, torch.from_numpy(data.labels[order[start:end]]), generator_of(step))
         loss = take_step(context, data, state, optimizer, batch)
         state.step += 1
-        state.loss_sum += loss * len(rows)
-        advance(len(rows))
+        state.loss_sum += loss * len(batch.rows)
+        advance(len(batch.rows))
         if state.step < len(spans):
             save_if_due(context, state, optimizer, within_epoch=True)
     rate = len(order) / (time.monotonic() - started) if first_step == 0 else None
@@ -125,10 +108,12 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
         DivergedError: if the loss is NaN or infinite.
     """
     phase, device = data.phase, context.device
-    _seed_dropout(device, derive(context.recipe.seed, "dropout", state.phase, state.epoch, state.step))
+    # `torch.manual_seed` would spend a tenth of a millisecond on absent devices.
+    seed_dropout = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
+    seed_dropout(derive(context.recipe.seed, "dropout", state.phase, state.epoch, state.step))
     targets = batch.targets.to(device)
     if data.pipeline.mixes:
-        targets = indicator(targets, data.classes)
+        targets = indicator(targets, len(data.dataset.classes))
     inputs, targets = data.pipeline(data.arrange(batch.rows.to(device)), targets, batch.generator)
     if phase.sizes:
         inputs = scaled(inputs, phase.sizes[state.epoch * len(phase.sizes) // phase.epochs])  # an equal share of the epochs each
@@ -147,33 +132,41 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
     if optimizer.average is not None:
         optimizer.average.update(data.module)
     if not np.isfinite(value):
-        raise _diverged(phase.name, phase.lr, state, f"the loss is {value}")
+        raise _diverged(phase, state, f"the loss is {value}")
     return value
 
 
-def _seed_dropout(device: torch.device, seed: int) -> None:
-    """Seed the generator that layers draw from; `torch.manual_seed` would spend a tenth of a millisecond on absent devices."""
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
+@contextmanager
+def trial_steps(context: Context, data: PhaseData) -> Iterator[OptimizerState]:
+    """Give a phase's optimiser for some trial steps; weights, statistics, gradients and the random state are restored."""
+    kept = snapshot(context.classifier)
+    optimizer = OptimizerState(make_optimizer(context.classifier, data.phase), None)
+    set_modes(context.classifier, data.phase.batch_norm or "train")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield optimizer
+    finally:
+        context.classifier.load_state_dict(kept)
+        optimizer.optimizer.zero_grad(set_to_none=True)
 
 
-def _diverged(name: str, lr: float | str, state: TrainingState, what: str) -> DivergedError:
-    return DivergedError(f"phase '{name}', epoch {state.epoch + 1}, step {state.step + 1}: {what}; lower its lr ({lr})")
+def _diverged(phase: Phase, state: TrainingState, what: str) -> DivergedError:
+    place = f"phase '{phase.name}', epoch {state.epoch + 1}, step {state.step + 1}"
+    return DivergedError(f"{place}: {what}; lower its lr ({phase.lr})")
 
 
 def _finish_epoch(context: Context, data: PhaseData, state: TrainingState, optimizer: OptimizerState, course: _Course) -> None:
     """Validate, remember the best epoch, and write the epoch's row."""
-    phase, epoch = data.phase, state.epoch + 1
+    phase, epoch, dataset = data.phase, state.epoch + 1, data.dataset
     module = optimizer.average.module if optimizer.average else data.module
     if not all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters()):
-        raise _diverged(phase.name, phase.lr, state, "the weights contain NaN or infinity")
+        raise _diverged(phase, state, "the weights contain NaN or infinity")
     loss = accuracy = None
-    if len(data.val):
-        loss, accuracy = _validated(context, data, module)
+    if len(val := dataset.splits.val):
+        logits = infer(module, data.rows, val, lambda rows: data.prepare(data.arrange(rows)), context.device)
+        loss, accuracy = log_loss(logits, dataset.labels[val]), float((logits.argmax(axis=1) == dataset.labels[val]).mean())
         if not np.isfinite(loss):
-            raise _diverged(phase.name, phase.lr, state, f"the validation loss is {loss}")
+            raise _diverged(phase, state, f"the validation loss is {loss}")
         if state.best is None or (accuracy, -loss) > (state.best.accuracy, -state.best.loss):
             state.best = Best(accuracy, loss, epoch, snapshot(module))
     seconds = time.monotonic() - course.started
@@ -181,9 +174,9 @@ def _finish_epoch(context: Context, data: PhaseData, state: TrainingState, optim
     row = EpochRow(
         phase=phase.name,
         epoch=epoch,
-        step=epoch * len(batch_spans(len(data.train), phase.batch_size)),
+        step=epoch * len(batch_spans(len(dataset.splits.train), phase.batch_size)),
         seconds=round(seconds, 3),
-        train_loss=state.loss_sum / len(data.train),
+        train_loss=state.loss_sum / len(dataset.splits.train),
         val_loss=loss,
         val_accuracy=accuracy,
         lr=course.lr,
@@ -196,31 +189,25 @@ def _finish_epoch(context: Context, data: PhaseData, state: TrainingState, optim
     state.epoch, state.step, state.loss_sum = epoch, 0, 0.0
 
 
-def _validated(context: Context, data: PhaseData, module: nn.Module) -> tuple[float, float]:
-    """Return loss and accuracy on the validation split."""
-    logits = infer(module, data.rows, data.val, lambda rows: data.prepare(data.arrange(rows)), context.device)
-    labels = data.labels[data.val]
-    return log_loss(logits, labels), float((logits.argmax(axis=1) == labels).mean())
-
-
 def _finish_phase(context: Context, data: PhaseData, state: TrainingState, optimizer: OptimizerState, stopped: str) -> None:
-    """Restore the best weights and stand at the start of the next phase."""
-    if state.best is not None:
-        data.module.load_state_dict(state.best.weights)
+    """Restore the best weights and move to the start of the next phase."""
+    best = state.best
+    if best is not None:
+        data.module.load_state_dict(best.weights)
     elif optimizer.average is not None:
         data.module.load_state_dict(optimizer.average.module.state_dict())
     result = PhaseResult(
         name=data.phase.name,
         trainable_parameters=trainable_count(context.classifier),
         epochs_run=state.epoch,
-        best_epoch=state.best.epoch if state.best else state.epoch,
-        best_val_accuracy=state.best.accuracy if state.best else None,
+        best_epoch=best.epoch if best else state.epoch,
+        best_val_accuracy=best.accuracy if best else None,
         seconds=round(state.seconds, 3),
         stopped=stopped,
         precision="bfloat16" if data.bfloat16 else "float32",
         lr=lr_of(data.phase),
     )
     state.phases.append(result)
-    best = f", best val accuracy {state.best.accuracy:.4f} in epoch {state.best.epoch}" if state.best else ""
-    context.report(f"{data.phase.name}: {state.epoch} epochs in {state.seconds:.1f} s{best}")
+    reached = f", best val accuracy {best.accuracy:.4f} in epoch {best.epoch}" if best else ""
+    context.report(f"{data.phase.name}: {state.epoch} epochs in {state.seconds:.1f} s{reached}")
     state.begin_phase(state.phase + 1)

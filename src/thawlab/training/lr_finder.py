@@ -1,30 +1,27 @@
 """Finding a learning rate: train a copy for a while at ever larger rates, and see where the loss falls fastest (Smith 2017)."""
 
-from dataclasses import dataclass, replace
-from typing import Any, final
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from thawlab.data.batches import batch_spans, epoch_order
 from thawlab.errors import DivergedError, ThawlabError
 from thawlab.randomness import derive
 from thawlab.training.context import Context
-from thawlab.training.loop import Batch, take_step
+from thawlab.training.loop import take_step, trial_steps
 from thawlab.training.optimizers import set_lr
 from thawlab.training.phase_data import PhaseData
-from thawlab.training.state import OptimizerState, TrainingState
-from thawlab.training.trial import on_trial
+from thawlab.training.state import TrainingState
 
-_LOWEST, _HIGHEST = 1e-6, 10.0
+# The rates that are tried are equally spaced on a logarithmic scale.
+_LOWEST, _HIGHEST, _STEPS = 1e-6, 10.0, 100
 _SMOOTHING = 0.9
-# The test ends when the smoothed loss is so many times the least one: from there on it only explodes.
+# The test ends when the smoothed loss exceeds the least one by this factor: from there on it only explodes.
 _DIVERGED = 4.0
 
 
-@final
-@dataclass(frozen=True)
-class LrFinding:
+class LrFinding(NamedTuple):
     """What the test found.
 
     Attributes:
@@ -42,15 +39,10 @@ class LrFinding:
         return {"suggestion": self.suggestion, "rates": list(self.rates), "losses": list(self.losses)}
 
 
-def find_lr(context: Context, data: PhaseData, steps: int = 100) -> LrFinding:
-    """Run a learning-rate range test and put everything back as it was.
+def find_lr(context: Context, data: PhaseData) -> LrFinding:
+    """Run a learning-rate range test with a phase's optimiser and batch size, and put everything back as it was.
 
     Weights, BatchNorm statistics and the random state are restored; the result of a following training is unchanged.
-
-    Args:
-        context: of the run.
-        data: of the phase, whose optimiser and batch size are used.
-        steps: how many rates to try, equally spaced on a logarithmic scale from 1e-6 to 10.
 
     Raises:
         ThawlabError: if the loss is NaN or infinite at the lowest rates already.
@@ -59,12 +51,17 @@ def find_lr(context: Context, data: PhaseData, steps: int = 100) -> LrFinding:
     mean, lowest = 0.0, float("inf")
     # One size of images for all rates, the full one, since a change of size would show in the losses.
     data = replace(data, phase=data.phase.model_copy(update={"lr": _LOWEST, "sizes": ()}))
-    with on_trial(context, data) as optimizer:
-        for step in range(steps):
-            rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (steps - 1))
+    train, seed = data.dataset.splits.train, context.recipe.seed
+    spans = batch_spans(len(train), data.phase.batch_size)
+    with trial_steps(context, data) as optimizer:
+        for step in range(_STEPS):
+            rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (_STEPS - 1))
             set_lr(optimizer.optimizer, rate)
+            epoch, place = divmod(step, len(spans))  # the epochs of the test have orders of their own
+            order = train[epoch_order(seed, -1, epoch, len(train)).numpy()]
+            batch = data.batch(order[slice(*spans[place])], derive(seed, "lr-find", step))
             try:
-                loss = _try_step(context, data, optimizer, step)
+                loss = take_step(context, data, TrainingState(phase=-1, epoch=epoch, step=place), optimizer, batch)
             except DivergedError:
                 break  # the end of the test
             mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
@@ -74,21 +71,9 @@ def find_lr(context: Context, data: PhaseData, steps: int = 100) -> LrFinding:
             lowest = min(lowest, smoothed)
             rates.append(rate)
             losses.append(smoothed)
-    if len(rates) < steps // 10:
+    if len(rates) < _STEPS // 10:
         raise ThawlabError(f"phase '{data.phase.name}': no learning rate can be found; training diverges at {_LOWEST:g} already")
     return LrFinding(tuple(rates), tuple(losses), _suggest(np.array(rates), np.array(losses)))
-
-
-def _try_step(context: Context, data: PhaseData, optimizer: OptimizerState, step: int) -> float:
-    """Take one step and return its loss; the epochs of the test have orders of their own."""
-    spans = batch_spans(len(data.train), data.phase.batch_size)
-    epoch, place = divmod(step, len(spans))
-    order = data.train[epoch_order(context.recipe.seed, -1, epoch, len(data.train)).numpy()]
-    start, end = spans[place]
-    seed = derive(context.recipe.seed, "lr-find", step)
-    rows = data.take(order[start:end], torch.Generator().manual_seed(seed))
-    batch = Batch(rows, torch.from_numpy(data.labels[order[start:end]]), torch.Generator().manual_seed(seed))
-    return take_step(context, data, TrainingState(phase=-1, epoch=epoch, step=place), optimizer, batch)
 
 
 def _suggest(rates: np.ndarray, losses: np.ndarray) -> float:

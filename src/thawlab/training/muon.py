@@ -1,4 +1,4 @@
-"""Muon: momentum whose step turns each matrix of filters by the same angle in all directions (Jordan et al. 2024)."""
+"""Muon: momentum whose step is orthogonalised for each matrix of filters (Jordan et al. 2024)."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, final
@@ -12,11 +12,9 @@ _TINY = 1e-7
 
 
 def orthogonalized(matrix: torch.Tensor, steps: int) -> torch.Tensor:
-    """Return the matrix with the same singular vectors and singular values near 1, by Newton–Schulz iteration.
+    """Return a matrix with the same singular vectors and singular values near 1, by Newton–Schulz iteration.
 
-    Args:
-        matrix: rows × columns.
-        steps: of the iteration; with 5 the singular values lie within about [0.7, 1.2].
+    With 5 steps the singular values lie within about [0.7, 1.2].
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x: torch.Tensor = matrix.mT if tall else matrix
@@ -37,7 +35,7 @@ class Muon(torch.optim.Optimizer):
     lost by that, and no weight decay is needed; the rate says by how much a step turns the weights.
 
     Args:
-        groups: of parameters; `turned` says whether Muon takes them (n × inputs, or filters, n × channels × height × width).
+        groups: of parameters; `turned` tells whether Muon takes them (n × inputs, or filters, n × channels × height × width).
             `weight_decay` acts on the others alone, added to the gradient.
         lr: relative for matrices, absolute for the rest.
         momentum: of both.
@@ -49,7 +47,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take a step along the gradients that are there."""
+        """Update the parameters that have gradients."""
         assert closure is None, "the loop computes the gradients"
         for group in self.param_groups:
             for parameter in group["params"]:

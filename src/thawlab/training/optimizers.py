@@ -25,11 +25,11 @@ def parameter_groups(classifier: Classifier, phase: Phase) -> list[dict[str, Any
     """
     kinds = (torch.nn.Conv2d, torch.nn.Linear)
     matrices = {id(module.weight) for module in classifier.backbone.modules() if isinstance(module, kinds)}
-    depth = {name: 0 for name, _ in classifier.head.named_parameters(prefix="head")}
+    depth: dict[str, int] = {}
     if phase.layer_decay < 1:
         groups = layer_groups(classifier.backbone, coarse=False)
         deepest = max(groups.values()) + 1
-        depth.update({f"backbone.{name}": deepest - group for name, group in groups.items()})
+        depth = {f"backbone.{name}": deepest - group for name, group in groups.items()}
     table: dict[tuple[float, float, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in classifier.named_parameters():
         if parameter.requires_grad:
@@ -49,14 +49,13 @@ def parameter_groups(classifier: Classifier, phase: Phase) -> list[dict[str, Any
 
 def make_optimizer(classifier: Classifier, phase: Phase) -> torch.optim.Optimizer:
     """Build a phase's optimiser over the parameters that receive gradients."""
-    groups = parameter_groups(classifier, phase)
+    groups, lr = parameter_groups(classifier, phase), lr_of(phase)
     if phase.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr_of(phase), momentum=phase.momentum, nesterov=phase.momentum > 0, fused=True)
+        return torch.optim.SGD(groups, lr=lr, momentum=phase.momentum, nesterov=phase.momentum > 0, fused=True)
     if phase.optimizer == "muon":
-        return Muon(groups, lr=lr_of(phase), momentum=phase.momentum)
-    if phase.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=lr_of(phase), fused=True)
-    return torch.optim.AdamW(groups, lr=lr_of(phase), fused=True)
+        return Muon(groups, lr=lr, momentum=phase.momentum)
+    kind = torch.optim.Adam if phase.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=lr, fused=True)
 
 
 def lr_of(phase: Phase) -> float:
@@ -66,13 +65,7 @@ def lr_of(phase: Phase) -> float:
 
 
 def lr_factor(phase: Phase, step: int, steps_per_epoch: int) -> float:
-    """Return the learning rate at a step as a fraction of the phase's `lr`.
-
-    Args:
-        phase: with schedule, epochs and warm-up.
-        step: counted from the start of the phase.
-        steps_per_epoch: of this phase.
-    """
+    """Return the learning rate at a step, counted from the start of the phase, as a fraction of the phase's `lr`."""
     total = phase.epochs * steps_per_epoch
     warmup = phase.warmup * steps_per_epoch
     if step < warmup:
@@ -82,7 +75,7 @@ def lr_factor(phase: Phase, step: int, steps_per_epoch: int) -> float:
     if phase.schedule == "linear":
         return 1 - (step - warmup) / max(total - warmup, 1)
     if phase.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+        return _anneal(1.0, 0.0, (step - warmup) / max(total - warmup, 1))
     rise = _ONE_CYCLE_RISE * total if warmup == 0 else warmup
     if step < rise:
         return _anneal(_ONE_CYCLE_START, 1.0, step / rise)

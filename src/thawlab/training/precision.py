@@ -9,17 +9,15 @@ import torch
 from thawlab.data.batches import batch_spans
 from thawlab.randomness import derive
 from thawlab.training.context import Context
-from thawlab.training.loop import Batch, take_step
+from thawlab.training.loop import take_step, trial_steps
 from thawlab.training.phase_data import PhaseData
 from thawlab.training.state import TrainingState
-from thawlab.training.trial import on_trial
 
 Precision = Literal["float32", "bfloat16"]
 # Steps taken in each arithmetic, one of them to warm up; the least time counts, since others can only add to it.
 _STEPS = 3
 # bfloat16 must save at least this share of a step, so that noise does not decide between equals.
 _WORTH = 0.1
-_LEAST = 8
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -34,10 +32,6 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 def choose_precision(context: Context, data: PhaseData) -> tuple[Precision, str]:
     """Time some steps of a phase in float32 and in bfloat16 autocast, and put everything back as it was.
 
-    Args:
-        context: of the run.
-        data: of the phase, whose lr is a number.
-
     Returns:
         The faster arithmetic, and why it was chosen.
     """
@@ -51,15 +45,14 @@ def choose_precision(context: Context, data: PhaseData) -> tuple[Precision, str]
 
 def _least_seconds(context: Context, data: PhaseData) -> float:
     """Return the least time of a step; weights, statistics and the random state are restored."""
-    start, end = batch_spans(len(data.train), data.phase.batch_size)[0]
-    # A part of a batch tells the ratio as well, and float32 takes no more memory for it than training will.
-    samples = data.train[start : min(end, start + max(_LEAST, (end - start) // 2))]
+    train, seed = data.dataset.splits.train, context.recipe.seed
+    _, count = batch_spans(len(train), data.phase.batch_size)[0]
+    # Half a batch shows the ratio as well, and float32 takes no more memory for it than training will.
+    samples = train[: min(count, max(8, count // 2))]
     seconds = []
-    with on_trial(context, data) as optimizer:
+    with trial_steps(context, data) as optimizer:
         for step in range(_STEPS):
-            seed = derive(context.recipe.seed, "precision", step)
-            rows = data.take(samples, torch.Generator().manual_seed(seed))
-            batch = Batch(rows, torch.from_numpy(data.labels[samples]), torch.Generator().manual_seed(seed))
+            batch = data.batch(samples, derive(seed, "precision", step))
             started = time.perf_counter()
             take_step(context, data, TrainingState(phase=-1, step=step), optimizer, batch)
             seconds.append(time.perf_counter() - started)

@@ -1,5 +1,6 @@
-"""What a run records beside its weights: what went in, whether that is still the same, and what can be restored from it."""
+"""What a run records besides its weights: its inputs, whether they are still the same, and what can be restored."""
 
+import contextlib
 import hashlib
 from typing import Any
 
@@ -36,17 +37,14 @@ def damaged(folder: RunFolder) -> str:
 def restore_state(context: Context, finished: bool) -> tuple[TrainingState, dict[str, Any] | None]:
     """Return where training stands: from the checkpoint, or of a finished run without one from its model and its records."""
     folder = context.folder
-    try:
-        if folder.checkpoint.is_file():
-            state, resumed = load_checkpoint(folder.checkpoint, context.classifier)
-            if not finished:
-                context.report(f"resuming in phase {state.phase + 1} after epoch {state.epoch}, step {state.step}")
-            return state, resumed
-    except ThawlabError:
-        if not finished:
-            raise
     if not finished:
-        return TrainingState(), None
+        if not folder.checkpoint.is_file():
+            return TrainingState(), None
+        state, resumed = load_checkpoint(folder.checkpoint, context.classifier)
+        context.report(f"resuming in phase {state.phase + 1} after epoch {state.epoch}, step {state.step}")
+        return state, resumed
+    with contextlib.suppress(ThawlabError):
+        return load_checkpoint(folder.checkpoint, context.classifier)
     context.classifier.load_state_dict(load_model(folder.model).classifier.state_dict())
     phases = read_results(folder.results).phases
     return TrainingState(phase=len(context.recipe.phases), rows=read_rows(folder.metrics), phases=list(phases)), None
@@ -69,7 +67,7 @@ def check_inputs(folder: RunFolder, now: dict[str, str]) -> None:
 def write_description(context: Context) -> None:
     """Write recipe, data and environment, after checking that an earlier start saw the same data and weights."""
     folder, dataset = context.folder, context.dataset
-    digests = {"fingerprint": dataset.fingerprint, **weights_file_digest(context.spec)}
+    digests = {"fingerprint": dataset.fingerprint, **_weights_digest(context.spec)}
     check_inputs(folder, digests)
     write_text(folder.recipe_file, context.recipe.to_toml())
     write_json(folder.path / "data.json", {**dataset.summary(), **digests})
@@ -77,7 +75,7 @@ def write_description(context: Context) -> None:
     write_json(folder.path / "environment.json", environment(system, context.device))
 
 
-def weights_file_digest(spec: BackboneSpec) -> dict[str, str]:
+def _weights_digest(spec: BackboneSpec) -> dict[str, str]:
     """Return the SHA-256 of a backbone's weights where they are a file of the user's, under the key "weights"."""
     if spec.folder is None:
         return {}
@@ -90,10 +88,10 @@ def input_digests(recipe: Recipe, spec: BackboneSpec) -> dict[str, str]:
 
     Images that are gone have no digest: a finished run can be shown without them.
     """
+    digests = _weights_digest(spec)
     try:
         listing = open_data(recipe.data, recipe.system)
-        images = {"fingerprint": fingerprint(listing, hash_files(listing, recipe.system.workers).digests)}
+        digests["fingerprint"] = fingerprint(listing, hash_files(listing, recipe.system.workers).digests)
     except ThawlabError as error:
         progress.say(f"note: the run's images cannot be checked: {error}")
-        images = {}
-    return {**images, **weights_file_digest(spec)}
+    return digests

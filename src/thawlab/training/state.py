@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, NamedTuple, Self, final
 
 import torch
 from torch import nn
@@ -22,9 +22,7 @@ _OLD_SECONDS = 90.0
 StateDict = dict[str, torch.Tensor]
 
 
-@final
-@dataclass(frozen=True)
-class Best:
+class Best(NamedTuple):
     """The best epoch of a phase, by validation accuracy and then loss, with its weights."""
 
     accuracy: float
@@ -67,16 +65,15 @@ class TrainingState:
     saved: float = field(default_factory=time.monotonic)
 
     def begin_phase(self, phase: int) -> None:
-        """Stand at the start of a phase."""
+        """Move to the start of a phase."""
         self.phase, self.epoch, self.step = phase, 0, 0
         self.loss_sum, self.seconds, self.best, self.cached = 0.0, 0.0, None, None
 
     def as_plain(self) -> dict[str, Any]:
         """Return plain values and tensors, as a checkpoint holds them."""
-        plain = {key: value for key, value in vars(self).items() if key != "saved"}
-        plain["best"] = self.best and dict(vars(self.best))
-        plain["rows"], plain["phases"] = ([value.model_dump() for value in part] for part in (self.rows, self.phases))
-        return plain
+        rows, phases = ([value.model_dump() for value in part] for part in (self.rows, self.phases))
+        plain = {**vars(self), "best": self.best and self.best._asdict(), "rows": rows, "phases": phases}
+        return {key: value for key, value in plain.items() if key != "saved"}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
@@ -86,9 +83,7 @@ class TrainingState:
         return cls(**{**plain, "best": best, "rows": rows, "phases": phases})
 
 
-@final
-@dataclass(frozen=True)
-class OptimizerState:
+class OptimizerState(NamedTuple):
     """What changes within a phase beside the model: the optimiser, and the average of the weights if there is one."""
 
     optimizer: torch.optim.Optimizer
@@ -132,22 +127,19 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[TrainingState, dict[s
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["format"] != _FORMAT:
-            raise ThawlabError(
-                f"{path}: was written by another version of thawlab (format {content['format']}); "
-                "start again in another --runs folder"
-            )
-        model.load_state_dict(content["model"])
-        return TrainingState.from_plain(content["state"]), content["moving"]
-    except ThawlabError:
-        raise
+        if (number := content["format"]) == _FORMAT:
+            model.load_state_dict(content["model"])
+            return TrainingState.from_plain(content["state"]), content["moving"]
     except Exception as error:  # a damaged file can fail in any part of the reader
         reason = first_line(error)
         raise ThawlabError(f"{path}: this checkpoint cannot be read ({reason}); move it away to start the run again") from None
+    raise ThawlabError(
+        f"{path}: was written by another version of thawlab (format {number}); start again in another --runs folder"
+    )
 
 
 def save_if_due(context: Context, state: TrainingState, optimizer: OptimizerState, within_epoch: bool) -> None:
-    """Save unless the last checkpoint is young, and stop after saving where somebody asked to.
+    """Save unless the last checkpoint is young, and stop after saving where a signal asked to.
 
     Raises:
         Interrupted: after saving, when a signal asked to stop.
