@@ -1,4 +1,4 @@
-"""The verbs that look at runs: `thawlab evaluate`, `compare`, `report` and `repair`."""
+"""The verbs that use runs: `thawlab evaluate`, `compare`, `report`, `repair` and `predict`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +15,9 @@ from thawlab.cli.console import (
     print_json,
     print_table,
 )
-from thawlab.errors import UsageError
+from thawlab.errors import ThawlabError, UsageError
 
 judge_app = typer.Typer()
-_COMPARISON = Path("comparison.html")
 _OutOption = Annotated[Path | None, typer.Option(help="Where the page of several runs goes; comparison.html if omitted.")]
 
 
@@ -41,10 +40,10 @@ def evaluate(
     if as_json:
         print_json({"run": str(opened.path), **measured.as_json()})
         return
-    low, high = (api.percent(bound) for bound in test.accuracy_ci95)
+    interval = " to ".join(map(api.percent, test.accuracy_ci95))
     print(
         f"{measured.source}, {measured.split}: accuracy {api.percent(test.accuracy)} "
-        f"(95 % interval {low} to {high}, n = {test.n:,}), macro F1 {api.percent(test.macro_f1)}"
+        f"(95 % interval {interval}, n = {test.n:,}), macro F1 {api.percent(test.macro_f1)}"
     )
     print(f"run:    {opened.path}")
 
@@ -60,7 +59,7 @@ def compare(
     """Compare runs on the same test images, print a table and write a page."""
     from thawlab import api
 
-    compared = api.compare(run, page=out or _COMPARISON, force=force, runs=runs)
+    compared = api.compare(run, page=out or "comparison.html", force=force, runs=runs)
     if as_json:
         print_json({**compared.content.as_json(), "page": str(compared.page)})
         return
@@ -97,3 +96,34 @@ def repair(run: RunArgument, runs: RunsOption = Path("runs"), as_json: JsonOptio
 
     path = api.repair(run, runs).path
     print_json({"run": str(path)}) if as_json else print(path)
+
+
+@judge_app.command(epilog="Example: thawlab predict runs/photos-0123456789ab holiday/ --top-k 3")
+def predict(
+    run: RunArgument,
+    images: Annotated[list[str], typer.Argument(help="Files, and folders of images.")],
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes to show per image.")] = 3,
+    explain: Annotated[
+        Path | None, typer.Option(help="Write each image beside what speaks for its class (Grad-CAM) into this folder.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Predict the classes of images with calibrated probabilities, through the model's own preprocessing."""
+    from thawlab import api
+
+    opened = api.open_run(run, runs)
+    results = api.predict(opened, images, top_k, explain=explain)
+    if as_json:
+        print_json({"run": str(opened.path), "predictions": [result.as_json() for result in results]})
+    else:
+        rows = []
+        for result in results:
+            pairs = zip(result.classes, result.probabilities, strict=True)
+            shown = result.error or ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs)
+            note = "not like anything in training" if result.novel else "unsure" if result.unsure else ""
+            rows.append([result.source, shown, note])
+        print_table("", ["image", "classes", ""], rows)
+    failed = sum(result.error is not None for result in results)
+    if failed == len(results):
+        raise ThawlabError(f"none of the {failed} images could be read")

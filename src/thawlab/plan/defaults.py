@@ -16,18 +16,12 @@ def default_tables(source: str, spec: BackboneSpec, pretrained: bool = True) -> 
     With pretrained weights the head is trained first, then everything; a small network is trained from scratch in one phase,
     speednet on CIFAR's images by the recipe that is measured for it (recipes/speednet.toml).
     """
-    short = re.sub(r"[^\w.-]+", "-", f"{_short(source)}-{_short(spec.name)}").strip("-")
-    phases = _TWO_PHASES if spec.has_weights and pretrained else _FROM_SCRATCH
-    quick = spec.name == "speednet" and source.removesuffix(":") in _SPEEDNET_DATA
-    if quick:
-        phases = _SPEEDNET
-    return {
-        "name": short[:120],
-        **({"precision": "auto"} if quick else {}),
-        "data": {"source": source},
-        "model": {"backbone": spec.name},
-        "phases": [dict(phase) for phase in phases],
-    }
+    name = re.sub(r"[^\w.-]+", "-", f"{_short(source)}-{_short(spec.name)}").strip("-")[:120]
+    tables = {"name": name, "data": {"source": source}, "model": {"backbone": spec.name}}
+    # Some hundred steps at a large batch suit tens of thousands of images, not a folder of a few hundred.
+    if spec.name == "speednet" and source.removesuffix(":") in {"cifar10", "cifar100"}:
+        return {**tables, "precision": "auto", "phases": [_SPEEDNET]}
+    return {**tables, "phases": _TWO_PHASES if spec.has_weights and pretrained else [_FROM_SCRATCH]}
 
 
 def _short(name: str) -> str:
@@ -37,11 +31,10 @@ def _short(name: str) -> str:
 
 
 _ARCHIVE = re.compile(r"\.(zip|csv|parquet|tgz|tar(\.\w+)?)$")
-_TWO_PHASES: tuple[dict[str, Any], ...] = (
-    {"name": "head", "train": "head", "epochs": 30, "optimizer": "adam", "lr": 1e-3, "patience": 5},
+_TWO_PHASES = [
+    {"name": "head", "train": "head", "epochs": 30, "patience": 5},
     {
         "name": "fine-tune",
-        "train": "all",
         "epochs": 12,
         "batch_size": 32,
         "optimizer": "adamw",
@@ -53,36 +46,28 @@ _TWO_PHASES: tuple[dict[str, Any], ...] = (
         "augment": ["flip", "shift:0.1", "zoom:0.1"],
         "patience": 5,
     },
-)
-_FROM_SCRATCH: tuple[dict[str, Any], ...] = (
-    {
-        "name": "scratch",
-        "train": "all",
-        "epochs": 30,
-        "batch_size": 128,
-        "optimizer": "sgd",
-        "lr": 0.1,
-        "weight_decay": 5e-4,
-        "schedule": "one-cycle",
-        "augment": ["flip", "crop:4"],
-    },
-)
-# Some hundred steps at a large batch suit tens of thousands of images, not a folder of a few hundred.
-_SPEEDNET_DATA = {"cifar10", "cifar100"}
-_SPEEDNET: tuple[dict[str, Any], ...] = (
-    {
-        "name": "scratch",
-        "train": "all",
-        "epochs": 14,
-        "batch_size": 512,
-        "optimizer": "muon",
-        "lr": 0.1,
-        "head_lr": 0.1,
-        "bias_lr": 10.0,
-        "momentum": 0.7,
-        "schedule": "linear",
-        "label_smoothing": 0.2,
-        "augment": ["alternate-flip", "crop:2"],
-        "sizes": [20, 24, 24, 28, 32, 32, 32],
-    },
-)
+]
+_FROM_SCRATCH = {
+    "name": "scratch",
+    "epochs": 30,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "schedule": "one-cycle",
+    "augment": ["flip", "crop:4"],
+}
+_SPEEDNET = {
+    "name": "scratch",
+    "epochs": 14,
+    "batch_size": 512,
+    "optimizer": "muon",
+    "lr": 0.1,
+    "head_lr": 0.1,
+    "bias_lr": 10.0,
+    "momentum": 0.7,
+    "schedule": "linear",
+    "label_smoothing": 0.2,
+    "augment": ["alternate-flip", "crop:2"],
+    "sizes": [20, 24, 24, 28, 32, 32, 32],
+}

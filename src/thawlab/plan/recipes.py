@@ -1,6 +1,5 @@
 """Where a recipe comes from, with overrides that mean the same on the command line and in Python."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from thawlab.files import user_path
 from thawlab.models.catalog import resolve_backbone
 from thawlab.plan.defaults import DEFAULT_BACKBONE, default_tables
 from thawlab.plan.resolve import Plan, close, resolve
-from thawlab.recipe import Recipe, parse_recipe, read_toml, with_overrides
+from thawlab.recipe import Recipe, parse_recipe, read_toml, source_text, with_overrides
 
 # Shorter names of dotted keys.
 SHORT = {
@@ -46,11 +45,6 @@ def plan_of(source: str | Path | Recipe, overrides: Mapping[str, Any]) -> Plan:
     spec = resolve_backbone(str(values.get("model.backbone") or DEFAULT_BACKBONE))
     tables = default_tables(text, spec, values.get("model.pretrained", True) is not False)
     return close(parse_recipe(with_overrides(tables, {**values, "model.backbone": spec.name}), "train"), spec)
-
-
-def source_text(source: str | Path) -> str:
-    """Return a source as a user would write it; a path stays one, also where a data set has its name."""
-    return source if isinstance(source, str) else os.path.join(".", user_path(source))  # noqa: PTH118 - keeps the dot
 
 
 def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:

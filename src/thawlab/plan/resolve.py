@@ -13,8 +13,6 @@ from thawlab.models.catalog import BackboneSpec, resolve_backbone
 from thawlab.models.classifier import make_preprocessing
 from thawlab.recipe import Data, Model, Phase, Recipe
 
-_SMALLEST = 8
-
 
 class Plan(NamedTuple):
     """A recipe in which nothing is open any more, and the backbone that it names."""
@@ -58,14 +56,19 @@ def close(recipe: Recipe, spec: BackboneSpec) -> Plan:
             f"model.revision = {recipe.model.revision}: this version of thawlab builds revision {spec.revision or 1} of "
             f"'{spec.architecture}'; leave the key out to train that one"
         )
-    _check_names(recipe.phases)
     pretrained = _has_pretrained(recipe.model, spec)
     size = recipe.data.image_size or int(spec.config["input_size"][-1])
-    if size < _SMALLEST:
-        raise UsageError(f"data.image_size = {size}: must be at least {_SMALLEST}")
-    phases = []
+    if size < 8:
+        raise UsageError(f"data.image_size = {size}: must be at least 8")
+    phases: list[Phase] = []
     for index, phase in enumerate(recipe.phases):
-        _try_augmentation(Pipeline(phase.augment, f"phases.{index}.augment"), size)
+        # Here and not in the recipe, so that older runs whose phases share a name can still be read.
+        if any(phase.name == earlier.name for earlier in phases):
+            raise UsageError(f"phases.{index}.name: two phases are called '{phase.name}'; give each a name of its own")
+        # Augmenting two blank images shows before training what cannot work at this size.
+        pipeline = Pipeline(phase.augment, f"phases.{index}.augment")
+        targets = torch.eye(2) if pipeline.mixes else torch.arange(2)
+        pipeline(torch.zeros(2, 3, size, size, dtype=torch.uint8), targets, torch.Generator().manual_seed(0))
         if phase.sizes and (phase.sizes[-1] != size or max(phase.sizes) > size):
             raise UsageError(
                 f"phases.{index}.sizes = {list(phase.sizes)}: must end with data.image_size = {size} and not exceed it, "
@@ -87,14 +90,6 @@ def close(recipe: Recipe, spec: BackboneSpec) -> Plan:
     return Plan(resolved, spec)
 
 
-def _check_names(phases: tuple[Phase, ...]) -> None:
-    """Refuse phases that share a name; here and not in the recipe, so that runs made before can still be read."""
-    names = [phase.name for phase in phases]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise UsageError(f"phases.{index}.name: two phases are called '{name}'; give each a name of its own")
-
-
 def _has_pretrained(model: Model, spec: BackboneSpec) -> bool:
     """Return whether training starts from pretrained weights; they may be missing only where nobody asked for them."""
     if model.pretrained and not spec.has_weights:
@@ -106,9 +101,3 @@ def _has_pretrained(model: Model, spec: BackboneSpec) -> bool:
         if spec.origin != "small":
             progress.say(f"note: there are no pretrained weights of '{spec.name}'; it is trained from scratch")
     return model.pretrained and spec.has_weights
-
-
-def _try_augmentation(pipeline: Pipeline, size: int) -> None:
-    """Augment two blank images, so that what cannot work at this size is said before training."""
-    targets = torch.eye(2) if pipeline.mixes else torch.arange(2)
-    pipeline(torch.zeros(2, 3, size, size, dtype=torch.uint8), targets, torch.Generator().manual_seed(0))
