@@ -13,7 +13,7 @@ from thawlab.deploy.predictor import Predictor
 from thawlab.evaluation.predictions import load_predictions
 from thawlab.judging.evaluate import evaluate
 from thawlab.models.saved import load_model
-from thawlab.plan.demo import demo_recipes
+from thawlab.plan.defaults import demo_recipes
 from thawlab.plan.resolve import resolve
 from thawlab.recipe import read_recipe
 from thawlab.report.page import write_report

@@ -1,6 +1,6 @@
-"""The Python face: the verbs of the command line, which calls nothing else, and runs that show themselves.
+"""The Python API: the verbs of the command line, and runs that show themselves in a notebook.
 
-What needs torch is imported where it is used: to look at a finished run takes no second.
+What needs torch is imported where it is used: looking at a finished run takes less than a second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def train(source: str | Path | Recipe, *, runs: str | Path = "runs", **overrides: Any) -> Run:
     """Train a classifier, judge it on the test split and save everything in a run folder.
 
-    The same recipe is the same run: unfinished, it continues where it stopped; finished, it is returned as it is.
+    The same recipe is the same run: unfinished, it resumes where it stopped; finished, it is returned as it is.
 
     Args:
         source: images (a folder, zip, tar, Parquet folder or CSV, or the name of a data set), the path of a recipe (`.toml`),
@@ -55,7 +55,7 @@ def train(source: str | Path | Recipe, *, runs: str | Path = "runs", **overrides
         40
     """
     from thawlab import runner
-    from thawlab.plan.recipes import plan_of
+    from thawlab.plan.resolve import plan_of
 
     return Run(runner.train(plan_of(source, overrides), user_path(runs)))
 
@@ -74,21 +74,21 @@ def find_lr(source: str | Path | Recipe, **overrides: Any) -> LrFinding:
         True
     """
     from thawlab import runner
-    from thawlab.plan.recipes import plan_of
+    from thawlab.plan.resolve import plan_of
 
     return runner.range_test(plan_of(source, overrides))
 
 
 def demo(seed: int = 0, runs: str | Path = "runs") -> tuple[Run, Run]:
     """Train on real digits, in two phases from the bundled backbone and beside it the same network from scratch."""
-    from thawlab.plan.demo import demo_recipes
+    from thawlab.plan.defaults import demo_recipes
 
     first, second = (train(recipe, runs=runs) for recipe in demo_recipes(seed))
     return first, second
 
 
 def open_run(name: str | Path, runs: str | Path = "runs") -> Run:
-    """Open a run by its folder's name, the beginning of it, or its path.
+    """Open a run by its folder's name, a prefix of it, or its path.
 
     Raises:
         UsageError: if there is no such run; the message gives the nearest name.
@@ -103,7 +103,7 @@ def open_run(name: str | Path, runs: str | Path = "runs") -> Run:
 
 
 def repair(run: Run | str | Path, runs: str | Path = "runs") -> Run:
-    """Make again what a run lacks, from its checkpoint.
+    """Restore what is missing or damaged in a run, from its checkpoint.
 
     Raises:
         UsageError: if there is no such run.
@@ -168,21 +168,21 @@ def evaluate(
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
 ) -> Evaluated:
-    """Judge a run's saved model again, from its files alone, on its own images or on others.
+    """Evaluate a run's saved model again, from its files alone, on its own images or on others.
 
     Args:
         run: by value, name or path.
         split: "test", "val" or "train" of the run's own images.
-        source: other images, by name or path: judged on their test split, or on all of them where they have none.
+        source: other images, by name or path: evaluated on their test split, or on all of them where they have none.
         runs: the folder of all runs.
-        data_dir: a copy of the named data set at hand.
+        data_dir: a local copy of the named data set.
         cache_dir: where decoded images are kept.
 
     Returns:
         The metrics of `results.test` as `measured`, with the split and the source.
 
     Raises:
-        UsageError: if there is no such run or split, or the other images have classes that the model does not know.
+        UsageError: if there is no such run or split, or the other images have classes that the model lacks.
         ThawlabError: if the model cannot be loaded, or the run's own images have changed.
 
     Example:
@@ -255,17 +255,17 @@ def check_data(
     Args:
         source: images by name or path.
         backbone: a pretrained one whose features find outliers, wrong labels and further duplicates.
-        size: of its input in pixels; its own if omitted.
+        size: of its input in pixels; the weights' own if omitted.
         group: column or pattern of related images, as `data.group`.
         page: write a page with the images (.html).
         write_clean: write which images to keep (.csv), for `data.exclude`.
         force: whether these may replace files.
-        data_dir: a copy of the named data set at hand.
+        data_dir: a local copy of the named data set.
         cache_dir: where decoded images and features are kept.
 
     Raises:
         UsageError: if there are no such images or backbone, or a file to write exists already.
-        ThawlabError: if the weights cannot be had, or half of the images cannot be read.
+        ThawlabError: if the weights cannot be loaded, or half of the images cannot be read.
 
     Example:
         >>> import thawlab
@@ -311,16 +311,16 @@ def show_data(
 
 
 def list_models(pattern: str | None = None) -> list[dict[str, str]]:
-    """Return name, kind and description of the backbones; with a wildcard, of timm's pretrained ones that fit it too.
+    """Return name, kind and description of the backbones; with a wildcard, also of timm's pretrained ones that match it.
 
     Raises:
-        UsageError: if none fits.
+        UsageError: if none matches.
     """
     from thawlab.models.overview import backbone_table
 
     rows = backbone_table(pattern)
     if pattern is not None and not rows:
-        raise UsageError(f"no backbone fits '{pattern}'; try a wildcard, for example '{pattern}*'")
+        raise UsageError(f"no backbone matches '{pattern}'; try a wildcard, for example '{pattern}*'")
     return rows
 
 
@@ -332,7 +332,7 @@ def list_datasets() -> list[dict[str, str]]:
 
 
 def percent(value: float) -> str:
-    """Return a fraction as people read it."""
+    """Return a fraction as a percentage with two decimals."""
     return f"{100 * value:.2f} %"
 
 
@@ -429,7 +429,7 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """What was done."""
+        """The recipe that was trained."""
         return self.folder.recipe
 
     @property

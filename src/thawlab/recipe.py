@@ -15,6 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFun
 from thawlab.errors import UsageError, nearest
 from thawlab.files import user_path
 
+# Shorter names of dotted keys.
+SHORT = {
+    "backbone": "model.backbone",
+    "size": "data.image_size",
+    "train_size": "data.train_size",
+    "device": "system.device",
+    "data_dir": "system.data_dir",
+    "cache_dir": "system.cache_dir",
+}
 _TRAIN = re.compile(r"head|all|last:[1-9]\d*|stages:[1-9]\d*")
 
 

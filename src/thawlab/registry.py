@@ -33,7 +33,7 @@ def load_plugins() -> list[str]:
 
 
 def about(entry: object) -> str:
-    """Return the first line of an entry's docstring; empty where a plug-in wrote none."""
+    """Return the first line of an entry's docstring; empty if a plug-in has none."""
     return ((entry.__doc__ or "").strip().splitlines() or [""])[0]
 
 

@@ -19,7 +19,7 @@ def data_show(
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show classes, splits and counts of some images, and a sheet of samples."""
+    """Show classes, splits and counts of images, and a sheet of samples."""
     from thawlab import api
 
     shown = api.show_data(source, sheet=sheet, force=force, data_dir=data_dir)
@@ -82,7 +82,7 @@ def data_check(
 @lists_app.command(epilog="Example: thawlab models 'mobilenet*'")
 def models(
     pattern: Annotated[
-        str | None, typer.Argument(help="List timm's pretrained networks whose names fit, e.g. 'resnet*'.")
+        str | None, typer.Argument(help="List timm's pretrained networks whose names match, e.g. 'resnet*'.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,7 +91,7 @@ def models(
 
     _show_list("models", ["backbone", "kind", "what it is"], api.list_models(pattern), as_json)
     if pattern is None and not as_json:
-        print("Every timm network can be named as timm/NAME.TAG; `thawlab models 'convnext*'` lists those that fit.")
+        print("Every timm network can be named as timm/NAME.TAG; `thawlab models 'convnext*'` lists those that match.")
 
 
 @lists_app.command(epilog="Example: thawlab datasets")

@@ -14,7 +14,7 @@ from thawlab.errors import Interrupted, ThawlabError
 
 
 class Verbs(TyperGroup):
-    """The verbs; an error that is meant for people becomes one line, before typer makes its own of it."""
+    """The verbs; an error meant for the user becomes one line, before typer prints it its own way."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
@@ -53,9 +53,8 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_Version = Annotated[bool, typer.Option("--version", help="Print the version and leave.", callback=_show_version, is_eager=True)]
+
+
 @app.callback()
-def _program(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_show_version, is_eager=True)
-    ] = False,
-) -> None: ...
+def _program(version: _Version = False) -> None: ...

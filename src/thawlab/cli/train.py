@@ -43,12 +43,11 @@ def train(
 ) -> None:
     """Train a classifier, judge it on the test split and write its report.
 
-    The same recipe is the same run: unfinished, it continues where it stopped; finished, its results are shown.
+    The same recipe is the same run: unfinished, it resumes where it stopped; finished, its results are shown.
     """
     options = locals()
     from thawlab import api
-    from thawlab.plan.recipes import SHORT
-    from thawlab.recipe import parse_overrides
+    from thawlab.recipe import SHORT, parse_overrides
 
     if "=" in target and not Path(target).exists():
         raise UsageError(f"'{target}' is an override; name the recipe or the images first: thawlab train RECIPE.toml {target}")

@@ -39,14 +39,14 @@ ImageLike = str | Path | Image.Image | Pixels
 @final
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifier says about one image.
+    """The classifier's prediction for one image.
 
     Attributes:
         source: the file, or a number for an image that was given as pixels.
-        classes: the most probable classes, the best first.
+        classes: the most probable classes, the most confident first.
         probabilities: of these classes, calibrated, in [0, 1].
         unsure: whether more than one class is in the 90 % prediction set; None where nothing was held out to tell.
-        novel: whether the image is unlike anything in training: farther from it than 99 % of held-out images; None likewise.
+        novel: whether the image is OOD: farther from the training images than 99 % of held-out images; None likewise.
         error: why the image could not be read; the other fields are then empty.
         image: as it was given, for `show`.
     """
@@ -84,7 +84,7 @@ class Prediction:
         return f"<div style='display:flex;gap:1em'>{self._thumbnail()}<table>{rows}</table></div>"
 
     def _thumbnail(self) -> str:
-        """Return the image as HTML; empty where it is gone."""
+        """Return the image as HTML; empty if it can no longer be read."""
         try:
             image: Any = Image.open(self.image) if isinstance(self.image, str | Path) else self.image
             image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
@@ -183,7 +183,7 @@ class Predictor:
         return results
 
     def explain(self, image: ImageLike, name: str | None = None) -> Pixels:
-        """Return an image at working size beside what in it speaks for a class (Grad-CAM).
+        """Return an image at working size beside its Grad-CAM overlay for a class.
 
         Args:
             image: as `predict` takes it.
@@ -206,11 +206,11 @@ class Predictor:
         try:
             [shown] = explain(self._model.classifier, inputs, np.array([number]))
         except ValueError as error:
-            raise ThawlabError(f"nothing can be shown: {error}") from None
+            raise ThawlabError(f"no Grad-CAM can be computed: {error}") from None
         return np.concatenate([fitted, overlay(fitted, shown)], axis=1)
 
     def write_explanations(self, predictions: Sequence[Prediction], folder: Path) -> list[Path]:
-        """Write what speaks for the predicted classes of some files as PNG into a folder; no existing file is overwritten.
+        """Write Grad-CAM images for the predicted classes of files as PNG into a folder; no existing file is overwritten.
 
         Args:
             predictions: of files; those that could not be read are left out.
