@@ -118,7 +118,7 @@ def step_of(name: str, size: int, bfloat16: bool) -> Callable[[], None]:
     from thawlab.models.small import backbones
 
     torch.manual_seed(0)
-    known = name in backbones.names()
+    known = name in backbones
     network: torch.nn.Module = (
         Classifier(backbones.get(name)(size), make_head(64, [], [], 10)) if known else timm.create_model(name, num_classes=10)
     )

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thawlab.deploy.predictor import load_predictor
+from thawlab.deploy.predictor import Predictor
 from thawlab.evaluation.predictions import load_predictions
 from thawlab.judging.evaluate import evaluate
-from thawlab.plan.demo import demo_recipes
+from thawlab.models.saved import load_model
+from thawlab.plan.defaults import demo_recipes
 from thawlab.plan.resolve import resolve
 from thawlab.recipe import read_recipe
 from thawlab.report.page import write_report
@@ -43,7 +44,7 @@ def test_an_old_run_opens_and_judges_as_it_did(old: RunFolder) -> None:
 
 
 def test_an_old_model_predicts(old: RunFolder) -> None:
-    predictor = load_predictor(old.model)
+    predictor = Predictor(load_model(old.model))
     images = np.random.default_rng(0).integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
     assert all(len(prediction.classes) == 5 for prediction in predictor.predict_many(list(images)))
     assert load_predictions(old.predictions("test")).logits.shape == (30, 10)

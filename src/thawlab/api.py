@@ -1,6 +1,6 @@
-"""The Python face: the verbs of the command line, which calls nothing else, and runs that show themselves.
+"""The Python API: the verbs of the command line, and runs that show themselves in a notebook.
 
-What needs torch is imported where it is used: to look at a finished run takes no second.
+What needs torch is imported where it is used: looking at a finished run takes less than a second.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import refuse_overwrite, user_path, write_text
-from thawlab.recipe import Data, Recipe, System, parse_part
+from thawlab.recipe import Data, Recipe, System, parse_part, source_text
 from thawlab.registry import about
 from thawlab.results import Results, read_results
 from thawlab.run import RunFolder, find_run
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from thawlab.evaluation.predictions import Predictions
     from thawlab.judging.evaluate import Evaluated
     from thawlab.quality.data_check import DataCheck
-    from thawlab.quality.findings import Finding
     from thawlab.study.comparison import Comparison as Compared
     from thawlab.study.paired import PairedComparison
     from thawlab.training.lr_finder import LrFinding
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 def train(source: str | Path | Recipe, *, runs: str | Path = "runs", **overrides: Any) -> Run:
     """Train a classifier, judge it on the test split and save everything in a run folder.
 
-    The same recipe is the same run: unfinished, it continues where it stopped; finished, it is returned as it is.
+    The same recipe is the same run: unfinished, it resumes where it stopped; finished, it is returned as it is.
 
     Args:
         source: images (a folder, zip, tar, Parquet folder or CSV, or the name of a data set), the path of a recipe (`.toml`),
@@ -56,17 +55,13 @@ def train(source: str | Path | Recipe, *, runs: str | Path = "runs", **overrides
         40
     """
     from thawlab import runner
-    from thawlab.plan.recipes import plan_of
+    from thawlab.plan.resolve import plan_of
 
     return Run(runner.train(plan_of(source, overrides), user_path(runs)))
 
 
 def find_lr(source: str | Path | Recipe, **overrides: Any) -> LrFinding:
-    """Find a learning rate for the first phase by a range test; trains nothing and leaves no run.
-
-    Args:
-        source: as `train` takes it.
-        **overrides: as `train` takes them.
+    """Find a learning rate for the first phase by a range test; trains nothing and leaves no run. Takes what `train` takes.
 
     Raises:
         UsageError: if the images, a key or a value are wrong.
@@ -79,21 +74,21 @@ def find_lr(source: str | Path | Recipe, **overrides: Any) -> LrFinding:
         True
     """
     from thawlab import runner
-    from thawlab.plan.recipes import plan_of
+    from thawlab.plan.resolve import plan_of
 
     return runner.range_test(plan_of(source, overrides))
 
 
 def demo(seed: int = 0, runs: str | Path = "runs") -> tuple[Run, Run]:
     """Train on real digits, in two phases from the bundled backbone and beside it the same network from scratch."""
-    from thawlab.plan.demo import demo_recipes
+    from thawlab.plan.defaults import demo_recipes
 
     first, second = (train(recipe, runs=runs) for recipe in demo_recipes(seed))
     return first, second
 
 
 def open_run(name: str | Path, runs: str | Path = "runs") -> Run:
-    """Open a run by its folder's name, the beginning of it, or its path.
+    """Open a run by its folder's name, a prefix of it, or its path.
 
     Raises:
         UsageError: if there is no such run; the message gives the nearest name.
@@ -108,7 +103,7 @@ def open_run(name: str | Path, runs: str | Path = "runs") -> Run:
 
 
 def repair(run: Run | str | Path, runs: str | Path = "runs") -> Run:
-    """Make again what a run lacks, from its checkpoint.
+    """Restore what is missing or damaged in a run, from its checkpoint.
 
     Raises:
         UsageError: if there is no such run.
@@ -132,9 +127,10 @@ def load(run: Run | str | Path, runs: str | Path = "runs") -> Predictor:
         >>> thawlab.load(run).classes
         ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
-    from thawlab.deploy.predictor import load_predictor
+    from thawlab.deploy.predictor import Predictor
+    from thawlab.models.saved import load_model
 
-    return load_predictor(_folder(run, runs).model)
+    return Predictor(load_model(_folder(run, runs).model))
 
 
 def predict(
@@ -145,14 +141,7 @@ def predict(
     explain: str | Path | None = None,
     runs: str | Path = "runs",
 ) -> list[Prediction]:
-    """Predict the classes of files, and of all images in folders.
-
-    Args:
-        run: by value, name or path.
-        images: files and folders.
-        top_k: classes per image.
-        explain: a folder for images of what speaks for the predicted classes (Grad-CAM).
-        runs: the folder of all runs.
+    """Predict the classes of files, and of all images in folders; `explain` is a folder for their Grad-CAM images.
 
     Raises:
         UsageError: if there is no such run, file or folder.
@@ -179,21 +168,21 @@ def evaluate(
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
 ) -> Evaluated:
-    """Judge a run's saved model again, from its files alone, on its own images or on others.
+    """Evaluate a run's saved model again, from its files alone, on its own images or on others.
 
     Args:
         run: by value, name or path.
         split: "test", "val" or "train" of the run's own images.
-        source: other images, by name or path: judged on their test split, or on all of them where they have none.
+        source: other images, by name or path: evaluated on their test split, or on all of them where they have none.
         runs: the folder of all runs.
-        data_dir: a copy of the named data set at hand.
+        data_dir: a local copy of the named data set.
         cache_dir: where decoded images are kept.
 
     Returns:
         The metrics of `results.test` as `measured`, with the split and the source.
 
     Raises:
-        UsageError: if there is no such run or split, or the other images have classes that the model does not know.
+        UsageError: if there is no such run or split, or the other images have classes that the model lacks.
         ThawlabError: if the model cannot be loaded, or the run's own images have changed.
 
     Example:
@@ -203,7 +192,6 @@ def evaluate(
         True
     """
     from thawlab.judging.evaluate import evaluate as judge
-    from thawlab.plan.recipes import source_text
 
     if source is not None and split != "test":
         raise UsageError(
@@ -267,17 +255,17 @@ def check_data(
     Args:
         source: images by name or path.
         backbone: a pretrained one whose features find outliers, wrong labels and further duplicates.
-        size: of its input in pixels; its own if omitted.
+        size: of its input in pixels; the weights' own if omitted.
         group: column or pattern of related images, as `data.group`.
         page: write a page with the images (.html).
         write_clean: write which images to keep (.csv), for `data.exclude`.
         force: whether these may replace files.
-        data_dir: a copy of the named data set at hand.
+        data_dir: a local copy of the named data set.
         cache_dir: where decoded images and features are kept.
 
     Raises:
         UsageError: if there are no such images or backbone, or a file to write exists already.
-        ThawlabError: if the weights cannot be had, or half of the images cannot be read.
+        ThawlabError: if the weights cannot be loaded, or half of the images cannot be read.
 
     Example:
         >>> import thawlab
@@ -287,7 +275,6 @@ def check_data(
     """
     from thawlab.data.selection import open_data
     from thawlab.data.sources import canonical
-    from thawlab.plan.recipes import source_text
     from thawlab.plan.resolve import pretrained_input
     from thawlab.quality.data_check import check_data as check
     from thawlab.quality.data_check import clean_list, write_rows
@@ -304,13 +291,6 @@ def check_data(
     return found
 
 
-def findings(check: DataCheck) -> list[Finding]:
-    """Return what stands out in a data check, the gravest first."""
-    from thawlab.quality import findings
-
-    return findings.findings(check.as_json())
-
-
 def show_data(
     source: str | Path, *, sheet: str | Path | None = None, force: bool = False, data_dir: str | Path | None = None
 ) -> dict[str, Any]:
@@ -322,7 +302,6 @@ def show_data(
     """
     from thawlab.data.overview import overview, write_sheet
     from thawlab.data.sources import open_source
-    from thawlab.plan.recipes import source_text
 
     [file] = _outputs(force, [source, data_dir], sheet=sheet)
     listing = open_source(source_text(source), None if data_dir is None else str(data_dir))
@@ -332,16 +311,16 @@ def show_data(
 
 
 def list_models(pattern: str | None = None) -> list[dict[str, str]]:
-    """Return name, kind and description of the backbones; with a wildcard, of timm's pretrained ones that fit it too.
+    """Return name, kind and description of the backbones; with a wildcard, also of timm's pretrained ones that match it.
 
     Raises:
-        UsageError: if none fits.
+        UsageError: if none matches.
     """
     from thawlab.models.overview import backbone_table
 
     rows = backbone_table(pattern)
     if pattern is not None and not rows:
-        raise UsageError(f"no backbone fits '{pattern}'; try a wildcard, for example '{pattern}*'")
+        raise UsageError(f"no backbone matches '{pattern}'; try a wildcard, for example '{pattern}*'")
     return rows
 
 
@@ -353,7 +332,7 @@ def list_datasets() -> list[dict[str, str]]:
 
 
 def percent(value: float) -> str:
-    """Return a fraction as people read it."""
+    """Return a fraction as a percentage with two decimals."""
     return f"{100 * value:.2f} %"
 
 
@@ -362,41 +341,23 @@ def _folder(run: Run | str | Path, runs: str | Path) -> RunFolder:
 
 
 def _outputs(force: bool, inputs: Sequence[str | Path | None], **outputs: str | Path | None) -> list[Path | None]:
-    """Return the paths to write, after making sure, before any work, that no file is lost.
-
-    Args:
-        force: whether existing files may be replaced.
-        inputs: what is read: files, and folders with all images and tables in them.
-        **outputs: by the option that names them.
-    """
+    """Return the paths to write, after checking that no file is lost: none of the inputs, no image or table in their folders."""
     from thawlab.data.layout import has_image_extension
 
     read = [user_path(path) for path in inputs if path is not None]
-    folders = [path.resolve() for path in read if path.is_dir()]
     paths = {option: user_path(path) for option, path in outputs.items() if path is not None}
     for option, path in paths.items():
         target = path.resolve()
         is_data = has_image_extension(target.name) or target.suffix.lower() == ".parquet"
-        inside = is_data and target.exists() and any(folder in target.parents for folder in folders)
-        refuse_overwrite(path, force, [*read, *([path] if inside else [])])
+        inside = is_data and target.exists() and any(folder.resolve() in target.parents for folder in read)
+        refuse_overwrite(path, force, [*read, path] if inside else read)
         if twin := next((name for name, other in paths.items() if name != option and other.resolve() == target), None):
             raise UsageError(f"{path}: is the file of both {option} and {twin}; give each a file of its own")
     return [paths.get(option) for option in outputs]
 
 
-def _draw(folder: RunFolder, name: str) -> str:
-    """Draw a figure of the report from a run's folder, as an SVG element."""
-    from thawlab.report.page import FIGURES, read_sources
-    from thawlab.report.style import for_file
-
-    if name not in FIGURES:
-        raise UsageError(f"there is no figure '{name}'{nearest(name, FIGURES) or f' (known: {listed(FIGURES)})'}")
-    return for_file(FIGURES[name](read_sources(folder))).partition("\n")[2]  # without the line that says it is XML
-
-
 @final
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A figure that a notebook shows; `svg` is its text."""
 
     name: str
@@ -425,13 +386,15 @@ class Comparison:
 
     def rows(self) -> list[list[str]]:
         """Return the table's rows as text."""
-        rows = []
-        for run in self.content.runs:
-            test, pair = run.results.test, run.paired
-            low, high = test.accuracy_ci95
-            against = f"{100 * pair.difference:+.2f} (p = {pair.p_value:.2g})" if pair else "–"
-            rows.append([run.folder.name, percent(test.accuracy), f"{percent(low)} – {percent(high)}", against])
-        return rows
+        return [
+            [
+                run.folder.name,
+                percent(run.results.test.accuracy),
+                " – ".join(map(percent, run.results.test.accuracy_ci95)),
+                f"{100 * run.paired.difference:+.2f} (p = {run.paired.p_value:.2g})" if run.paired else "–",
+            ]
+            for run in self.content.runs
+        ]
 
     def __repr__(self) -> str:
         rows = [list(self.columns), *self.rows()]
@@ -466,7 +429,7 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """What was done."""
+        """The recipe that was trained."""
         return self.folder.recipe
 
     @property
@@ -507,15 +470,20 @@ class Run:
             UsageError: for another name.
             ThawlabError: if the run is not finished or a file of it is damaged.
         """
-        return Figure(name, _draw(self.folder, name))
+        from thawlab.report.page import FIGURES, read_sources
+        from thawlab.report.style import for_file
+
+        if name not in FIGURES:
+            raise UsageError(f"there is no figure '{name}'{nearest(name, FIGURES) or f' (known: {listed(FIGURES)})'}")
+        svg = for_file(FIGURES[name](read_sources(self.folder)))
+        return Figure(name, svg.partition("\n")[2])  # without the XML declaration
 
     def most_confused(self, limit: int = 8) -> list[tuple[str, str, int]]:
         """Return the pairs of classes that are confused most often on the test split: truth, prediction, images."""
         from thawlab.evaluation.metrics.measures import most_confused
 
         results = self.results
-        names = results.dataset.classes
-        pairs = most_confused(results.test.confusion, limit)
+        names, pairs = results.dataset.classes, most_confused(results.test.confusion, limit)
         return [(names[truth], names[predicted], count) for truth, predicted, count in pairs]
 
     def against(self, other: Run) -> PairedComparison:
@@ -529,7 +497,7 @@ class Run:
         return compare_predictions(self.predictions("test"), other.predictions("test"))
 
     def _answer(self) -> str:
-        """Say the accuracy with its interval, or how far the run is."""
+        """Return the accuracy with its interval, or how far the run is."""
         try:
             if not self.folder.results.is_file():
                 return self.folder.status

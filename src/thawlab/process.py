@@ -1,4 +1,4 @@
-"""What only the program may do to its own process; a library that is imported into a notebook keeps its hands off."""
+"""What only the program may do to its own process; imported into a notebook, the library leaves the process as it is."""
 
 import contextlib
 import gc
@@ -11,8 +11,8 @@ from typing import NoReturn
 
 # Importing torch allocates a million objects that all stay; looking for garbage among them takes a second.
 _ALLOCATIONS_PER_COLLECTION = 100_000
-# GNU's OpenMP lets a thread that waits for the others spin this often before it sleeps; by default so long that, beside a busy
-# neighbour, threads spend their turns waiting for one that has none.
+# GNU's OpenMP lets a waiting thread spin this often before it sleeps; by default so long that, beside a busy process, threads
+# spend their time slices waiting for one that has none.
 _SPIN = "1000"
 
 

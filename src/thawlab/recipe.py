@@ -13,7 +13,17 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from thawlab.errors import UsageError, nearest
+from thawlab.files import user_path
 
+# Shorter names of dotted keys.
+SHORT = {
+    "backbone": "model.backbone",
+    "size": "data.image_size",
+    "train_size": "data.train_size",
+    "device": "system.device",
+    "data_dir": "system.data_dir",
+    "cache_dir": "system.cache_dir",
+}
 _TRAIN = re.compile(r"head|all|last:[1-9]\d*|stages:[1-9]\d*")
 
 
@@ -196,28 +206,27 @@ def _plain(value: Any) -> Any:
 
 
 def _explain(error: ValidationError) -> str:
-    """Say the first problem of a validation error in words."""
+    """Return the first problem of a validation error in words."""
     first: Any = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"]) or "recipe"
     kind, value = first["type"], first.get("input")
     if kind == "extra_forbidden":
-        keys = _keys_at(first["loc"][:-1])
+        keys = (_PARTS.get(str(first["loc"][0]), Recipe) if len(first["loc"]) > 1 else Recipe).model_fields
         return f"{place} is not a key{nearest(str(first['loc'][-1]), keys) or ' (known here: ' + ', '.join(keys) + ')'}"
     if kind == "missing":
         return f"{place} is missing"
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
         return f"{place} = {value!r} must be one of {', '.join(choices)}{nearest(str(value), choices)}"
-    if kind == "value_error" and isinstance(first["loc"][-1], str) and not isinstance(value, dict):
-        return f"{place} = {value!r}: {first['msg'].removeprefix('Value error, ')}"
-    if kind == "value_error":
-        return f"{place}.{first['msg'].removeprefix('Value error, ')}"
-    return f"{place} = {value!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    message = first["msg"].removeprefix("Value error, ")
+    if kind == "value_error" and (isinstance(first["loc"][-1], int) or first["loc"][-1] in _PARTS):
+        return f"{place}.{message}"  # about a whole part: the message begins with the key
+    return f"{place} = {value!r}: {message[0].lower()}{message[1:]}"
 
 
-def _keys_at(location: Sequence[str | int]) -> list[str]:
-    """Return the keys that are valid at a place of the recipe."""
-    return list((_PARTS.get(str(location[0]), Recipe) if location else Recipe).model_fields)
+def source_text(source: str | Path) -> str:
+    """Return a source as a user would write it; a path stays one, also where a data set has its name."""
+    return source if isinstance(source, str) else os.path.join(".", user_path(source))  # noqa: PTH118 - keeps the dot
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -229,8 +238,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        siblings = [entry.name for entry in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise UsageError(f"{path}: there is no such recipe{nearest(path.name, siblings)}") from None
+        hint = nearest(path.name, (entry.name for entry in path.parent.glob("*.toml")))
+        raise UsageError(f"{path}: there is no such recipe{hint}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
@@ -284,28 +293,23 @@ def with_overrides(table: Mapping[str, Any], overrides: Mapping[str, Any] | Sequ
     values = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
     result: dict[str, Any] = copy.deepcopy(dict(table))
     for key, value in values.items():
-        _assign(result, key, value)
+        node: Any = result
+        parts = key.split(".")
+        for depth, part in enumerate(parts):
+            place = ".".join(parts[:depth])
+            index: Any = part
+            if isinstance(node, list):
+                if not part.isdecimal() or int(part) >= len(node):
+                    raise UsageError(f"{key}: {place} has {len(node)} entries, numbered from 0; '{part}' is none of them")
+                index = int(part)
+            elif isinstance(node, dict):
+                node.setdefault(part, {})
+            else:
+                raise UsageError(f"{key}: {place} is a value and has no part '{part}'")
+            if depth == len(parts) - 1:
+                node[index] = value
+            node = node[index]
     return result
-
-
-def _assign(table: dict[str, Any], key: str, value: Any) -> None:
-    parts = key.split(".")
-    node: Any = table
-    for depth, part in enumerate(parts):
-        last = depth == len(parts) - 1
-        if isinstance(node, list):
-            if not part.isdecimal() or int(part) >= len(node):
-                place = ".".join(parts[:depth])
-                raise UsageError(f"{key}: {place} has {len(node)} entries, numbered from 0; '{part}' is none of them")
-            if last:
-                node[int(part)] = value
-            node = node[int(part)]
-        elif isinstance(node, dict):
-            if last:
-                node[part] = value
-            node = node.setdefault(part, {})
-        else:
-            raise UsageError(f"{key}: {'.'.join(parts[:depth])} is a value and has no part '{part}'")
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -33,13 +33,13 @@ def load_plugins() -> list[str]:
 
 
 def about(entry: object) -> str:
-    """Return the first line of an entry's docstring; empty where a plug-in wrote none."""
+    """Return the first line of an entry's docstring; empty if a plug-in has none."""
     return ((entry.__doc__ or "").strip().splitlines() or [""])[0]
 
 
 @final
 class Registry(Generic[T]):
-    """A table of named values of one kind.
+    """A table of named values of one kind; iterating over it gives the names, sorted.
 
     Args:
         kind: what the values are, in words, for messages ("data set", "augmentation").
@@ -77,23 +77,15 @@ class Registry(Generic[T]):
         load_plugins()
         if name not in self._entries:
             where = f"{place}: " if place else ""
-            hint = nearest(name, self._entries) or f" (known: {listed(self.names())})"
+            hint = nearest(name, self._entries) or f" (known: {listed(self)})"
             raise UsageError(f"{where}there is no {self.kind} named '{name}'{hint}")
         return self._entries[name]
-
-    def names(self) -> list[str]:
-        """Return all names, sorted."""
-        load_plugins()
-        return sorted(self._entries)
 
     def items(self) -> tuple[tuple[str, T], ...]:
         """Return names and values in the order in which they were registered, plug-ins last."""
         load_plugins()
         return tuple(self._entries.items())
 
-    def __contains__(self, name: str) -> bool:
-        load_plugins()
-        return name in self._entries
-
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names())
+        load_plugins()
+        return iter(sorted(self._entries))

@@ -222,7 +222,7 @@ WRONG = [
     (["predict", "nothing", "photos"], 2, "there is no run 'nothing'"),
     (["data", "show", "photoz"], 2, "(did you mean 'photos'?)"),
     (["data", "show", "notes.txt"], 2, "not a source of images"),
-    (["models", "resnt"], 2, "no backbone fits 'resnt'"),
+    (["models", "resnt"], 2, "no backbone matches 'resnt'"),
 ]
 
 

@@ -254,13 +254,13 @@ def _() -> None:
     assert len(shares) > 3
 
 
-@pytest.mark.parametrize("name", augmentations.names())
+@pytest.mark.parametrize("name", list(augmentations))
 def test_every_augmentation_does_what_its_golden_says(name: str) -> None:
     assert name in GOLDENS, f"'{name}' is new: write a golden for it"
     GOLDENS[name]()
 
 
-@pytest.mark.parametrize("name", augmentations.names())
+@pytest.mark.parametrize("name", list(augmentations))
 def test_every_augmentation_is_a_function_of_the_generator_alone(name: str) -> None:
     augmentation = parse_augmentation(name)
     images = torch.randint(0, 256, (4, 3, 12, 12), generator=seeded(0), dtype=torch.uint8)
@@ -282,7 +282,7 @@ def test_every_augmentation_is_a_function_of_the_generator_alone(name: str) -> N
     assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn from the global generator
 
 
-@pytest.mark.parametrize("name", augmentations.names())
+@pytest.mark.parametrize("name", list(augmentations))
 def test_every_augmentation_is_described(name: str) -> None:
     assert augmentations.get(name).__doc__
 

@@ -14,7 +14,7 @@ from thawlab.models.small import backbones
 
 def classifier_of(name: str, size: int) -> Classifier:
     torch.manual_seed(0)
-    if name in backbones.names():
+    if name in backbones:
         backbone = backbones.get(name)(size)
     else:
         options = {"img_size": size} if "vit" in name or "swin" in name else {}

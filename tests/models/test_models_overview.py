@@ -9,7 +9,7 @@ from thawlab.models.small import backbones
 
 def test_without_a_pattern_the_table_lists_ours_and_keras_names() -> None:
     names = [row["name"] for row in backbone_table()]
-    assert names == ["bundled", *backbones.names(), *KERAS_NAMES]
+    assert names == ["bundled", *backbones, *KERAS_NAMES]
 
 
 def test_every_row_says_what_it_is_in_one_line() -> None:

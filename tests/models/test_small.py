@@ -23,7 +23,7 @@ def _with_linear_head(name: str, classes: int = 10) -> Classifier:
 
 
 def test_the_small_networks_are_those_of_the_design() -> None:
-    assert backbones.names() == NAMES
+    assert list(backbones) == NAMES
 
 
 @pytest.mark.parametrize(

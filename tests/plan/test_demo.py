@@ -1,7 +1,7 @@
 import pytest
 
 from thawlab.files import read_json
-from thawlab.plan.demo import demo_recipes
+from thawlab.plan.defaults import demo_recipes
 from thawlab.runner import train
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from thawlab.errors import UsageError
 from thawlab.models import catalog
-from thawlab.plan import recipes, resolve
-from thawlab.plan.recipes import plan_of
+from thawlab.plan import resolve
+from thawlab.plan.resolve import plan_of
 from thawlab.recipe import Recipe, parse_overrides
 
 
@@ -73,8 +73,7 @@ def test_the_backbone_is_resolved_once(monkeypatch: pytest.MonkeyPatch, recipe: 
         asked.append(name)
         return catalog.resolve_backbone(name)
 
-    for module in (recipes, resolve):
-        monkeypatch.setattr(module, "resolve_backbone", counted)
+    monkeypatch.setattr(resolve, "resolve_backbone", counted)
     for source in ("digits", recipe()):
         plan = plan_of(source, {"backbone": "bundled"})
         assert resolve.resolve(plan) is plan
@@ -87,7 +86,7 @@ def test_a_path_stays_one_where_a_data_set_has_its_name(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     for path in (Path("digits"), "./digits", "digits/"):
         assert plan_of(path, {"backbone": "cnn5"}).recipe.data.source == "./digits"
-    assert plan_of("digits:", {"backbone": "cnn5"}).recipe.data.source == "digits"
+    assert plan_of("digits:", {"backbone": "cnn5"}).recipe.data.source == "digits:"
     with pytest.raises(UsageError, match="both a built-in data set and a folder"):
         plan_of("digits", {"backbone": "cnn5"})
 

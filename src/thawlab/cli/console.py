@@ -13,7 +13,7 @@ RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of all runs
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Let what is written replace files that exist.")]
 DataDirOption = Annotated[
-    str | None, typer.Option("--data-dir", help="A copy of the named data set at hand; downloads go there too.")
+    str | None, typer.Option("--data-dir", help="A local copy of the named data set; downloads go there too.")
 ]
 CacheDirOption = Annotated[str | None, typer.Option("--cache-dir", help="Where decoded images and features are kept.")]
 

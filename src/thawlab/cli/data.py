@@ -1,4 +1,4 @@
-"""The verbs that look at images before training: `thawlab data show` and `thawlab data check`."""
+"""The verbs that look at images before training, `thawlab data show` and `check`, and those that list `models` and `datasets`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 
 from thawlab.cli.console import CacheDirOption, DataDirOption, ForceOption, JsonOption, print_json, print_table
 
+lists_app = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at images before training on them.")
 
 
@@ -18,7 +19,7 @@ def data_show(
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show classes, splits and counts of some images, and a sheet of samples."""
+    """Show classes, splits and counts of images, and a sheet of samples."""
     from thawlab import api
 
     shown = api.show_data(source, sheet=sheet, force=force, data_dir=data_dir)
@@ -50,8 +51,9 @@ def data_check(
 ) -> None:
     """Find unreadable files, duplicates, leaks between splits, outliers and wrong labels. Nothing is ever deleted."""
     from thawlab import api
+    from thawlab.quality.findings import findings
 
-    check = api.check_data(
+    found = api.check_data(
         source,
         backbone=backbone,
         size=size,
@@ -61,8 +63,7 @@ def data_check(
         force=force,
         data_dir=data_dir,
         cache_dir=cache_dir,
-    )
-    found = check.as_json()
+    ).as_json()
     if as_json:
         print_json(found)
         return
@@ -71,8 +72,38 @@ def data_check(
     keys = ["unreadable", "wrong_extensions", "small", "long", "identical", "near_duplicates", "leaks", "conflicts"]
     rows = [[key.replace("_", " "), f"{found[key]['count']:,}"] for key in [*keys, "label_suspects"]]
     print_table("", ["what", "how many"], rows)
-    for finding in api.findings(check):
+    for finding in findings(found):
         print(f"{finding.severity}: {finding.evidence}; {finding.advice}")
     for what, path in (("page", page), ("list", write_clean)):
         if path is not None:
             print(f"{what}: {path}")
+
+
+@lists_app.command(epilog="Example: thawlab models 'mobilenet*'")
+def models(
+    pattern: Annotated[
+        str | None, typer.Argument(help="List timm's pretrained networks whose names match, e.g. 'resnet*'.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the backbones: the bundled one, small networks from scratch, Keras' names, and timm's."""
+    from thawlab import api
+
+    _show_list("models", ["backbone", "kind", "what it is"], api.list_models(pattern), as_json)
+    if pattern is None and not as_json:
+        print("Every timm network can be named as timm/NAME.TAG; `thawlab models 'convnext*'` lists those that match.")
+
+
+@lists_app.command(epilog="Example: thawlab datasets")
+def datasets(as_json: JsonOption = False) -> None:
+    """List the data sets that can be named; every folder, zip, tar, Parquet folder and CSV can be given by its path."""
+    from thawlab import api
+
+    _show_list("datasets", ["data set", "what it is"], api.list_datasets(), as_json)
+
+
+def _show_list(key: str, columns: list[str], rows: list[dict[str, str]], as_json: bool) -> None:
+    if as_json:
+        print_json({key: rows})
+    else:
+        print_table("", columns, [list(row.values()) for row in rows])

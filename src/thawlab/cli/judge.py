@@ -1,50 +1,40 @@
-"""The verbs that look at runs: `thawlab evaluate`, `compare`, `report` and `repair`."""
+"""The verbs that use runs: `thawlab evaluate`, `compare`, `report`, `repair` and `predict`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from thawlab.cli.console import (
-    CacheDirOption,
-    DataDirOption,
-    ForceOption,
-    JsonOption,
-    RunArgument,
-    RunsOption,
-    print_json,
-    print_table,
-)
-from thawlab.errors import UsageError
+from thawlab.cli import console
+from thawlab.errors import ThawlabError, UsageError
 
 judge_app = typer.Typer()
-_COMPARISON = Path("comparison.html")
 _OutOption = Annotated[Path | None, typer.Option(help="Where the page of several runs goes; comparison.html if omitted.")]
 
 
 @judge_app.command(epilog="Example: thawlab evaluate runs/demo-two-phase-0123456789ab")
 def evaluate(
-    run: RunArgument,
+    run: console.RunArgument,
     split: Annotated[str, typer.Option(help="test, val or train of the run's own images.")] = "test",
-    data: Annotated[str | None, typer.Option(help="Judge on these images instead: a data set's name or a path.")] = None,
-    data_dir: DataDirOption = None,
-    cache_dir: CacheDirOption = None,
-    runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
+    data: Annotated[str | None, typer.Option(help="Evaluate on these images instead: a data set's name or a path.")] = None,
+    data_dir: console.DataDirOption = None,
+    cache_dir: console.CacheDirOption = None,
+    runs: console.RunsOption = Path("runs"),
+    as_json: console.JsonOption = False,
 ) -> None:
-    """Judge a run's saved model again, from its files alone, on its own images or on others."""
+    """Evaluate a run's saved model again, from its files alone, on its own images or on others."""
     from thawlab import api
 
     opened = api.open_run(run, runs)
     measured = api.evaluate(opened, split, data, data_dir=data_dir, cache_dir=cache_dir)
     test = measured.measured
     if as_json:
-        print_json({"run": str(opened.path), **measured.as_json()})
+        console.print_json({"run": str(opened.path), **measured.as_json()})
         return
-    low, high = (api.percent(bound) for bound in test.accuracy_ci95)
+    interval = " to ".join(map(api.percent, test.accuracy_ci95))
     print(
         f"{measured.source}, {measured.split}: accuracy {api.percent(test.accuracy)} "
-        f"(95 % interval {low} to {high}, n = {test.n:,}), macro F1 {api.percent(test.macro_f1)}"
+        f"(95 % interval {interval}, n = {test.n:,}), macro F1 {api.percent(test.macro_f1)}"
     )
     print(f"run:    {opened.path}")
 
@@ -53,18 +43,18 @@ def evaluate(
 def compare(
     run: Annotated[list[str], typer.Argument(help="Runs, by folder name or path; all are compared with the first.")],
     out: _OutOption = None,
-    force: ForceOption = False,
-    runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
+    force: console.ForceOption = False,
+    runs: console.RunsOption = Path("runs"),
+    as_json: console.JsonOption = False,
 ) -> None:
     """Compare runs on the same test images, print a table and write a page."""
     from thawlab import api
 
-    compared = api.compare(run, page=out or _COMPARISON, force=force, runs=runs)
+    compared = api.compare(run, page=out or "comparison.html", force=force, runs=runs)
     if as_json:
-        print_json({**compared.content.as_json(), "page": str(compared.page)})
+        console.print_json({**compared.content.as_json(), "page": str(compared.page)})
         return
-    print_table("", compared.columns, compared.rows())
+    console.print_table("", compared.columns, compared.rows())
     for line in compared.content.caveats:
         print(f"note: {line}")
     print(f"page: {compared.page}")
@@ -74,9 +64,9 @@ def compare(
 def report(
     run: Annotated[list[str], typer.Argument(help="A run, by its folder's name or path; several are compared.")],
     out: _OutOption = None,
-    force: ForceOption = False,
-    runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
+    force: console.ForceOption = False,
+    runs: console.RunsOption = Path("runs"),
+    as_json: console.JsonOption = False,
 ) -> None:
     """Write a run's report.html and figures again; of several runs, the page of `thawlab compare`."""
     from thawlab import api
@@ -87,13 +77,44 @@ def report(
     if out is not None:
         raise UsageError("--out is for comparing several runs; the report of one run lies in its folder")
     path = api.open_run(run[0], runs).report()
-    print_json({"report": str(path)}) if as_json else print(path)
+    console.print_json({"report": str(path)}) if as_json else print(path)
 
 
 @judge_app.command(epilog="Example: thawlab repair runs/demo-two-phase-0123456789ab")
-def repair(run: RunArgument, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
-    """Make again what is missing or damaged in a run's folder, from its checkpoint."""
+def repair(run: console.RunArgument, runs: console.RunsOption = Path("runs"), as_json: console.JsonOption = False) -> None:
+    """Restore what is missing or damaged in a run's folder, from its checkpoint."""
     from thawlab import api
 
     path = api.repair(run, runs).path
-    print_json({"run": str(path)}) if as_json else print(path)
+    console.print_json({"run": str(path)}) if as_json else print(path)
+
+
+@judge_app.command(epilog="Example: thawlab predict runs/photos-0123456789ab holiday/ --top-k 3")
+def predict(
+    run: console.RunArgument,
+    images: Annotated[list[str], typer.Argument(help="Files, and folders of images.")],
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes to show per image.")] = 3,
+    explain: Annotated[
+        Path | None, typer.Option(help="Write each image beside what speaks for its class (Grad-CAM) into this folder.")
+    ] = None,
+    runs: console.RunsOption = Path("runs"),
+    as_json: console.JsonOption = False,
+) -> None:
+    """Predict the classes of images with calibrated probabilities, through the model's own preprocessing."""
+    from thawlab import api
+
+    opened = api.open_run(run, runs)
+    results = api.predict(opened, images, top_k, explain=explain)
+    if as_json:
+        console.print_json({"run": str(opened.path), "predictions": [result.as_json() for result in results]})
+    else:
+        rows = []
+        for result in results:
+            pairs = zip(result.classes, result.probabilities, strict=True)
+            shown = result.error or ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs)
+            note = "not like anything in training" if result.novel else "unsure" if result.unsure else ""
+            rows.append([result.source, shown, note])
+        console.print_table("", ["image", "classes", ""], rows)
+    failed = sum(result.error is not None for result in results)
+    if failed == len(results):
+        raise ThawlabError(f"none of the {failed} images could be read")

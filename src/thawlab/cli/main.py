@@ -7,16 +7,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from thawlab.cli.data import data_app
+from thawlab.cli.data import data_app, lists_app
 from thawlab.cli.judge import judge_app
-from thawlab.cli.lists import lists_app
-from thawlab.cli.predict import predict_app
 from thawlab.cli.train import train_app
 from thawlab.errors import Interrupted, ThawlabError
 
 
 class Verbs(TyperGroup):
-    """The verbs; an error that is meant for people becomes one line, before typer makes its own of it."""
+    """The verbs; an error meant for the user becomes one line, before typer prints it its own way."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
@@ -42,7 +40,7 @@ app = typer.Typer(
     help="Image classification by transfer learning: from images to a trained, judged and explained classifier.\n\n"
     "Start with `thawlab demo`, then `thawlab train PHOTOS/` on a folder with a sub-folder per class.",
 )
-for family in (train_app, judge_app, predict_app, lists_app):
+for family in (train_app, judge_app, lists_app):
     app.add_typer(family)
 app.add_typer(data_app, name="data")
 
@@ -55,9 +53,8 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_Version = Annotated[bool, typer.Option("--version", help="Print the version and leave.", callback=_show_version, is_eager=True)]
+
+
 @app.callback()
-def _program(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_show_version, is_eager=True)
-    ] = False,
-) -> None: ...
+def _program(version: _Version = False) -> None: ...

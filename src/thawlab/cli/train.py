@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -43,28 +43,39 @@ def train(
 ) -> None:
     """Train a classifier, judge it on the test split and write its report.
 
-    The same recipe is the same run: unfinished, it continues where it stopped; finished, its results are shown.
+    The same recipe is the same run: unfinished, it resumes where it stopped; finished, its results are shown.
     """
+    options = locals()
     from thawlab import api
-    from thawlab.recipe import parse_overrides
+    from thawlab.recipe import SHORT, parse_overrides
 
     if "=" in target and not Path(target).exists():
         raise UsageError(f"'{target}' is an override; name the recipe or the images first: thawlab train RECIPE.toml {target}")
-    options = {
-        "backbone": backbone,
-        "size": size,
-        "train_size": train_size,
-        "seed": seed,
-        "name": name,
-        "device": device,
-        "data_dir": data_dir,
-        "cache_dir": cache_dir,
-    }
-    settings = {key: value for key, value in options.items() if value is not None} | parse_overrides(overrides or [])
+    settings = {key: options[key] for key in (*SHORT, "seed", "name") if options[key] is not None}
+    settings |= parse_overrides(overrides or [])
     if lr_find:
-        _show_range_test(api.find_lr(target, **settings), as_json)
-    else:
-        _conclude(_with_report(api.train(target, runs=runs, **settings)), as_json)
+        found = api.find_lr(target, **settings)
+        if as_json:
+            print_json(found.as_json())
+            return
+        rows = [[f"{rate:.2e}", f"{loss:.4f}"] for rate, loss in zip(found.rates[::5], found.losses[::5], strict=True)]
+        print_table("", ["lr", "smoothed loss"], rows)
+        print(f"suggestion for the first phase: lr = {found.suggestion:.2e}")
+        return
+    run = _with_report(api.train(target, runs=runs, **settings))
+    results = run.results
+    if as_json:
+        print_json({"run": str(run.path), **results.as_json()})
+        return
+    for finding in results.diagnoses:
+        print(f"{finding.severity}: {finding.evidence}; {finding.advice}")
+    interval = " to ".join(map(api.percent, results.test.accuracy_ci95))
+    print(
+        f"test accuracy {api.percent(results.test.accuracy)} (95 % interval {interval}, n = {results.test.n:,}), "
+        f"train − test {100 * results.gap:+.2f} points"
+    )
+    print(f"report: {run.folder.report}")
+    print(f"run:    {run.path}")
 
 
 @train_app.command(epilog="Example: thawlab demo")
@@ -79,67 +90,34 @@ def demo(
     """
     from thawlab import api
 
-    both = [_with_report(run) for run in api.demo(seed, runs)]
+    first, second = (_with_report(run) for run in api.demo(seed, runs))
+    both = [(run, run.results) for run in (first, second)]
     if as_json:
-        print_json({"runs": [{"run": str(run.path), **run.results.as_json()} for run in both]})
+        print_json({"runs": [{"run": str(run.path), **results.as_json()} for run, results in both]})
         return
-    first, second = both
     results = first.results
     print_table(
         f"Handwritten digits, {results.dataset.n_train} to train, {results.test.n} to test, one seed",
         ["run", "epochs", "val", "test", "95 % interval", "train − test", "time"],
-        [_demo_row(run) for run in both],
+        [
+            [
+                results.name,
+                " + ".join(str(phase.epochs_run) for phase in results.phases),
+                api.percent(results.phases[-1].best_val_accuracy or 0.0),
+                api.percent(results.test.accuracy),
+                " – ".join(map(api.percent, results.test.accuracy_ci95)),
+                f"{100 * results.gap:+.2f}",
+                f"{results.seconds['total']:.0f} s",
+            ]
+            for _, results in both
+        ],
     )
     print(f"{first.against(second).describe()} One run each: another seed may reverse the ranking.")
-    for run in both:
+    for run, _ in both:
         print(f"report: {run.folder.report}")
-
-
-def _demo_row(run: Run) -> list[str]:
-    from thawlab.api import percent
-
-    results = run.results
-    low, high = results.test.accuracy_ci95
-    return [
-        results.name,
-        " + ".join(str(phase.epochs_run) for phase in results.phases),
-        percent(results.phases[-1].best_val_accuracy or 0.0),
-        percent(results.test.accuracy),
-        f"{percent(low)} – {percent(high)}",
-        f"{100 * results.gap:+.2f}",
-        f"{results.seconds['total']:.0f} s",
-    ]
 
 
 def _with_report(run: Run) -> Run:
     if not run.folder.report.is_file():
         run.report()
     return run
-
-
-def _conclude(run: Run, as_json: bool) -> None:
-    """Print the accuracy with its interval and the run's folder."""
-    from thawlab.api import percent
-
-    results = run.results
-    if as_json:
-        print_json({"run": str(run.path), **results.as_json()})
-        return
-    low, high = results.test.accuracy_ci95
-    for finding in results.diagnoses:
-        print(f"{finding.severity}: {finding.evidence}; {finding.advice}")
-    print(
-        f"test accuracy {percent(results.test.accuracy)} (95 % interval {percent(low)} to {percent(high)}, "
-        f"n = {results.test.n:,}), train − test {100 * results.gap:+.2f} points"
-    )
-    print(f"report: {run.folder.report}")
-    print(f"run:    {run.path}")
-
-
-def _show_range_test(found: Any, as_json: bool) -> None:
-    if as_json:
-        print_json(found.as_json())
-        return
-    shown = range(0, len(found.rates), 5)
-    print_table("", ["lr", "smoothed loss"], [[f"{found.rates[k]:.2e}", f"{found.losses[k]:.4f}"] for k in shown])
-    print(f"suggestion for the first phase: lr = {found.suggestion:.2e}")

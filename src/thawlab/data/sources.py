@@ -63,7 +63,7 @@ def check_source(source: str) -> None:
     if _named(canonical(source)) or path.exists():
         return
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(source.partition(":")[0], datasets.names()) or nearest(path.name, siblings)
+    hint = nearest(source.partition(":")[0], datasets) or nearest(path.name, siblings)
     raise UsageError(f"data.source: '{source}' is neither a data set nor a path{hint or f' (data sets: {listed(datasets)})'}")
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +29,9 @@ from thawlab.files import user_path
 from thawlab.inference.folding import folded
 from thawlab.inference.infer import INFERENCE_BATCH, infer_parts
 from thawlab.models.classifier import WithFeatures
-from thawlab.models.saved import SavedModel, load_model
+from thawlab.models.saved import SavedModel
 
-# So many images are decoded and held at once; a folder of any size then fits in memory.
+# At most this many images are decoded and held at once; a folder of any size then fits in memory.
 _PORTION = 8 * INFERENCE_BATCH
 ImageLike = str | Path | Image.Image | Pixels
 
@@ -38,14 +39,14 @@ ImageLike = str | Path | Image.Image | Pixels
 @final
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifier says about one image.
+    """The classifier's prediction for one image.
 
     Attributes:
         source: the file, or a number for an image that was given as pixels.
-        classes: the most probable classes, the best first.
+        classes: the most probable classes, the most confident first.
         probabilities: of these classes, calibrated, in [0, 1].
         unsure: whether more than one class is in the 90 % prediction set; None where nothing was held out to tell.
-        novel: whether the image is unlike anything in training: farther from it than 99 % of held-out images; None likewise.
+        novel: whether the image is OOD: farther from the training images than 99 % of held-out images; None likewise.
         error: why the image could not be read; the other fields are then empty.
         image: as it was given, for `show`.
     """
@@ -83,7 +84,7 @@ class Prediction:
         return f"<div style='display:flex;gap:1em'>{self._thumbnail()}<table>{rows}</table></div>"
 
     def _thumbnail(self) -> str:
-        """Return the image as HTML; empty where it is gone."""
+        """Return the image as HTML; empty if it can no longer be read."""
         try:
             image: Any = Image.open(self.image) if isinstance(self.image, str | Path) else self.image
             image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
@@ -108,12 +109,11 @@ class Predictor:
     """A saved classifier that takes files or images.
 
     Args:
-        model: as `load_predictor` reads it.
+        model: as `load_model` reads it from a run's `model` folder.
     """
 
     def __init__(self, model: SavedModel) -> None:
         self._model = model
-        self._device = torch.device("cpu")
         side = model.card.preprocessing.size
         module = model.classifier if model.reference is None else WithFeatures(model.classifier)
         self._network = folded(module.eval(), (3, side, side))
@@ -142,8 +142,8 @@ class Predictor:
 
     def _outputs(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return logits, and features where a novelty reference was saved."""
-        indices = np.arange(len(pixels))
-        return list(infer_parts(self._network, pixels, indices, self._model.card.preprocessing.inputs, self._device))
+        inputs = self._model.card.preprocessing.inputs
+        return list(infer_parts(self._network, pixels, np.arange(len(pixels)), inputs, torch.device("cpu")))
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
         """Predict one image: a file, a Pillow image, or uint8 pixels (height × width × 3).
@@ -169,22 +169,21 @@ class Predictor:
             raise UsageError(f"top_k = {top_k}: must be at least 1")
         images = list(images)
         results: list[Prediction] = []
-        portions = [images[start : start + _PORTION] for start in range(0, len(images), _PORTION)]
-        shown = len(images) if len(portions) > 1 else 0
+        shown = len(images) if len(images) > _PORTION else 0
         workers = usable_cores() if len(images) > 1 else 1  # counting takes longer than decoding one image
         with ThreadPoolExecutor(workers) as pool, progress.task("predicting", shown) as advance:
             # The next portion is decoded while the network computes this one.
             waiting = [pool.submit(self._fit, image) for image in images[:_PORTION]]
-            for number, portion in enumerate(portions):
+            for start in range(0, len(images), _PORTION):
+                stop = start + _PORTION
                 decoded = [future.result() for future in waiting]
-                following = portions[number + 1] if number + 1 < len(portions) else ()
-                waiting = [pool.submit(self._fit, image) for image in following]
-                results.extend(self._portion(portion, decoded, len(results), top_k))
-                advance(len(portion))
+                waiting = [pool.submit(self._fit, image) for image in images[stop : stop + _PORTION]]
+                results.extend(self._portion(images[start:stop], decoded, start, top_k))
+                advance(len(decoded))
         return results
 
     def explain(self, image: ImageLike, name: str | None = None) -> Pixels:
-        """Return an image at working size beside what in it speaks for a class (Grad-CAM).
+        """Return an image at working size beside its Grad-CAM overlay for a class.
 
         Args:
             image: as `predict` takes it.
@@ -201,20 +200,17 @@ class Predictor:
         if isinstance(fitted, str):
             raise ThawlabError(f"{image}: {fitted}")
         inputs = self._model.card.preprocessing.inputs(torch.from_numpy(np.array(fitted)[None]))
-        number = int(self.logits(fitted[None])[0].argmax()) if name is None else self._number(name)
+        if name is not None and name not in self.classes:
+            raise UsageError(f"there is no class '{name}'{nearest(name, self.classes) or f' (known: {listed(self.classes)})'}")
+        number = int(self.logits(fitted[None])[0].argmax()) if name is None else self.classes.index(name)
         try:
             [shown] = explain(self._model.classifier, inputs, np.array([number]))
         except ValueError as error:
-            raise ThawlabError(f"nothing can be shown: {error}") from None
+            raise ThawlabError(f"no Grad-CAM can be computed: {error}") from None
         return np.concatenate([fitted, overlay(fitted, shown)], axis=1)
 
-    def _number(self, name: str) -> int:
-        if name not in self.classes:
-            raise UsageError(f"there is no class '{name}'{nearest(name, self.classes) or f' (known: {listed(self.classes)})'}")
-        return self.classes.index(name)
-
     def write_explanations(self, predictions: Sequence[Prediction], folder: Path) -> list[Path]:
-        """Write what speaks for the predicted classes of some files as PNG into a folder; no existing file is overwritten.
+        """Write Grad-CAM images for the predicted classes of files as PNG into a folder; no existing file is overwritten.
 
         Args:
             predictions: of files; those that could not be read are left out.
@@ -223,8 +219,7 @@ class Predictor:
         Raises:
             ThawlabError: if a file cannot be read or written.
         """
-        written = []
-        readable = [prediction for prediction in predictions if prediction.error is None]
+        written, readable = [], [prediction for prediction in predictions if prediction.error is None]
         with progress.task("explaining", len(readable)) as advance:
             for prediction in readable:
                 file = Path(prediction.source)
@@ -241,26 +236,23 @@ class Predictor:
 
     def _portion(self, images: Sequence[ImageLike], decoded: Sequence[Pixels | str], start: int, top_k: int) -> list[Prediction]:
         """Return the predictions of decoded images, or of the reasons why they could not be read."""
-        names = [str(image) if isinstance(image, str | Path) else str(start + k) for k, image in enumerate(images)]
         good = [k for k, pixels in enumerate(decoded) if not isinstance(pixels, str)]
-        table: dict[int, Prediction] = {
-            k: Prediction(names[k], error=reason, image=images[k]) for k, reason in enumerate(decoded) if isinstance(reason, str)
-        }
+        found: list[dict[str, Any]] = [{"error": reason} for reason in decoded]
         if good:
             card, reference = self._model.card, self._model.reference
             logits, *features = self._outputs(np.stack([decoded[k] for k in good]))
             probabilities = calibrated(logits, card.temperature)
-            unsure: list[bool | None] = [None] * len(good)
-            novel: list[bool | None] = [None] * len(good)
+            unsure = novel = [None] * len(good)
             if card.set_threshold is not None:
                 unsure = (prediction_sets(probabilities, card.set_threshold).sum(axis=1) > 1).tolist()
             if reference is not None:
                 novel = (distances(features[0], reference.features) > reference.limit).tolist()
-            for place, (k, row) in enumerate(zip(good, probabilities, strict=True)):
+            for k, row, several, far in zip(good, probabilities, unsure, novel, strict=True):
                 best = np.argsort(-row, kind="stable")[:top_k]
-                chosen = tuple(self.classes[b] for b in best), tuple(float(row[b]) for b in best)
-                table[k] = Prediction(names[k], *chosen, unsure=unsure[place], novel=novel[place], image=images[k])
-        return [table[k] for k in range(len(images))]
+                classes = tuple(self.classes[b] for b in best)
+                found[k] = {"classes": classes, "probabilities": tuple(row[best].tolist()), "unsure": several, "novel": far}
+        names = [image if isinstance(image, str | Path) else start + k for k, image in enumerate(images)]
+        return [Prediction(str(name), image=image, **what) for name, image, what in zip(names, images, found, strict=True)]
 
     def _fit(self, image: object) -> Pixels | str:
         """Return the image at working size, or the reason why it cannot be read."""
@@ -271,39 +263,21 @@ class Predictor:
             if isinstance(image, str | Path):
                 path = Path(image)
                 return decode((path if path.exists() else user_path(path)).read_bytes(), preprocessing)
-            if not isinstance(image, np.ndarray):
-                return f"must be a file, a Pillow image or uint8 pixels (height × width × 3), not {type(image).__name__}"
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-                return f"must be uint8 pixels, height × width × 3, not {_described(image)}"
-            return decode(image, preprocessing)
+            if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,) and image.size > 0:
+                return decode(image, preprocessing)
+            return f"must be a file, a Pillow image or uint8 pixels (height × width × 3), not {_described(image)}"
         except UNREADABLE as error:
             return why_unreadable(error)
 
 
 def _described(value: object) -> str:
-    """Say what somebody took for pixels."""
-    if not isinstance(value, np.ndarray):
-        return type(value).__name__
-    return f"{value.dtype}, {' × '.join(map(str, value.shape))}"
+    return f"{value.dtype}, {' × '.join(map(str, value.shape))}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _unused(path: Path) -> Path:
     """Return a path that does not exist yet, numbered where needed."""
-    number = 1
-    chosen = path
-    while chosen.exists():
-        number += 1
-        chosen = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return chosen
-
-
-def load_predictor(folder: Path) -> Predictor:
-    """Load the predictor of a run's `model` folder.
-
-    Raises:
-        ThawlabError: if a file is missing or damaged.
-    """
-    return Predictor(load_model(folder))
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    return next(chosen for chosen in itertools.chain([path], numbered) if not chosen.exists())
 
 
 def image_files(paths: Sequence[str | Path]) -> list[Path]:
@@ -313,27 +287,22 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
         UsageError: if a path does not exist, or a folder holds no images.
     """
     files: list[Path] = []
-    for text in paths:
-        path = user_path(text)
+    for path in map(user_path, paths):
+        if not path.exists():
+            hint = nearest(path.name, (entry.name for entry in path.parent.glob("*")))
+            raise UsageError(f"{path}: there is no such file or folder{hint}")
+        found = [path]
         if path.is_dir():
-            found = sorted(
-                entry
-                for entry in path.rglob("*")
-                if entry.is_file() and not is_litter(str(entry.relative_to(path))) and _is_image(entry)
-            )
-            if not found:
-                raise UsageError(f"{path}: this folder holds no images")
-            files.extend(found)
-        elif path.exists():
-            files.append(path)
-        else:
-            siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise UsageError(f"{path}: there is no such file or folder{nearest(path.name, siblings)}")
+            inside = (entry for entry in path.rglob("*") if entry.is_file() and not is_litter(str(entry.relative_to(path))))
+            found = sorted(filter(_is_image, inside))
+        if not found:
+            raise UsageError(f"{path}: this folder holds no images")
+        files.extend(found)
     return files
 
 
 def _is_image(path: Path) -> bool:
-    """Say whether a file claims or seems to be an image, as for training."""
+    """Return whether a file is named like an image or starts like one, as for training."""
     if has_image_extension(path.name):
         return True
     try:

@@ -128,7 +128,7 @@ def _from_timm(tagged: str, written: str) -> BackboneSpec:
 
     architecture, _, tag = tagged.partition(".")
     if not timm.is_model(architecture):
-        candidates = [*backbones.names(), "bundled", *KERAS_NAMES, *timm.list_models()]
+        candidates = [*backbones, "bundled", *KERAS_NAMES, *timm.list_models()]
         hint = nearest(architecture, candidates) or "; `thawlab models` lists them"
         raise UsageError(f"model.backbone: there is no backbone '{written}'{hint}")
     config = timm.models.get_pretrained_cfg(tagged) if _tag_exists(architecture, tag) else None

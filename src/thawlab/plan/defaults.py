@@ -1,10 +1,11 @@
-"""The recipe that is used when a user names only the images and, perhaps, the backbone."""
+"""The built-in recipes: for a user who names only the images and, perhaps, the backbone, and for the demonstration."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 from thawlab.models.catalog import BackboneSpec
+from thawlab.recipe import Recipe, parse_recipe
 
 # Small enough to be fine-tuned on a laptop, and good enough to be worth it.
 DEFAULT_BACKBONE = "timm/mobilenetv3_large_100.ra_in1k"
@@ -16,18 +17,12 @@ def default_tables(source: str, spec: BackboneSpec, pretrained: bool = True) -> 
     With pretrained weights the head is trained first, then everything; a small network is trained from scratch in one phase,
     speednet on CIFAR's images by the recipe that is measured for it (recipes/speednet.toml).
     """
-    short = re.sub(r"[^\w.-]+", "-", f"{_short(source)}-{_short(spec.name)}").strip("-")
-    phases = _TWO_PHASES if spec.has_weights and pretrained else _FROM_SCRATCH
-    quick = spec.name == "speednet" and source.removesuffix(":") in _SPEEDNET_DATA
-    if quick:
-        phases = _SPEEDNET
-    return {
-        "name": short[:120],
-        **({"precision": "auto"} if quick else {}),
-        "data": {"source": source},
-        "model": {"backbone": spec.name},
-        "phases": [dict(phase) for phase in phases],
-    }
+    name = re.sub(r"[^\w.-]+", "-", f"{_short(source)}-{_short(spec.name)}").strip("-")[:120]
+    tables = {"name": name, "data": {"source": source}, "model": {"backbone": spec.name}}
+    # Some hundred steps at a large batch suit tens of thousands of images, not a folder of a few hundred.
+    if spec.name == "speednet" and source.removesuffix(":") in {"cifar10", "cifar100"}:
+        return {**tables, "precision": "auto", "phases": [_SPEEDNET]}
+    return {**tables, "phases": _TWO_PHASES if spec.has_weights and pretrained else [_FROM_SCRATCH]}
 
 
 def _short(name: str) -> str:
@@ -37,11 +32,10 @@ def _short(name: str) -> str:
 
 
 _ARCHIVE = re.compile(r"\.(zip|csv|parquet|tgz|tar(\.\w+)?)$")
-_TWO_PHASES: tuple[dict[str, Any], ...] = (
-    {"name": "head", "train": "head", "epochs": 30, "optimizer": "adam", "lr": 1e-3, "patience": 5},
+_TWO_PHASES = [
+    {"name": "head", "train": "head", "epochs": 30, "patience": 5},
     {
         "name": "fine-tune",
-        "train": "all",
         "epochs": 12,
         "batch_size": 32,
         "optimizer": "adamw",
@@ -53,36 +47,56 @@ _TWO_PHASES: tuple[dict[str, Any], ...] = (
         "augment": ["flip", "shift:0.1", "zoom:0.1"],
         "patience": 5,
     },
-)
-_FROM_SCRATCH: tuple[dict[str, Any], ...] = (
-    {
-        "name": "scratch",
-        "train": "all",
-        "epochs": 30,
-        "batch_size": 128,
-        "optimizer": "sgd",
-        "lr": 0.1,
-        "weight_decay": 5e-4,
-        "schedule": "one-cycle",
-        "augment": ["flip", "crop:4"],
-    },
-)
-# Some hundred steps at a large batch suit tens of thousands of images, not a folder of a few hundred.
-_SPEEDNET_DATA = {"cifar10", "cifar100"}
-_SPEEDNET: tuple[dict[str, Any], ...] = (
-    {
-        "name": "scratch",
-        "train": "all",
-        "epochs": 14,
-        "batch_size": 512,
-        "optimizer": "muon",
-        "lr": 0.1,
-        "head_lr": 0.1,
-        "bias_lr": 10.0,
-        "momentum": 0.7,
-        "schedule": "linear",
-        "label_smoothing": 0.2,
-        "augment": ["alternate-flip", "crop:2"],
-        "sizes": [20, 24, 24, 28, 32, 32, 32],
-    },
-)
+]
+_FROM_SCRATCH = {
+    "name": "scratch",
+    "epochs": 30,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "schedule": "one-cycle",
+    "augment": ["flip", "crop:4"],
+}
+_SPEEDNET = {
+    "name": "scratch",
+    "epochs": 14,
+    "batch_size": 512,
+    "optimizer": "muon",
+    "lr": 0.1,
+    "head_lr": 0.1,
+    "bias_lr": 10.0,
+    "momentum": 0.7,
+    "schedule": "linear",
+    "label_smoothing": 0.2,
+    "augment": ["alternate-flip", "crop:2"],
+    "sizes": [20, 24, 24, 28, 32, 32, 32],
+}
+_DEMO_AUGMENT = ["shift:0.08", "rotate:8", "zoom:0.08"]  # no flip: a mirrored digit is not a digit
+_DEMO_HEAD = {"name": "head", "train": "head", "epochs": 40, "lr": 3e-3, "patience": 10}
+_DEMO_LAYERS = {
+    "epochs": 8,
+    "optimizer": "adamw",
+    "lr": 2e-3,
+    "weight_decay": 0.01,
+    "schedule": "one-cycle",
+    "augment": _DEMO_AUGMENT,
+}
+
+
+def demo_recipes(seed: int = 0) -> tuple[Recipe, Recipe]:
+    """Return the recipes of the demonstration: two phases on the bundled backbone, and its network from scratch, on real digits.
+
+    Both see the same images, splits and augmentation, and the same number of epochs over all layers.
+    """
+
+    def recipe(name: str, backbone: str, *phases: dict[str, Any]) -> Recipe:
+        # Digits are 8×8 images, enlarged to what the bundled network was trained on.
+        data = {"source": "digits", "image_size": 32}
+        return parse_recipe({"name": name, "seed": seed, "data": data, "model": {"backbone": backbone}, "phases": phases}, "demo")
+
+    fine_tune = {**_DEMO_LAYERS, "name": "fine-tune", "batch_norm": "train"}
+    return (
+        recipe("demo-two-phase", "bundled", _DEMO_HEAD, fine_tune),
+        recipe("demo-from-scratch", "speednet", {**_DEMO_LAYERS, "name": "scratch"}),
+    )

@@ -1,19 +1,21 @@
-"""Resolve a recipe: everything that the user may leave open becomes explicit, and every name is checked."""
+"""From what a user names to a closed recipe: everything left open becomes explicit, and every name is checked."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from thawlab import progress
 from thawlab.data.augmentation import Pipeline
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.sources import canonical
-from thawlab.errors import UsageError
+from thawlab.data.sources import canonical, check_source
+from thawlab.errors import UsageError, listed, nearest
+from thawlab.files import user_path
 from thawlab.models.catalog import BackboneSpec, resolve_backbone
 from thawlab.models.classifier import make_preprocessing
-from thawlab.recipe import Data, Model, Phase, Recipe
-
-_SMALLEST = 8
+from thawlab.plan.defaults import DEFAULT_BACKBONE, default_tables
+from thawlab.recipe import SHORT, Data, Model, Phase, Recipe, parse_recipe, read_toml, source_text, with_overrides
 
 
 class Plan(NamedTuple):
@@ -21,6 +23,42 @@ class Plan(NamedTuple):
 
     recipe: Recipe
     spec: BackboneSpec
+
+
+def plan_of(source: str | Path | Recipe, overrides: Mapping[str, Any]) -> Plan:
+    """Return the closed recipe of a `train` command.
+
+    Args:
+        source: a recipe, the path of one (`.toml`), or images by name or path, which get the defaults that suit the backbone.
+        overrides: values by dotted key or short name.
+
+    Raises:
+        UsageError: if the source, a key or a value is wrong.
+    """
+    values = _dotted(overrides)
+    if isinstance(source, Recipe):
+        # Only what was set: whether somebody asked for pretrained weights must not be forgotten.
+        tables = source.model_dump(mode="json", exclude_unset=True)
+        return resolve(parse_recipe(with_overrides(tables, values), source.name) if values else source)
+    text = source_text(source)
+    if text.endswith(".toml"):
+        return resolve(parse_recipe(with_overrides(read_toml(user_path(text)), values), text))
+    check_source(text)
+    spec = resolve_backbone(str(values.get("model.backbone") or DEFAULT_BACKBONE))
+    tables = default_tables(text, spec, values.get("model.pretrained", True) is not False)
+    return close(parse_recipe(with_overrides(tables, {**values, "model.backbone": spec.name}), "train"), spec)
+
+
+def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides by dotted key; whole tables are taken apart."""
+    values: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if "." not in key and key not in SHORT and key not in Recipe.model_fields:
+            known = [*SHORT, *Recipe.model_fields]
+            raise UsageError(f"'{key}' is not a setting{nearest(key, known) or f' (known: {listed(known)}; or a dotted key)'}")
+        table = value if isinstance(value, Mapping) else {"": value}
+        values |= {f"{SHORT.get(key, key)}.{part}".rstrip("."): inner for part, inner in table.items()}
+    return values
 
 
 def resolve(recipe: Recipe | Plan) -> Plan:
@@ -58,14 +96,19 @@ def close(recipe: Recipe, spec: BackboneSpec) -> Plan:
             f"model.revision = {recipe.model.revision}: this version of thawlab builds revision {spec.revision or 1} of "
             f"'{spec.architecture}'; leave the key out to train that one"
         )
-    _check_names(recipe.phases)
     pretrained = _has_pretrained(recipe.model, spec)
     size = recipe.data.image_size or int(spec.config["input_size"][-1])
-    if size < _SMALLEST:
-        raise UsageError(f"data.image_size = {size}: must be at least {_SMALLEST}")
-    phases = []
+    if size < 8:
+        raise UsageError(f"data.image_size = {size}: must be at least 8")
+    phases: list[Phase] = []
     for index, phase in enumerate(recipe.phases):
-        _try_augmentation(Pipeline(phase.augment, f"phases.{index}.augment"), size)
+        # Here and not in the recipe, so that older runs whose phases share a name can still be read.
+        if any(phase.name == earlier.name for earlier in phases):
+            raise UsageError(f"phases.{index}.name: two phases are called '{phase.name}'; give each a name of its own")
+        # Augmenting two blank images shows before training what cannot work at this size.
+        pipeline = Pipeline(phase.augment, f"phases.{index}.augment")
+        targets = torch.eye(2) if pipeline.mixes else torch.arange(2)
+        pipeline(torch.zeros(2, 3, size, size, dtype=torch.uint8), targets, torch.Generator().manual_seed(0))
         if phase.sizes and (phase.sizes[-1] != size or max(phase.sizes) > size):
             raise UsageError(
                 f"phases.{index}.sizes = {list(phase.sizes)}: must end with data.image_size = {size} and not exceed it, "
@@ -87,14 +130,6 @@ def close(recipe: Recipe, spec: BackboneSpec) -> Plan:
     return Plan(resolved, spec)
 
 
-def _check_names(phases: tuple[Phase, ...]) -> None:
-    """Refuse phases that share a name; here and not in the recipe, so that runs made before can still be read."""
-    names = [phase.name for phase in phases]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise UsageError(f"phases.{index}.name: two phases are called '{name}'; give each a name of its own")
-
-
 def _has_pretrained(model: Model, spec: BackboneSpec) -> bool:
     """Return whether training starts from pretrained weights; they may be missing only where nobody asked for them."""
     if model.pretrained and not spec.has_weights:
@@ -106,9 +141,3 @@ def _has_pretrained(model: Model, spec: BackboneSpec) -> bool:
         if spec.origin != "small":
             progress.say(f"note: there are no pretrained weights of '{spec.name}'; it is trained from scratch")
     return model.pretrained and spec.has_weights
-
-
-def _try_augmentation(pipeline: Pipeline, size: int) -> None:
-    """Augment two blank images, so that what cannot work at this size is said before training."""
-    targets = torch.eye(2) if pipeline.mixes else torch.arange(2)
-    pipeline(torch.zeros(2, 3, size, size, dtype=torch.uint8), targets, torch.Generator().manual_seed(0))
