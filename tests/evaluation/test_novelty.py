@@ -3,16 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from thawlab.evaluation.novelty import (
-    NoveltyScores,
-    combined,
-    distances,
-    fit_reference,
-    novelty,
-    sample_of,
-    separation,
-    unit,
-)
+from thawlab.evaluation.novelty import NoveltyScores, combined, distances, fit_reference, novelty, sample_of, separation, unit
 
 
 def clouds(rng: np.random.Generator, n: int, centre: float) -> np.ndarray:

@@ -5,18 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from thawlab.report.style import (
-    BLUE,
-    FOREGROUND,
-    GREEN,
-    GRID,
-    MUTED,
-    ORANGE,
-    figure,
-    for_file,
-    for_page,
-    to_svg,
-)
+from thawlab.report.style import BLUE, FOREGROUND, GREEN, GRID, MUTED, ORANGE, figure, for_file, for_page, to_svg
 
 STAND_INS = (FOREGROUND, MUTED, GRID, BLUE, ORANGE, GREEN)
 

@@ -20,11 +20,7 @@ Make = Callable[..., Recipe]
 def folders(recipe: Make, tmp_path: Path) -> list[RunFolder]:
     return [
         train(recipe(*overrides), tmp_path)
-        for overrides in (
-            (),
-            ("phases.0.lr=0.03",),
-            ("phases.0.lr=0.03", "model.dropout=[0.5]", "name=two"),
-        )
+        for overrides in ((), ("phases.0.lr=0.03",), ("phases.0.lr=0.03", "model.dropout=[0.5]", "name=two"))
     ]
 
 

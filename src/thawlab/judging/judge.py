@@ -7,7 +7,7 @@ from thawlab.judging.kept_images import keep_images
 from thawlab.judging.measures import MEASURES
 from thawlab.judging.outputs import Trained
 from thawlab.judging.subject import Subject, subject_of
-from thawlab.models.saved import Judgement, save_model
+from thawlab.models.saved import save_model
 from thawlab.results import DatasetResult, Diagnosis, EpochRow, ModelResult, PhaseResult, Results
 from thawlab.training.context import Context
 from thawlab.training.phase_data import PhaseData
@@ -57,7 +57,6 @@ def _save(subject: Subject, results: Results) -> None:
     """Write the model, the predictions and the images that the report shows."""
     context = subject.trained.context
     sets = results.abstention and results.abstention.conformal
-    judgement = Judgement(subject.temperature, sets.threshold if sets else None, subject.reference)
     save_model(
         context.folder.model,
         context.classifier,
@@ -65,7 +64,9 @@ def _save(subject: Subject, results: Results) -> None:
         context.dataset.classes,
         context.preprocessing,
         context.recipe.model,
-        judgement,
+        subject.temperature,
+        sets.threshold if sets else None,
+        subject.reference,
     )
     for split in ("val", "test"):
         subject.tables[split].save(context.folder.predictions(split))
