@@ -26,7 +26,7 @@ V = TypeVar("V", bound=Value)
 
 @final
 class Diagnosis(Value):
-    """A known mistake that the recipe or the numbers show: its name, the numbers that show it, and one action."""
+    """A problem that the recipe or the numbers show: its name, the numbers that show it, and one action."""
 
     id: str
     severity: Literal["error", "warning", "info"]
@@ -203,7 +203,7 @@ class LabelSuspect(Value):
 
 @final
 class LabelSuspects(Value):
-    """Held-out labels that are contradicted: `count` of `n`; and of the `sure` most confident answers how many."""
+    """Held-out labels that are contradicted: `count` of `n`, `contradicted_when_sure` of the `sure` most confident."""
 
     n: int = 0
     count: int = 0
@@ -296,7 +296,7 @@ class EpochRow(Value):
 
 @final
 class FileNote(Value):
-    """A file and what is to be said of it."""
+    """A file and the reason why it is listed."""
 
     id: str
     reason: str
@@ -304,7 +304,7 @@ class FileNote(Value):
 
 @final
 class FileNotes(Value):
-    """Files by number, and the first of them."""
+    """The number of files, and the first of them."""
 
     count: int = 0
     files: tuple[FileNote, ...] = ()

@@ -11,6 +11,7 @@ import pytest
 from thawlab.evaluation.predictions import Predictions
 from thawlab.report import figures
 from thawlab.report.style import for_file, for_page
+from thawlab.results import EpochRow, PhaseResult
 
 NASTY = ["<img src=x onerror=alert(1)>", "a \"quoted\" & 'single'", "🧀 emoji", "עברית \u202eright", "cost $5 or $6", "x" * 200]
 
@@ -27,15 +28,14 @@ def _data(classes: list[str]) -> dict[str, Any]:
     return {"classes": classes, "per_class": counts}
 
 
-def _rows(epochs: int, has_val: bool = True) -> list[dict[str, Any]]:
-    return [
-        {"train_loss": 1 / (k + 1), "val_loss": 1.0 if has_val else None, "val_accuracy": 0.5 if has_val else None}
-        for k in range(epochs)
-    ]
+def _rows(epochs: int, has_val: bool = True) -> list[EpochRow]:
+    val = {"val_loss": 1.0, "val_accuracy": 0.5} if has_val else {"val_loss": None, "val_accuracy": None}
+    return [EpochRow(phase="p", epoch=k + 1, step=k, seconds=1.0, train_loss=1 / (k + 1), lr=0.1, **val) for k in range(epochs)]
 
 
-def _phases(*epochs: int) -> list[dict[str, Any]]:
-    return [{"name": f"phase-{k}", "epochs_run": count, "best_epoch": count} for k, count in enumerate(epochs)]
+def _phases(*epochs: int) -> list[PhaseResult]:
+    ended = {"trainable_parameters": 1, "best_val_accuracy": 0.5, "seconds": 1.0, "stopped": "epochs"}
+    return [PhaseResult(name=f"phase-{k}", epochs_run=count, best_epoch=count, **ended) for k, count in enumerate(epochs)]
 
 
 def test_short_names_stay_and_long_ones_are_cut() -> None:
@@ -49,7 +49,7 @@ def test_nasty_class_names_are_drawn_as_they_are_written() -> None:
     matrix = np.eye(len(NASTY), dtype=int).tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a font here that lacks a script must not make noise
-        drawn = [figures.class_distribution(_data(NASTY)), figures.confusion_matrix(matrix, NASTY)]
+        drawn = [figures.class_distribution(**_data(NASTY)), figures.confusion_matrix(matrix, NASTY)]
     for svg in drawn:
         assert "<img" not in svg
         texts = _texts(svg)
@@ -59,24 +59,24 @@ def test_nasty_class_names_are_drawn_as_they_are_written() -> None:
 
 @pytest.mark.parametrize("name", ["$", "$$", r"a\$b", "$x^2$", r"\frac{1}{2}", "$\\bad$"])
 def test_dollar_signs_make_no_formulas(name: str) -> None:
-    assert name in _texts(figures.class_distribution(_data([name, "other"])))
+    assert name in _texts(figures.class_distribution(**_data([name, "other"])))
 
 
 @pytest.mark.parametrize("name", ["tab\there", "line\nbreak", "bell\x07", "\x1b[31mred"])
 def test_control_characters_leave_the_figure_valid(name: str) -> None:
-    texts = _texts(figures.class_distribution(_data([name, "other"])))
+    texts = _texts(figures.class_distribution(**_data([name, "other"])))
     assert "".join("\ufffd" if ord(letter) < 32 else letter for letter in name) in texts
 
 
 def test_the_distribution_counts_every_split() -> None:
     data = {"classes": ["a", "b"], "per_class": {"train": [1000, 234], "val": [7, 8], "test": [0, 3]}}
-    texts = _texts(figures.class_distribution(data))
+    texts = _texts(figures.class_distribution(**data))
     assert {"train (1,234)", "val (15)", "test (3)", "a", "b"} <= set(texts)
 
 
 def test_a_hundred_classes_are_counted_instead_of_named() -> None:
     classes = [f"class-{number}" for number in range(100)]
-    assert "100 classes" in _texts(figures.class_distribution(_data(classes)))
+    assert "100 classes" in _texts(figures.class_distribution(**_data(classes)))
     texts = _texts(figures.confusion_matrix(np.eye(100, dtype=int).tolist(), classes))
     assert {"predicted", "truth"} <= set(texts)
     assert not set(classes) & set(texts)
@@ -125,7 +125,7 @@ def test_the_reliability_of_any_number_of_images_can_be_drawn(n: int) -> None:
 
 def test_text_is_not_too_small_to_read() -> None:
     drawn = [
-        figures.class_distribution(_data(list("abc"))),
+        figures.class_distribution(**_data(list("abc"))),
         figures.confusion_matrix(np.eye(12, dtype=int).tolist(), list("abcdefghijkl")),
         figures.learning_curves(_rows(3), _phases(3)),
     ]

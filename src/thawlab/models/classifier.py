@@ -103,7 +103,7 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> nn.Module:
 
 
 def _arguments(spec: BackboneSpec, image_size: int) -> dict[str, Any]:
-    """Return the arguments of timm's factory; a network made for one size is told which other one it gets."""
+    """Return the arguments of timm's factory, with the size where a network of fixed input size gets another one."""
     other = spec.config.get("fixed_input_size") and image_size != spec.config["input_size"][-1]
     return {**spec.arguments, "img_size": image_size} if other else spec.arguments
 
@@ -114,7 +114,7 @@ def feature_width(backbone: nn.Module) -> int:
 
 
 def check_size(backbone: nn.Module, spec: BackboneSpec, image_size: int, place: str) -> None:
-    """Send one empty image through a network that is about to be trained; some tell only then that they cannot take a size.
+    """Send one empty image through a network that is about to be trained; some reject a size only then.
 
     Raises:
         UsageError: if it cannot; `place` is where the recipe asks for the size.

@@ -38,7 +38,7 @@ class ModelCard(Value, extra="forbid"):
         preprocessing: from an image to the input.
         temperature: to divide the logits by for calibrated probabilities.
         set_threshold: the least calibrated probability of a class in a prediction set; None where nothing was held out.
-        novelty_limit: images farther than this from `known.safetensors` are unlike those of training; None likewise.
+        novelty_limit: images farther than this from `known.safetensors` are OOD; None likewise.
     """
 
     schema_version: int = Field(default=1, alias="schema")

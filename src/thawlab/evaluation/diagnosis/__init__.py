@@ -1,4 +1,4 @@
-"""Diagnoses: known mistakes that the recipe, the curves or the results show. To add one, copy its neighbour."""
+"""Diagnoses: problems that the recipe, the curves or the results show. To add one, copy its neighbour."""
 
 from thawlab.evaluation.diagnosis import curves, outcome, start  # noqa: F401 - their rules are registered in this order
 from thawlab.evaluation.diagnosis.rule import (

@@ -104,12 +104,12 @@ def _confidence(test: TestResult, over: bool) -> Finding | None:
 @diagnoses.register("over-confidence")
 @after_training(rank=170)
 def over_confidence(outcome: Outcome) -> Finding | None:
-    """Find confidence above the accuracy that temperature scaling mends."""
+    """Find confidence above the accuracy, which temperature scaling corrects."""
     return _confidence(outcome.results.test, over=True)
 
 
 @diagnoses.register("under-confidence")
 @after_training(rank=180)
 def under_confidence(outcome: Outcome) -> Finding | None:
-    """Find confidence below the accuracy that temperature scaling mends."""
+    """Find confidence below the accuracy, which temperature scaling corrects."""
     return _confidence(outcome.results.test, over=False)

@@ -8,11 +8,10 @@ _FAR = 1.5
 _IMBALANCE = 10
 
 
-def _too_small(start: Start) -> bool:
-    return start.feature_side is not None and start.feature_side <= 2
-
-
-def _cells(start: Start) -> str:
+def _too_small(start: Start) -> str:
+    """Return the cells of the last feature map in words where they are too few, else an empty string."""
+    if start.feature_side is None or start.feature_side > 2:
+        return ""
     return f"at {start.recipe.data.image_size} px the last feature map has {start.feature_side}×{start.feature_side} cells"
 
 
@@ -24,8 +23,8 @@ def wrong_normalisation(start: Start) -> Finding | None:
         return None
     evidence = f"inputs are normalised as '{start.recipe.data.normalize}', not as in the weights' pre-training"
     advice = 'set data.normalize = "weights"'
-    if _too_small(start):
-        return Finding("error", f"{evidence}, and {_cells(start)}", f"{advice} and raise data.image_size")
+    if cells := _too_small(start):
+        return Finding("error", f"{evidence}, and {cells}", f"{advice} and raise data.image_size")
     return Finding("error", evidence, advice)
 
 
@@ -33,9 +32,8 @@ def wrong_normalisation(start: Start) -> Finding | None:
 @before_training(rank=20)
 def input_too_small(start: Start) -> Finding | None:
     """Find a last feature map of 2×2 cells or fewer."""
-    if not _too_small(start):
-        return None
-    return Finding("error", _cells(start), "raise data.image_size (96 or more for networks of stride 32)")
+    cells = _too_small(start)
+    return Finding("error", cells, "raise data.image_size (96 or more for networks of stride 32)") if cells else None
 
 
 @diagnoses.register("leakage")
