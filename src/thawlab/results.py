@@ -7,17 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from thawlab.errors import ThawlabError
-from thawlab.files import read_json, write_text
+from thawlab.files import read_json, write_json, write_text
 
-SCHEMA = 1
 Interval = tuple[float, float]
 
 
 class Value(BaseModel):
-    """What all values share: frozen; keys of other versions are ignored."""
+    """The base of all values: frozen; keys of other versions are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
@@ -27,7 +26,7 @@ V = TypeVar("V", bound=Value)
 
 @final
 class Diagnosis(Value):
-    """A known mistake that the recipe or the numbers show: its name, the numbers that show it, and one action."""
+    """A problem that the recipe or the numbers show: its name, the numbers that show it, and one action."""
 
     id: str
     severity: Literal["error", "warning", "info"]
@@ -164,7 +163,7 @@ class Separation(Value):
 
 @final
 class OodSource(Value):
-    """How OOD images of one source were told: by distance, by confidence, by both; and the share beyond the limit."""
+    """How well OOD images of one source are told apart: by distance, confidence and both; and the share beyond the limit."""
 
     n: int
     beyond_limit: float
@@ -204,7 +203,7 @@ class LabelSuspect(Value):
 
 @final
 class LabelSuspects(Value):
-    """Held-out labels that are contradicted: `count` of `n`; and of the `sure` most confident answers how many."""
+    """Held-out labels that are contradicted: `count` of `n`, `contradicted_when_sure` of the `sure` most confident."""
 
     n: int = 0
     count: int = 0
@@ -250,7 +249,7 @@ class Results(Value):
         seconds: by part of the work, and in total.
     """
 
-    schema_version: int = Field(default=SCHEMA, alias="schema")
+    schema_version: int = Field(default=1, alias="schema")
     name: str
     digest: str
     seed: int
@@ -269,10 +268,15 @@ class Results(Value):
     diagnoses: tuple[Diagnosis, ...] = ()
     seconds: dict[str, float]
 
+    @field_validator("abstention", "novelty", "near_duplicates", mode="before")
+    @classmethod
+    def _absent(cls, value: Any) -> Any:
+        return None if value == {} else value  # runs of 0.1.0 wrote an empty object where nothing was measured
+
     def as_json(self) -> dict[str, Any]:
         """Return the JSON document, without what was not measured at all."""
         absent = {key for key in ("abstention", "novelty", "near_duplicates", "test_time_augmentation") if not getattr(self, key)}
-        return self.model_dump(mode="json", exclude=absent)
+        return self.model_dump(mode="json", by_alias=True, exclude=absent)
 
 
 @final
@@ -292,7 +296,7 @@ class EpochRow(Value):
 
 @final
 class FileNote(Value):
-    """A file and what is to be said of it."""
+    """A file and the reason why it is listed."""
 
     id: str
     reason: str
@@ -300,7 +304,7 @@ class FileNote(Value):
 
 @final
 class FileNotes(Value):
-    """Files by number, and the first of them."""
+    """The number of files, and the first of them."""
 
     count: int = 0
     files: tuple[FileNote, ...] = ()
@@ -336,7 +340,16 @@ def read_value(path: Path, kind: type[V]) -> V:
     Raises:
         ThawlabError: if the file is missing, damaged or of a newer version; the message names it.
     """
-    return _parsed(kind, read_json(path), path)
+    content = read_json(path)
+    own = kind.model_fields.get("schema_version")
+    if own and (schema := content.get("schema", own.default)) != own.default:
+        raise ThawlabError(f"{path}: has schema {schema}, this thawlab reads {own.default}; use the version that wrote it")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise ThawlabError(f"{path}: cannot be read: {place}: {problem['msg'].lower()}; `thawlab repair` restores it") from None
 
 
 def read_results(path: Path) -> Results:
@@ -345,28 +358,12 @@ def read_results(path: Path) -> Results:
     Raises:
         ThawlabError: if the file is missing, damaged or of a newer version; the message names it.
     """
-    content = read_json(path)
-    if (schema := content.get("schema", SCHEMA)) != SCHEMA:
-        raise ThawlabError(f"{path}: has schema {schema}, this thawlab reads {SCHEMA}; use the version that wrote it")
-    # Runs of 0.1.0 wrote an empty object where nothing was measured.
-    absent = [key for key in ("abstention", "novelty", "near_duplicates") if content.get(key) == {}]
-    return _parsed(Results, {key: value for key, value in content.items() if key not in absent}, path)
-
-
-def _parsed(kind: type[V], content: dict[str, Any], path: Path) -> V:
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise ThawlabError(f"{path}: {place}: {problem['msg'].lower()}; `thawlab repair` restores it") from None
+    return read_value(path, Results)
 
 
 def write_results(path: Path, results: Results) -> None:
     """Write `results.json` atomically."""
-    import json
-
-    write_text(path, json.dumps(results.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, results.as_json())
 
 
 def read_rows(path: Path) -> list[EpochRow]:
@@ -389,4 +386,4 @@ def read_rows(path: Path) -> list[EpochRow]:
 
 def write_rows(path: Path, rows: Iterable[EpochRow]) -> None:
     """Write `metrics.jsonl` whole, so that a crash never leaves a row twice or cut."""
-    write_text(path, "".join(row.model_dump_json(exclude_none=False) + "\n" for row in rows))
+    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))

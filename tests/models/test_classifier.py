@@ -77,7 +77,7 @@ def test_the_classifier_is_the_head_on_pooled_features(recipe: Callable[..., Rec
     classifier = build_classifier(recipe("model.backbone=resnet20"), resolve_backbone("resnet20"), 16, 5).eval()
     x = torch.rand(4, 3, 16, 16)
     with torch.inference_mode():
-        features = classifier.features(x)
+        features = classifier.backbone(x)
         assert features.shape == (4, 64)
         assert torch.equal(classifier(x), classifier.head(features))
         assert classifier(x).shape == (4, 5)

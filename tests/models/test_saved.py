@@ -11,7 +11,7 @@ import torch
 from thawlab.errors import ThawlabError
 from thawlab.models.catalog import resolve_backbone
 from thawlab.models.classifier import Classifier, build_classifier, make_preprocessing
-from thawlab.models.saved import Judgement, Reference, load_model, save_model
+from thawlab.models.saved import Reference, load_model, model_card, save_model
 from thawlab.recipe import Recipe
 
 CLASSES = ("cat", "Käse 🧀", '"<b>"')
@@ -23,8 +23,17 @@ def _save(folder: Path, recipe: Recipe, size: int = 16) -> Classifier:
     classifier = build_classifier(recipe, spec, size, len(CLASSES))
     with torch.no_grad():
         classifier.train()(torch.rand(16, 3, size, size))
-    judgement = Judgement(1.75, 0.25, Reference(np.eye(4, 7, dtype=np.float16), 0.5))
-    save_model(folder, classifier, spec, CLASSES, make_preprocessing(recipe.data, spec, size), recipe.model, judgement)
+    preprocessing, reference = make_preprocessing(recipe.data, spec, size), Reference(np.eye(4, 7, dtype=np.float16), 0.5)
+    card = model_card(
+        spec,
+        recipe.model,
+        classes=CLASSES,
+        preprocessing=preprocessing,
+        temperature=1.75,
+        set_threshold=0.25,
+        novelty_limit=reference and reference.limit,
+    )
+    save_model(folder, classifier, card, reference)
     return classifier.eval()
 
 

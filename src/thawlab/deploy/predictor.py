@@ -21,7 +21,6 @@ from thawlab.data.decode import UNREADABLE, decode, to_rgb, why_unreadable
 from thawlab.data.layout import has_image_extension, is_litter, looks_like_image
 from thawlab.data.types import Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.evaluation.abstention import prediction_sets
 from thawlab.evaluation.gradcam import explain, overlay
 from thawlab.evaluation.novelty import distances
 from thawlab.evaluation.predictions import calibrated
@@ -244,7 +243,7 @@ class Predictor:
             probabilities = calibrated(logits, card.temperature)
             unsure = novel = [None] * len(good)
             if card.set_threshold is not None:
-                unsure = (prediction_sets(probabilities, card.set_threshold).sum(axis=1) > 1).tolist()
+                unsure = ((probabilities >= card.set_threshold).sum(axis=1) > 1).tolist()
             if reference is not None:
                 novel = (distances(features[0], reference.features) > reference.limit).tolist()
             for k, row, several, far in zip(good, probabilities, unsure, novel, strict=True):

@@ -1,4 +1,4 @@
-"""Knowing when not to answer: sets of classes with a stated coverage, and accuracy when the least sure are declined."""
+"""Knowing when not to answer: sets of classes with a stated coverage, and accuracy without the least confident answers."""
 
 import math
 
@@ -18,7 +18,7 @@ def conformal_threshold(probabilities: Probabilities, labels: Labels, alpha: flo
     """Return the least probability a class needs to be in a prediction set (split conformal; Sadinle et al. 2019).
 
     Sets of new images of the same kind hold the true class with a probability of at least 1 − alpha, on average over
-    calibration splits, whatever the classifier.
+    calibration splits, whatever the classifier. A set may be empty: then no class fits well.
 
     Args:
         probabilities: n × classes, of held-out images that nothing was fitted on.
@@ -36,14 +36,8 @@ def conformal_threshold(probabilities: Probabilities, labels: Labels, alpha: flo
     return float(own[rank - 1])
 
 
-def prediction_sets(probabilities: Probabilities, threshold: float) -> npt.NDArray[np.bool_]:
-    """Return which classes are in each image's set, n × classes; a set may be empty: then nothing fits well."""
-    sets: npt.NDArray[np.bool_] = probabilities >= threshold
-    return sets
-
-
 def coverage_curve(probabilities: Probabilities, labels: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the shares of images that are answered, from the surest on, and the accuracy on these.
+    """Return the shares of images that are answered, the most confident first, and the accuracy on these.
 
     Equal confidences are answered together or not at all.
     """
@@ -67,7 +61,7 @@ def abstention(val: Predictions, test: Predictions, temperature: float) -> Abste
     if not len(val.labels):
         return Abstention(accuracy_when_declining=declining)
     threshold = conformal_threshold(val.probabilities(temperature), val.labels)
-    sets = prediction_sets(probabilities, threshold)
+    sets = probabilities >= threshold
     sizes = sets.sum(axis=1)
     return Abstention(
         accuracy_when_declining=declining,

@@ -6,8 +6,7 @@ system libraries that servers lack; a test compares with it where it is installe
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ ToMap = Callable[[torch.Tensor], torch.Tensor | None]
 
 
 def explain(classifier: Classifier, inputs: torch.Tensor, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Return what in some images speaks for a class.
+    """Return the parts of images that speak for a class.
 
     Args:
         classifier: any; its weights and gradients are left as they are.
@@ -69,7 +68,13 @@ def overlay(image: npt.NDArray[np.uint8], shown: npt.NDArray[np.float32]) -> npt
 def _maps(
     classifier: Classifier, layer: nn.Module, to_map: ToMap, inputs: torch.Tensor, classes: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
-    with _kept(layer) as kept:
+    kept: list[torch.Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        kept.append(output)
+        return output.clone()  # since it may be changed in place afterwards
+
+    with forward_hooks([layer], keep):
         # Inputs that need gradients let them flow through networks whose layers are frozen.
         logits = classifier(inputs.detach().clone().requires_grad_())
     chosen = logits[torch.arange(len(inputs)), torch.from_numpy(classes).to(logits.device)]
@@ -80,21 +85,7 @@ def _maps(
     raw = F.relu((weights * values.float()).sum(dim=1, keepdim=True))
     full = F.interpolate(raw, size=inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     least, most = full.amin(dim=(1, 2), keepdim=True), full.amax(dim=(1, 2), keepdim=True)
-    scaled: npt.NDArray[np.float32] = ((full - least) / (most - least).clamp(min=1e-12)).cpu().numpy()
-    return scaled
-
-
-@contextmanager
-def _kept(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Keep what a layer gives while the block runs; what it gives may be changed in place afterwards, so a copy goes on."""
-    kept: list[torch.Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        kept.append(output)
-        return output.clone()
-
-    with forward_hooks([layer], keep):
-        yield kept
+    return ((full - least) / (most - least).clamp(min=1e-12)).cpu().numpy()
 
 
 def last_map(backbone: nn.Module, probe: torch.Tensor) -> tuple[nn.Module, ToMap]:
@@ -107,9 +98,19 @@ def last_map(backbone: nn.Module, probe: torch.Tensor) -> tuple[nn.Module, ToMap
     """
     blocks = getattr(backbone, "blocks", None)
     if hasattr(backbone, "num_prefix_tokens") and isinstance(blocks, nn.Sequential) and hasattr(blocks[-1], "norm1"):
-        return blocks[-1].norm1, _tokens_to_map(int(backbone.num_prefix_tokens))  # type: ignore[arg-type, return-value]
-    to_map = _nhwc if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else _nchw
+        prefix = int(backbone.num_prefix_tokens)  # type: ignore[arg-type]
+
+        def tokens_to_map(tokens: torch.Tensor) -> torch.Tensor:
+            places = tokens[:, prefix:]
+            side = math.isqrt(places.shape[1])
+            return places.reshape(len(places), side, -1, places.shape[2]).permute(0, 3, 1, 2)
+
+        return blocks[-1].norm1, tokens_to_map  # type: ignore[return-value]
+    order = (0, 3, 1, 2) if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else (0, 1, 2, 3)
     found: list[nn.Module] = []
+
+    def to_map(output: torch.Tensor) -> torch.Tensor | None:
+        return output.permute(order) if output.ndim == 4 else None
 
     def note(module: nn.Module, _inputs: Any, output: Any) -> None:
         given = to_map(output) if isinstance(output, torch.Tensor) else None
@@ -122,20 +123,3 @@ def last_map(backbone: nn.Module, probe: torch.Tensor) -> tuple[nn.Module, ToMap
     if not found:
         raise ValueError("the network has no feature map of more than one cell")
     return found[-1], to_map
-
-
-def _nchw(output: torch.Tensor) -> torch.Tensor | None:
-    return output if output.ndim == 4 else None
-
-
-def _nhwc(output: torch.Tensor) -> torch.Tensor | None:
-    return output.permute(0, 3, 1, 2) if output.ndim == 4 else None
-
-
-def _tokens_to_map(prefix: int) -> ToMap:
-    def to_map(tokens: torch.Tensor) -> torch.Tensor:
-        places = tokens[:, prefix:]
-        side = math.isqrt(places.shape[1])
-        return places.reshape(len(places), side, -1, places.shape[2]).permute(0, 3, 1, 2)
-
-    return to_map

@@ -1,4 +1,4 @@
-"""Images unlike anything in training: distance in feature space, with a limit from held-out images.
+"""OOD images: distance in feature space, with a limit from held-out images.
 
 The distance is one minus the cosine to the k-th nearest training image in the features of the trained backbone (Sun et al.
 2022, "Out-of-distribution detection with deep nearest neighbors"), who also found that a sample of the training images
@@ -6,8 +6,7 @@ serves nearly as well as all.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +27,7 @@ _WITHIN = 0.99
 _AT_ONCE = 1024
 
 
-@final
-@dataclass(frozen=True)
-class NoveltyScores:
+class NoveltyScores(NamedTuple):
     """Two scores of each image: distance from the reference, and confidence (the largest calibrated probability)."""
 
     distance: Scores
@@ -42,10 +39,8 @@ def sample_of(labels: Labels, seed: int, count: int = _REFERENCE) -> Indices:
     rng = np.random.default_rng(derive(seed, "known"))
     order = rng.permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
-    starts = np.searchsorted(labels[by_class], labels[by_class])
-    rank = np.arange(len(labels)) - starts
-    chosen: Indices = np.sort(by_class[np.argsort(rank, kind="stable")[:count]])
-    return chosen
+    rank = np.arange(len(labels)) - np.searchsorted(labels[by_class], labels[by_class])
+    return np.sort(by_class[np.argsort(rank, kind="stable")[:count]])
 
 
 def unit(features: Features) -> npt.NDArray[np.float16]:
@@ -92,9 +87,8 @@ def separation(inside: Scores, outside: Scores) -> Separation:
 
     truth = np.concatenate([np.zeros(len(inside)), np.ones(len(outside))])
     passing = np.quantile(inside, 0.95, method="higher")
-    return Separation(
-        auroc=float(roc_auc_score(truth, np.concatenate([inside, outside]))), fpr95=float((outside <= passing).mean())
-    )
+    auroc = roc_auc_score(truth, np.concatenate([inside, outside]))
+    return Separation(auroc=float(auroc), fpr95=float((outside <= passing).mean()))
 
 
 def combined(scores: NoveltyScores, held_out: NoveltyScores) -> Scores:
@@ -105,20 +99,19 @@ def combined(scores: NoveltyScores, held_out: NoveltyScores) -> Scores:
     n = len(held_out.distance)
     pairs = ((np.sort(held_out.distance), scores.distance), (np.sort(-held_out.confidence), -scores.confidence))
     shares = [(n - np.searchsorted(own, values) + 1) / (n + 1) for own, values in pairs]
-    both: Scores = -np.log(shares[0]) - np.log(shares[1])
-    return both
+    return -np.log(shares[0]) - np.log(shares[1])
 
 
 def novelty(
     reference: Reference, held_out: NoveltyScores, test: NoveltyScores, ood: Mapping[str, NoveltyScores] | None = None
 ) -> Novelty:
-    """Return what `results.json` says of novelty.
+    """Return the limit and how well it separates OOD images, as `results.json` holds it.
 
     Args:
         reference: with the limit.
         held_out: scores of the val split.
         test: of the test split, the in-distribution images.
-        ood: of images of other kinds, by source.
+        ood: of OOD images, by source.
     """
     inside = combined(test, held_out)
     return Novelty(

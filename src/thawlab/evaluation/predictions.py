@@ -1,11 +1,9 @@
 """Predictions: a table of ids, labels and logits of one split; everything that is measured is a function of it."""
 
-import io
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +16,8 @@ from thawlab.files import write_atomically
 Logits = npt.NDArray[np.float32]
 
 
-@final
-@dataclass(frozen=True)
-class Predictions:
-    """What a classifier said about a split.
+class Predictions(NamedTuple):
+    """The logits of a classifier on a split, beside ids and labels.
 
     Attributes:
         ids: a name per image.
@@ -45,9 +41,7 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write the table as a compressed npz file, atomically."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, ids=self.ids, labels=self.labels, logits=self.logits)
-        write_atomically(path, lambda file: file.write(buffer.getvalue()))
+        write_atomically(path, lambda file: np.savez_compressed(file, **self._asdict()))
 
 
 def calibrated(logits: Logits, temperature: float) -> npt.NDArray[np.float64]:
@@ -74,6 +68,6 @@ def load_predictions(path: Path) -> Predictions:
 
 
 def predictions_of(dataset: Dataset, indices: Indices, logits: Logits) -> Predictions:
-    """Put the ids and labels of some samples beside their logits."""
+    """Return the predictions of samples from their logits."""
     ids = np.array([dataset.ids[index] for index in indices.tolist()], dtype=np.str_)
     return Predictions(ids, dataset.labels[indices], logits)

@@ -1,15 +1,12 @@
 """Test-time augmentation: the mean of the logits over views of an image that show the same thing."""
 
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 
-@final
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """One way to look at an image.
 
     Attributes:
@@ -33,13 +30,12 @@ class View:
         return images.flip(-1) if self.mirrored else images
 
 
-_UNSHIFTED = (0, 0)
 VIEWS: dict[str, tuple[View, ...]] = {
-    "flip": (View(False, _UNSHIFTED, 0.5), View(True, _UNSHIFTED, 0.5)),
+    "flip": (View(False, (0, 0), 0.5), View(True, (0, 0), 0.5)),
     # The untouched image counts as much as the two shifted ones together.
     "flip-shift": tuple(
         View(mirrored, shift, weight)
-        for shift, weight in ((_UNSHIFTED, 0.25), ((1, 1), 0.125), ((-1, -1), 0.125))
+        for shift, weight in (((0, 0), 0.25), ((1, 1), 0.125), ((-1, -1), 0.125))
         for mirrored in (False, True)
     ),
 }

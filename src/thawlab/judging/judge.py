@@ -6,7 +6,7 @@ from thawlab.evaluation.diagnosis import Outcome, diagnose, ordered
 from thawlab.judging.kept_images import keep_images
 from thawlab.judging.measures import MEASURES
 from thawlab.judging.subject import subject_of
-from thawlab.models.saved import Judgement, save_model
+from thawlab.models.saved import model_card, save_model
 from thawlab.results import DatasetResult, Diagnosis, ModelResult, Results
 from thawlab.training.context import Context
 from thawlab.training.phase_data import PhaseData
@@ -42,10 +42,17 @@ def judge(context: Context, data: PhaseData, state: TrainingState, known_before:
         seconds={},
         **measured,
     )
-    folder, sets = context.folder, results.abstention and results.abstention.conformal
-    judgement = Judgement(subject.temperature, sets.threshold if sets else None, subject.reference)
-    preprocessing, model = context.preprocessing, context.recipe.model
-    save_model(folder.model, context.classifier, context.spec, dataset.classes, preprocessing, model, judgement)
+    folder, sets, reference = context.folder, results.abstention and results.abstention.conformal, subject.reference
+    card = model_card(
+        context.spec,
+        context.recipe.model,
+        classes=dataset.classes,
+        preprocessing=context.preprocessing,
+        temperature=subject.temperature,
+        set_threshold=sets.threshold if sets else None,
+        novelty_limit=reference and reference.limit,
+    )
+    save_model(folder.model, context.classifier, card, reference)
     for split in ("val", "test"):
         subject.tables[split].save(folder.predictions(split))
     keep_images(context, subject.tables["test"], [entry.id for entry in results.label_suspects.first], subject.near)

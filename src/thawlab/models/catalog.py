@@ -97,17 +97,15 @@ def resolve_backbone(name: str) -> BackboneSpec:
         return _from_folder(name, user_path(name.removeprefix("local-dir:")), "local")
     if name.startswith("hf-hub:"):
         return _from_hub(name)
-    for keras, (target, _) in KERAS_NAMES.items():
-        if name == keras:
-            return _from_timm(target.removeprefix("timm/"), name)
-    return _from_timm(name.removeprefix("timm/"), name)
+    target, _ = KERAS_NAMES.get(name, (name, ""))
+    return _from_timm(target.removeprefix("timm/"), name)
 
 
 def _from_folder(name: str, folder: Path, origin: str) -> BackboneSpec:
-    file = folder / "config.json"
     if not folder.is_dir():
         siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise UsageError(f"model.backbone: there is no folder {folder}{nearest(folder.name, siblings)}")
+    file = folder / "config.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         architecture, config = content["architecture"], content["pretrained_cfg"]
@@ -131,20 +129,14 @@ def _from_timm(tagged: str, written: str) -> BackboneSpec:
         candidates = [*backbones, "bundled", *KERAS_NAMES, *timm.list_models()]
         hint = nearest(architecture, candidates) or "; `thawlab models` lists them"
         raise UsageError(f"model.backbone: there is no backbone '{written}'{hint}")
-    config = timm.models.get_pretrained_cfg(tagged) if _tag_exists(architecture, tag) else None
+    tags = timm.list_pretrained(f"{architecture}.*")
+    config = timm.models.get_pretrained_cfg(tagged) if not tag or tagged in tags else None
     if config is None:
-        tags = timm.list_pretrained(f"{architecture}.*")
         raise UsageError(
             f"model.backbone: '{architecture}' has no weights '{tag}'{nearest(tagged, tags) or f' (there are: {tags})'}"
         )
     full = f"{architecture}.{config.tag}" if config.tag and config.has_weights else architecture
     return BackboneSpec(f"timm/{full}", architecture, "timm", {}, config.to_dict())
-
-
-def _tag_exists(architecture: str, tag: str) -> bool:
-    import timm
-
-    return not tag or f"{architecture}.{tag}" in timm.list_pretrained(f"{architecture}.*")
 
 
 def _from_hub(name: str) -> BackboneSpec:
@@ -195,7 +187,7 @@ def _kept(identifier: str, names: Sequence[str]) -> str:
 
 @contextmanager
 def fetching(name: str) -> Iterator[None]:
-    """Turn whatever goes wrong within into one line with the ways without a network; an interruption stays one.
+    """Replace any error within by one line with the ways without a network; an interruption stays one.
 
     Raises:
         ThawlabError: instead of any other error.

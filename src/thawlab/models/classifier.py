@@ -1,13 +1,15 @@
 """The classifier: a backbone, and a head on its pooled features."""
 
+import copy
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from thawlab.data.preprocessing import Preprocessing
@@ -34,14 +36,9 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the pooled features, n × `num_features`, of normalised inputs, n × 3 × size × size."""
-        features: torch.Tensor = self.backbone(x)
-        return features
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits, n × classes, of normalised inputs."""
-        logits: torch.Tensor = self.head(self.features(x))
+        """Return the logits, n × classes, of normalised inputs, n × 3 × size × size."""
+        logits: torch.Tensor = self.head(self.backbone(x))
         return logits
 
 
@@ -71,16 +68,15 @@ def make_head(features: int, hidden: Sequence[int], dropout: Sequence[float], cl
     layers: list[nn.Module] = []
     if not hidden and dropout and dropout[0] > 0:
         layers.append(Dropout(dropout[0]))
-    width = features
     for index, units in enumerate(hidden):
-        layer = nn.Linear(width, units)
+        layer = nn.Linear(features, units)
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.ReLU(inplace=True)]
         if dropout and dropout[index] > 0:
             layers.append(Dropout(dropout[index]))
-        width = units
-    last = nn.Linear(width, classes)
+        features = units
+    last = nn.Linear(features, classes)
     nn.init.normal_(last.weight, std=0.01)
     nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
@@ -107,7 +103,7 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> nn.Module:
 
 
 def _arguments(spec: BackboneSpec, image_size: int) -> dict[str, Any]:
-    """Return the arguments of timm's factory; a network made for one size is told which other one it gets."""
+    """Return the arguments of timm's factory, with the size where a network of fixed input size gets another one."""
     other = spec.config.get("fixed_input_size") and image_size != spec.config["input_size"][-1]
     return {**spec.arguments, "img_size": image_size} if other else spec.arguments
 
@@ -118,7 +114,7 @@ def feature_width(backbone: nn.Module) -> int:
 
 
 def check_size(backbone: nn.Module, spec: BackboneSpec, image_size: int, place: str) -> None:
-    """Send one empty image through a network that is about to be trained; some tell only then that they cannot take a size.
+    """Send one empty image through a network that is about to be trained; some reject a size only then.
 
     Raises:
         UsageError: if it cannot; `place` is where the recipe asks for the size.
@@ -128,8 +124,7 @@ def check_size(backbone: nn.Module, spec: BackboneSpec, image_size: int, place: 
         with torch.inference_mode():
             backbone.eval()(torch.zeros(1, 3, image_size, image_size, device=device))
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = first_line(error)
-        raise UsageError(f"{place} = {image_size}: '{spec.name}' cannot take this size ({reason})") from None
+        raise UsageError(f"{place} = {image_size}: '{spec.name}' cannot take this size ({first_line(error)})") from None
     backbone.train()
 
 
@@ -139,18 +134,17 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> No
     Raises:
         ThawlabError: if they cannot be fetched or do not fit; the message gives the ways without a network.
     """
-    if spec.folder is not None:
-        file = spec.folder / "model.safetensors"
-        try:
-            state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(file).items()}
-            own = backbone.state_dict()
-            # timm's folders may hold a head as well; our own hold the backbone alone, and what does not fit is another network.
-            foreign = spec.architecture not in backbones
-            backbone.load_state_dict({key: value for key, value in state.items() if key in own or not foreign})
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise ThawlabError(f"{file}: these weights do not fit '{spec.architecture}': {first_line(error)}") from None
+    if spec.folder is None:
+        backbone.load_state_dict(fetch_network(spec, **_arguments(spec, image_size)).state_dict())
         return
-    backbone.load_state_dict(fetch_network(spec, **_arguments(spec, image_size)).state_dict())
+    file = spec.folder / "model.safetensors"
+    try:
+        # timm's folders may hold a head as well; our own hold the backbone alone, and what does not fit is another network.
+        own, strict = backbone.state_dict(), spec.architecture in backbones
+        state = {key: value for key, value in load_file(file).items() if strict or key in own}
+        backbone.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ThawlabError(f"{file}: these weights do not fit '{spec.architecture}': {first_line(error)}") from None
 
 
 def build_classifier(recipe: Recipe, spec: BackboneSpec, image_size: int, classes: int) -> Classifier:
@@ -175,20 +169,19 @@ def build_classifier(recipe: Recipe, spec: BackboneSpec, image_size: int, classe
 
 def make_preprocessing(data: Data, spec: BackboneSpec, image_size: int) -> Preprocessing:
     """Return the preprocessing of a recipe's images: the weights' own, unless the recipe studies another normalisation."""
-    config: dict[str, Any] = spec.config
     mean, std = {
-        "weights": (config["mean"], config["std"]),
+        "weights": (spec.config["mean"], spec.config["std"]),
         "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
         "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     }[data.normalize]
-    interpolation = config.get("interpolation", "bilinear")
+    interpolation = spec.config.get("interpolation", "bilinear")
     return Preprocessing(
         size=image_size,
         resize=data.resize,
-        crop_pct=config.get("crop_pct", 1.0),
+        crop_pct=spec.config.get("crop_pct", 1.0),
         interpolation=interpolation if interpolation in {"nearest", "bilinear", "bicubic", "lanczos"} else "bicubic",
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
     )
 
 
@@ -213,18 +206,9 @@ def weights_digest(module: nn.Module) -> str:
 
 def save_backbone(backbone: nn.Module, architecture: str, config: dict[str, Any], folder: Path) -> None:
     """Save a backbone in half precision as a folder that `local-dir:` reads: config.json and model.safetensors."""
-    import json
-
-    from safetensors.torch import save
-
-    state = {
-        key: value.detach().cpu().half().contiguous() if value.is_floating_point() else value.detach().cpu()
-        for key, value in backbone.state_dict().items()
-    }
-    content = save(state)
+    halved = copy.deepcopy(backbone).half().state_dict()
+    content = save({key: value.cpu().contiguous() for key, value in halved.items()})
     write_atomically(folder / "model.safetensors", lambda file: file.write(content))
-    width = int(backbone.num_features)  # type: ignore[arg-type]
-    description = {"architecture": architecture, "num_features": width, "pretrained_cfg": config}
-    if architecture in REVISIONS:
-        description["revision"] = REVISIONS[architecture]
+    revision = {"revision": REVISIONS[architecture]} if architecture in REVISIONS else {}
+    description = {"architecture": architecture, "num_features": backbone.num_features, "pretrained_cfg": config, **revision}
     write_text(folder / "config.json", json.dumps(description, indent=1) + "\n")

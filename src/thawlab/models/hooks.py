@@ -1,7 +1,7 @@
 """Looking into a network while it runs, and running it in eval mode."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
@@ -10,12 +10,10 @@ from torch import nn
 @contextmanager
 def forward_hooks(layers: Iterable[nn.Module], hook: Callable[[Any, Any, Any], Any]) -> Iterator[None]:
     """Call a hook with each layer, its inputs and its output while the block runs; what it returns replaces the output."""
-    handles = [layer.register_forward_hook(hook) for layer in layers]
-    try:
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_hook(hook).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -13,18 +13,14 @@ def backbone_table(pattern: str | None = None) -> list[dict[str, str]]:
     Args:
         pattern: a wildcard; with it, timm's pretrained networks are searched too, else only their most common are named.
     """
-    rows = [{"name": "bundled", "kind": "pretrained, shipped", "about": "speednet, trained on CIFAR-10 by recipes/speednet.toml"}]
-    for name in backbones:
-        rows.append({"name": name, "kind": "from scratch", "about": about(backbones.get(name))})
-    for name, (target, relation) in KERAS_NAMES.items():
-        rows.append({"name": name, "kind": "Keras' name", "about": f"{target} ({relation})"})
-    if pattern is None:
-        return rows
-    import timm
+    rows = [("bundled", "pretrained, shipped", "speednet, trained on CIFAR-10 by recipes/speednet.toml")]
+    rows += [(name, "from scratch", about(backbones.get(name))) for name in backbones]
+    rows += [(name, "Keras' name", f"{target} ({relation})") for name, (target, relation) in KERAS_NAMES.items()]
+    if pattern is not None:
+        import timm
 
-    rows = [row for row in rows if fnmatch(row["name"], pattern)]
-    for name in timm.list_pretrained(pattern):
-        config = timm.models.get_pretrained_cfg(name)
-        size = config.input_size[-1] if config else "?"
-        rows.append({"name": f"timm/{name}", "kind": "timm, pretrained", "about": f"{size} px"})
-    return rows
+        rows = [row for row in rows if fnmatch(row[0], pattern)]
+        configs = {name: timm.models.get_pretrained_cfg(name) for name in timm.list_pretrained(pattern)}
+        sizes = {name: config.input_size[-1] if config else "?" for name, config in configs.items()}
+        rows += [(f"timm/{name}", "timm, pretrained", f"{size} px") for name, size in sizes.items()]
+    return [dict(zip(("name", "kind", "about"), row, strict=True)) for row in rows]

@@ -5,8 +5,9 @@ names the layer groups from input to output, `pretrained_cfg` tells the input th
 `feature_info[-1]["reduction"]` is the stride of the last feature map.
 """
 
-from collections.abc import Callable
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from itertools import pairwise, starmap
+from typing import Any, Literal, final
 
 import torch
 from torch import nn
@@ -24,16 +25,14 @@ _SIDE = 32  # of the images that the networks are made for
 
 
 def other_revision(name: str, held: int | None) -> str | None:
-    """Say which revision of a network is held and which one is built, where they differ.
+    """Return which revision of a network is held and which one is built; None where they are the same.
 
     Args:
         name: of one of our own networks, or any other, which has one revision.
         held: as it was recorded; None for the first one.
     """
-    built = REVISIONS.get(name, 1)
-    if (held or 1) == built:
-        return None
-    return f"holds revision {held or 1} of '{name}', and this version of thawlab builds revision {built}"
+    held, built = held or 1, REVISIONS.get(name, 1)
+    return None if held == built else f"holds revision {held} of '{name}', and this version of thawlab builds revision {built}"
 
 
 def _config(size: int) -> dict[str, Any]:
@@ -67,7 +66,7 @@ class SequentialBackbone(nn.Module):
         size: the input size the network is made for.
     """
 
-    def __init__(self, stages: list[nn.Module], num_features: int, reduction: int, size: int) -> None:
+    def __init__(self, stages: Sequence[nn.Module], num_features: int, reduction: int, size: int) -> None:
         super().__init__()
         self.stages = nn.Sequential(*stages)
         self.num_features = num_features
@@ -88,9 +87,8 @@ def _initialize(module: nn.Module) -> nn.Module:
     """Draw convolutions and linear layers as He et al. (2015) do for networks with ReLU."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(
-                layer.weight, mode="fan_out" if isinstance(layer, nn.Conv2d) else "fan_in", nonlinearity="relu"
-            )
+            fan: Literal["fan_out", "fan_in"] = "fan_out" if isinstance(layer, nn.Conv2d) else "fan_in"
+            nn.init.kaiming_normal_(layer.weight, mode=fan, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return module
@@ -109,7 +107,7 @@ def _pooled() -> nn.Module:
 def cnn5(size: int) -> nn.Module:
     """Two unpadded 3×3 convolutions (32, 64), each with a pool, then dense 128: 315,722 parameters with ten classes at 32 px."""
     side = ((size - 2) // 2 - 2) // 2
-    stages: list[nn.Module] = [
+    stages = [
         nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
         nn.Sequential(nn.Conv2d(32, 64, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
         nn.Sequential(nn.Flatten(), nn.Linear(64 * side * side, 128), nn.ReLU(inplace=True)),
@@ -120,27 +118,22 @@ def cnn5(size: int) -> nn.Module:
 @backbones.register("vgg10")
 def vgg10(size: int) -> nn.Module:
     """Three blocks of two 3×3 convolutions and a pool (32, 64, 128), then dense 64: 0.42 M parameters at 32 px."""
-    stages: list[nn.Module] = []
-    inputs = 3
-    for width in (32, 64, 128):
-        stages.append(
-            nn.Sequential(
-                *_conv(inputs, width), nn.ReLU(inplace=True), *_conv(width, width), nn.ReLU(inplace=True), nn.MaxPool2d(2)
-            )
-        )
-        inputs = width
+    stages = [
+        nn.Sequential(*_conv(inputs, width), nn.ReLU(inplace=True), *_conv(width, width), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+        for inputs, width in pairwise((3, 32, 64, 128))
+    ]
     stages.append(nn.Sequential(nn.Flatten(), nn.Linear(128 * (size // 8) ** 2, 64), nn.ReLU(inplace=True)))
     return _initialize(SequentialBackbone(stages, 64, 8, size))
 
 
 @final
 class _Residual(nn.Module):
-    """Two 3×3 convolutions beside a shortcut without parameters (option A of He et al. 2015)."""
+    """Two 3×3 convolutions beside a shortcut without parameters (option A of He et al. 2015); twice the width halves the side."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(*_conv(inputs, outputs, stride), nn.ReLU(inplace=True), *_conv(outputs, outputs))
-        self.stride, self.extra = stride, outputs - inputs
+        self.stride, self.extra = outputs // inputs, outputs - inputs
+        self.body = nn.Sequential(*_conv(inputs, outputs, self.stride), nn.ReLU(inplace=True), *_conv(outputs, outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x[:, :, :: self.stride, :: self.stride]
@@ -150,15 +143,9 @@ class _Residual(nn.Module):
 
 
 def _cifar_resnet(depth: int, size: int) -> nn.Module:
-    blocks = (depth - 2) // 6
-    stages: list[nn.Module] = [nn.Sequential(*_conv(3, 16), nn.ReLU(inplace=True))]
-    inputs = 16
-    for width, stride in ((16, 1), (32, 2), (64, 2)):
-        for index in range(blocks):
-            stages.append(_Residual(inputs, width, stride if index == 0 else 1))
-            inputs = width
-    stages.append(_pooled())
-    return _initialize(SequentialBackbone(stages, 64, 4, size))
+    widths = [16] + [width for width in (16, 32, 64) for _ in range((depth - 2) // 6)]
+    stem = nn.Sequential(*_conv(3, 16), nn.ReLU(inplace=True))
+    return _initialize(SequentialBackbone([stem, *starmap(_Residual, pairwise(widths)), _pooled()], 64, 4, size))
 
 
 @backbones.register("resnet20")
@@ -193,29 +180,20 @@ class _WideBlock(nn.Module):
 def wrn16_4(size: int) -> nn.Module:
     """WRN-16-4 (Zagoruyko and Komodakis 2016): pre-activation residual blocks, four times as wide, 2.75 M parameters."""
     stages: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False)]
-    inputs = 16
-    for width, stride in ((64, 1), (128, 2), (256, 2)):
+    for inputs, width, stride in ((16, 64, 1), (64, 128, 2), (128, 256, 2)):
         stages += [_WideBlock(inputs, width, stride), _WideBlock(width, width, 1)]
-        inputs = width
-    stages.append(nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), _pooled()))
-    return _initialize(SequentialBackbone(stages, inputs, 4, size))
-
-
-def _identity_start(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Let the first filters pass each input channel on unchanged; the others stay as they were drawn."""
-    nn.init.dirac_(convolution.weight[: convolution.in_channels])
-    return convolution
+    stages.append(nn.Sequential(nn.BatchNorm2d(256), nn.ReLU(inplace=True), _pooled()))
+    return _initialize(SequentialBackbone(stages, 256, 4, size))
 
 
 def _speed_block(inputs: int, outputs: int) -> nn.Module:
-    layers: list[nn.Module] = []
-    for index, width in enumerate((inputs, outputs)):
-        # The new channels are drawn as PyTorch draws convolutions by default, with a variance of 1 / (3 · fan-in).
-        layers.append(_identity_start(nn.Conv2d(width, outputs, 3, padding=1, bias=False)))
-        if index == 0:
-            layers.append(nn.MaxPool2d(2))
-        layers += [nn.BatchNorm2d(outputs), nn.GELU()]
-    return nn.Sequential(*layers)
+    first, second = (nn.Conv2d(width, outputs, 3, padding=1, bias=False) for width in (inputs, outputs))
+    # The first filters pass each input channel on unchanged; the others stay as PyTorch draws convolutions by default, with a
+    # variance of 1 / (3 · fan-in).
+    for convolution in (first, second):
+        nn.init.dirac_(convolution.weight[: convolution.in_channels])
+    pooled = (nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.GELU())
+    return nn.Sequential(first, *pooled, second, nn.BatchNorm2d(outputs), nn.GELU())
 
 
 @final
@@ -234,12 +212,8 @@ def speednet(size: int) -> nn.Module:
     convolutions, pooling right after the first convolution of a block, a maximum at the end.
     """
     whitening = PatchWhitening(2)
-    stages: list[nn.Module] = [nn.Sequential(whitening, nn.GELU())]
-    inputs = whitening.outputs
-    for width in (64, 256, 256):
-        stages.append(_speed_block(inputs, width))
-        inputs = width
-    stages.append(_GlobalMaximum())
+    blocks = starmap(_speed_block, pairwise((whitening.outputs, 64, 256, 256)))
+    stages = [nn.Sequential(whitening, nn.GELU()), *blocks, _GlobalMaximum()]
     # The unpadded first layer and the pools round down: 32 px end in 3 × 3 cells.
     side = max(((size - 1) // 2 // 2) // 2, 1)
-    return SequentialBackbone(stages, inputs, -(-size // side), size)
+    return SequentialBackbone(stages, 256, -(-size // side), size)

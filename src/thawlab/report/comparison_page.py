@@ -4,9 +4,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from thawlab.files import write_text
 from thawlab.report.figures import accuracy_intervals, validation_curves
-from thawlab.report.page import templates
+from thawlab.report.page import write_page
 from thawlab.report.style import for_page
 from thawlab.results import read_rows
 from thawlab.study.comparison import Comparison
@@ -20,14 +19,10 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
     """
     names = [f"{number + 1}: {run.results.name}" for number, run in enumerate(comparison.runs)]
     rows = [read_rows(run.folder.metrics) for run in comparison.runs]
-    page = (
-        templates()
-        .get_template("comparison.html")
-        .render(
-            comparison=comparison,
-            intervals=Markup(for_page(accuracy_intervals(names, [run.results.test for run in comparison.runs]))),
-            curves=Markup(for_page(validation_curves(names, rows))),
-        )
+    return write_page(
+        "comparison.html",
+        path,
+        comparison=comparison,
+        intervals=Markup(for_page(accuracy_intervals(names, [run.results.test for run in comparison.runs]))),
+        curves=Markup(for_page(validation_curves(names, rows))),
     )
-    write_text(path, page)
-    return path

@@ -7,12 +7,10 @@ import numpy as np
 from PIL import Image
 
 from thawlab.data.decode import UNREADABLE, decode
-from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.files import write_text
 from thawlab.quality.data_check import DataCheck
 from thawlab.quality.findings import findings
-from thawlab.report.page import data_url, templates
+from thawlab.report.page import data_url, write_page
 
 _SHOWN = 40
 _SIDE = 96
@@ -28,33 +26,19 @@ def write_data_page(check: DataCheck, path: Path) -> Path:
     place = {identifier: index for index, identifier in enumerate(check.listing.ids)}
     side = min(_SIDE, int(np.median(check.files.sizes.max(axis=1))) or _SIDE)
 
+    look = Preprocessing(size=side, resize="pad", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
+
     def imaged(entry: dict[str, Any]) -> dict[str, Any]:
-        return {**entry, "url": _url(check.listing, place[entry["id"]], side)}
+        try:
+            pixels = decode(check.listing.images.read(place[entry["id"]]), look)
+        except UNREADABLE:
+            pixels = np.asarray(Image.new("RGB", (side, side), "#9aa6b2"))  # grey
+        return {**entry, "url": data_url(pixels)}
 
     def paired(entry: dict[str, Any]) -> dict[str, Any]:
         return {**entry, "first": imaged(entry["first"]), "second": imaged(entry["second"])}
 
     shown = {key: [paired(entry) for entry in found[key]["first"]] for key in ("leaks", "conflicts", "near_duplicates")}
     shown |= {key: [imaged(entry) for entry in found[key]["first"]] for key in ("label_suspects", "outliers")}
-    page = (
-        templates()
-        .get_template("data.html")
-        .render(
-            found=found,
-            shown=shown,
-            findings=findings(found),
-            sizes=[(name, values) for name, values in found["sizes"].items() if values],
-            small=side <= 48,
-        )
-    )
-    write_text(path, page)
-    return path
-
-
-def _url(listing: Listing, index: int, side: int) -> str:
-    """Return an image as a data URL; one that cannot be read is grey."""
-    look = Preprocessing(size=side, resize="pad", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
-    try:
-        return data_url(decode(listing.images.read(index), look))
-    except UNREADABLE:
-        return data_url(np.asarray(Image.new("RGB", (side, side), "#9aa6b2")))
+    sizes = [(name, values) for name, values in found["sizes"].items() if values]
+    return write_page("data.html", path, found=found, shown=shown, findings=findings(found), sizes=sizes, small=side <= 48)

@@ -38,8 +38,8 @@ def class_distribution(classes: Sequence[str], per_class: Mapping[str, Sequence[
             axes.bar(np.arange(len(classes)), counts, bottom=base, color=colour, width=0.8, label=f"{split} ({counts.sum():,})")
             base += counts
         if len(classes) <= _MOST_NAMES:
-            turned: dict[str, Any] = {"rotation": 90, "fontsize": 8} if crowded else {"rotation": 35, "ha": "right"}
-            axes.set_xticks(np.arange(len(classes)), [short(name) for name in classes], **turned)
+            look: dict[str, Any] = {"rotation": 90, "fontsize": 8} if crowded else {"rotation": 35, "ha": "right"}
+            axes.set_xticks(np.arange(len(classes)), [short(name) for name in classes], **look)
         else:
             axes.set_xlabel(f"{len(classes)} classes")
         axes.set_ylabel("images")
@@ -75,16 +75,9 @@ def _mark_phases(panel: Any, phases: Sequence[PhaseResult], mark_best: bool, row
     for index, phase in enumerate(phases):
         if index:
             panel.axvline(start + 0.5, color=MUTED, linestyle="--", linewidth=1)
+        look = {"ha": "center", "va": "bottom", "color": MUTED, "fontsize": 8.5}
         centre = start + (phase.epochs_run + 1) / 2
-        panel.annotate(
-            short(phase.name),
-            (centre, 1),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="bottom",
-            color=MUTED,
-            fontsize=8.5,
-        )
+        panel.annotate(short(phase.name), (centre, 1), xycoords=("data", "axes fraction"), **look)
         if mark_best:
             best = start + phase.best_epoch
             panel.plot([best], [rows[best - 1].val_accuracy], "o", ms=8, mfc="none", mec=FOREGROUND)
@@ -112,15 +105,14 @@ def validation_curves(names: Sequence[str], metrics: Sequence[Sequence[EpochRow]
     """Draw the validation accuracy of several runs by epoch."""
     from matplotlib.ticker import MaxNLocator
 
-    styles = ["-", "--", ":", "-."]
+    colours, styles = (BLUE, ORANGE, GREEN), ("-", "--", ":", "-.")
     with figure(8.2, 3.4, "runs") as drawing:
         axes = drawing.add_subplot()
         for number, (name, rows) in enumerate(zip(names, metrics, strict=True)):
             values = [row.val_accuracy for row in rows if row.val_accuracy is not None]
             if rows and len(values) == len(rows):
-                colour = (BLUE, ORANGE, GREEN)[number % 3]
-                style = styles[number // 3 % len(styles)]
-                axes.plot(np.arange(1, len(values) + 1), values, color=colour, linestyle=style, label=short(name, 28))
+                look: dict[str, Any] = {"color": colours[number % 3], "linestyle": styles[number // 3 % 4]}
+                axes.plot(np.arange(1, len(values) + 1), values, label=short(name, 28), **look)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.lines:
@@ -149,10 +141,10 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
         axes.set_xlabel("predicted")
         axes.set_ylabel("truth")
         if n <= _MOST_NAMES:
-            size = 9 if n <= _MOST_SLANTED else 8
-            turned: dict[str, Any] = {"rotation": 45, "ha": "right"} if n <= _MOST_SLANTED else {"rotation": 90}
-            axes.set_xticks(np.arange(n), [short(name) for name in classes], fontsize=size, **turned)
-            axes.set_yticks(np.arange(n), [short(name) for name in classes], fontsize=size)
+            size, names = 9 if n <= _MOST_SLANTED else 8, [short(name) for name in classes]
+            look: dict[str, Any] = {"rotation": 45, "ha": "right"} if n <= _MOST_SLANTED else {"rotation": 90}
+            axes.set_xticks(np.arange(n), names, fontsize=size, **look)
+            axes.set_yticks(np.arange(n), names, fontsize=size)
         if n <= _MOST_SLANTED:
             for row, column in zip(*np.nonzero(counts), strict=True):
                 axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8 if n <= 12 else 6)
@@ -160,7 +152,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
 
 
 def declining_curve(predictions: Predictions, temperature: float) -> str:
-    """Draw accuracy on the images that are answered against their share, the surest first."""
+    """Draw accuracy on the images that are answered against their share, the most confident first."""
     with figure(8.2, 2.4, "declining") as drawing:
         axes = drawing.add_subplot()
         if len(predictions.labels):
@@ -168,7 +160,7 @@ def declining_curve(predictions: Predictions, temperature: float) -> str:
             keep = np.unique(np.linspace(0, len(shares) - 1, 400).astype(int))  # more points cannot be told apart
             axes.plot(100 * shares[keep], accuracies[keep], color=BLUE)
         axes.set_xlim(0, 100)
-        axes.set_xlabel("% of the images answered, the surest first")
+        axes.set_xlabel("% of the images answered, the most confident first")
         axes.set_ylabel("accuracy on them")
         return to_svg(drawing)
 

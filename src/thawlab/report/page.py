@@ -4,10 +4,10 @@ import base64
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
@@ -28,9 +28,7 @@ from thawlab.run import RunFolder
 _MISTAKES_SHOWN = 24
 
 
-@final
-@dataclass(frozen=True)
-class Sources:
+class Sources(NamedTuple):
     """What a report is made of, read from the run's folder."""
 
     folder: RunFolder
@@ -70,147 +68,113 @@ def write_report(folder: RunFolder) -> Path:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    results, data = sources.results, sources.data
-    environment = read_json(folder.path / "environment.json")
+    results = sources.results
     drawn = {name: draw(sources) for name, draw in FIGURES.items()}
     for name, svg in drawn.items():
         write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
-    shown = _images(folder, data.classes, sources.test, results.test.temperature)
-    suspects, near = results.label_suspects.first, results.near_duplicates.first if results.near_duplicates else ()
     try:
-        page = (
-            templates()
-            .get_template("page.html")
-            .render(
-                run=folder.name,
-                results=results,
-                metrics=metric_rows(results.test),
-                data=data,
-                environment=environment,
-                recipe=folder.recipe,
-                recipe_text=folder.recipe_file.read_text(encoding="utf-8"),
-                # The SVG text comes from matplotlib, which escapes what it draws.
-                figures={name: Markup(for_page(svg)) for name, svg in drawn.items()},
-                samples=shown.samples,
-                mistakes=shown.mistakes,
-                confused=shown.confused,
-                cells=shown.cells,
-                suspects=[
-                    {**entry.model_dump(by_alias=False), "url": url} for entry, url in zip(suspects, shown.suspects, strict=False)
-                ],
-                leaks=[{"pair": pair, "url": url} for pair, url in zip(data.leaks.pairs, shown.leaks, strict=False)],
-                near=[
-                    {**entry.model_dump(), "urls": shown.near[2 * place : 2 * place + 2]}
-                    for place, entry in enumerate(near[: len(shown.near) // 2])
-                ],
-                shares=figures.row_shares(results.test.confusion).tolist(),
-                confusions=most_confused(results.test.confusion),
-                peak_rate=max((row.images_per_second or 0 for row in sources.rows), default=0),
-            )
+        return write_page(
+            "page.html",
+            folder.report,
+            run=folder.name,
+            results=results,
+            metrics=metric_rows(results.test),
+            data=sources.data,
+            environment=read_json(folder.path / "environment.json"),
+            recipe=folder.recipe,
+            recipe_text=folder.recipe_file.read_text(encoding="utf-8"),
+            # The SVG text comes from matplotlib, which escapes what it draws.
+            figures={name: Markup(for_page(svg)) for name, svg in drawn.items()},
+            shares=figures.row_shares(results.test.confusion).tolist(),
+            confusions=most_confused(results.test.confusion),
+            peak_rate=max((row.images_per_second or 0 for row in sources.rows), default=0),
+            **_images(sources),
         )
     except UndefinedError as error:
         raise ThawlabError(f"{folder.path / 'environment.json'}: {error}; `thawlab repair` restores it") from None
-    write_text(folder.report, page)
-    return folder.report
 
 
 def metric_rows(test: TestResult) -> list[dict[str, Any]]:
     """Return name, description, value and interval of every metric of a split, those of plug-ins too."""
-    known = {name: metric.about for name, metric in metrics.items()}
-    names = [*known, *(name for name in test.model_extra or {} if name not in known)]
+    abouts = {name: metric.about for name, metric in metrics.items()}
     return [
         {
             "name": name.replace("_", " "),
-            "about": known.get(name, ""),
+            "about": abouts.get(name, ""),
             "value": test.metric(name),
             "interval": test.intervals.get(name),
         }
-        for name in names
+        for name in dict.fromkeys([*abouts, *(test.model_extra or {})])
         if test.metric(name) is not None
     ]
 
 
-def templates() -> Environment:
-    """Return the pages' templates; everything put into them is escaped."""
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def write_page(template: str, path: Path, **values: Any) -> Path:
+    """Write a self-contained page from a template and return its path; all values are escaped.
 
-
-@final
-@dataclass(frozen=True)
-class _Shown:
-    """The images that a run kept, as data URLs with what is to be said of them.
-
-    Attributes:
-        samples: of the training split.
-        mistakes: the worst ones.
-        confused: mistakes of each pair of classes that are confused most, by cell of the confusion matrix.
-        cells: all kept mistakes by cell of the confusion matrix ("truth-prediction").
-        suspects: images of suspected labels, in the order of results.json.
-        leaks: images in two splits, in the order of data.json.
-        near: near-duplicates between training and test split, pair after pair in the order of results.json.
+    Raises:
+        ThawlabError: if the page cannot be written.
     """
-
-    samples: list[dict[str, Any]]
-    mistakes: list[dict[str, Any]]
-    confused: dict[str, list[dict[str, Any]]]
-    cells: dict[str, list[dict[str, Any]]]
-    suspects: list[str]
-    leaks: list[str]
-    near: list[str]
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    write_text(path, environment.get_template(template).render(**values))
+    return path
 
 
-def _images(folder: RunFolder, classes: Sequence[str], test: Predictions, temperature: float) -> _Shown:
-    """Read the images that a run kept; those of earlier versions lack some."""
+def _images(sources: Sources) -> dict[str, Any]:
+    """Return the images that a run kept, as data URLs beside what is known of them; those of earlier versions lack some.
+
+    Mistakes are given as `mistakes`, the worst ones; as `confused`, those of the pairs of classes that are confused most, by cell
+    of the confusion matrix ("truth-prediction"); and as `cells`, all that were kept, by cell.
+    """
+    folder, results, data, _, test = sources
     try:
         with np.load(folder.images, allow_pickle=False) as table:
-            kept = {name: table[name] for name in table.files}
+            kept = dict(table)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
         raise ThawlabError(f"{folder.images}: is missing or damaged; `thawlab repair` restores it") from None
-    probabilities = test.probabilities(temperature)
+    confidence, predicted = test.probabilities(results.test.temperature).max(axis=1), test.predicted
 
     def described(image: np.ndarray, row: int, exact: bool = True) -> dict[str, Any]:
         return {
             "url": data_url(image, exact),
             "id": str(test.ids[row]),
-            "truth": classes[test.labels[row]],
-            "predicted": classes[test.predicted[row]],
-            "confidence": float(probabilities[row].max()),
+            "truth": data.classes[test.labels[row]],
+            "predicted": data.classes[predicted[row]],
+            "confidence": float(confidence[row]),
         }
 
-    maps, pair_maps = (kept.get(name, np.zeros((0, 1, 1), dtype=np.uint8)) for name in ("mistake_maps", "confused_maps"))
-    mistakes = [
-        {**described(image, row), "seen": _seen(image, maps, place)}
-        for place, (image, row) in enumerate(zip(kept["mistakes"], kept["mistake_rows"].tolist(), strict=True))
-    ]
-    confused: dict[str, list[dict[str, Any]]] = {}
+    def seen(image: np.ndarray, maps: str, place: int) -> str | None:
+        """Return an image under what spoke for a class; None where that was not computed."""
+        return data_url(overlay(image, kept[maps][place] / np.float32(255))) if place < len(kept.get(maps, ())) else None
+
+    confused, cells = defaultdict(list), defaultdict(list)
     pairs = list(zip(kept.get("confused", ()), kept.get("confused_rows", ()), strict=True))
     for place, (image, row) in enumerate(pairs):
-        for_truth = _seen(image, pair_maps, len(pairs) + place)
-        entry = {**described(image, row), "seen": _seen(image, pair_maps, place), "for_truth": for_truth}
-        confused.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(entry)
-    cells: dict[str, list[dict[str, Any]]] = {}
+        maps = {key: seen(image, "confused_maps", at) for key, at in (("seen", place), ("for_truth", len(pairs) + place))}
+        confused[f"{test.labels[row]}-{predicted[row]}"].append(described(image, row) | maps)
     for image, row in zip(kept.get("wrong", ()), kept.get("wrong_rows", ()), strict=True):
-        cells.setdefault(f"{test.labels[row]}-{test.predicted[row]}", []).append(described(image, row, exact=False))
-    return _Shown(
-        samples=[{"url": data_url(p), "label": classes[k]} for p, k in zip(kept["samples"], kept["sample_labels"], strict=True)],
-        mistakes=mistakes[:_MISTAKES_SHOWN],
-        confused=confused,
-        cells=cells,
-        suspects=[data_url(image) for image in kept.get("suspects", ())],
-        leaks=[data_url(image) for image in kept.get("leaks", ())],
-        near=[data_url(image) for image in kept.get("near", ())],
-    )
-
-
-def _seen(image: np.ndarray, maps: np.ndarray, place: int) -> str | None:
-    """Return an image under what spoke for a class; None where that was not computed."""
-    return data_url(overlay(image, maps[place] / np.float32(255))) if place < len(maps) else None
+        cells[f"{test.labels[row]}-{predicted[row]}"].append(described(image, row, exact=False))
+    mistakes = list(zip(kept["mistakes"], kept["mistake_rows"], strict=True))[:_MISTAKES_SHOWN]
+    suspects, leaks, near = ([data_url(image) for image in kept.get(name, ())] for name in ("suspects", "leaks", "near"))
+    near_pairs = results.near_duplicates.first if results.near_duplicates else ()
+    return {
+        "samples": [
+            {"url": data_url(image), "label": data.classes[label]}
+            for image, label in zip(kept["samples"], kept["sample_labels"], strict=True)
+        ],
+        "mistakes": [
+            described(image, row) | {"seen": seen(image, "mistake_maps", place)} for place, (image, row) in enumerate(mistakes)
+        ],
+        "confused": confused,
+        "cells": cells,
+        "suspects": [
+            {**entry.model_dump(by_alias=False), "url": url}
+            for entry, url in zip(results.label_suspects.first, suspects, strict=False)
+        ],
+        "leaks": [{"pair": pair, "url": url} for pair, url in zip(data.leaks.pairs, leaks, strict=False)],
+        "near": [{**entry.model_dump(), "urls": urls} for entry, *urls in zip(near_pairs, near[::2], near[1::2], strict=False)],
+    }
 
 
 def data_url(pixels: np.ndarray, exact: bool = True) -> str:
@@ -218,5 +182,5 @@ def data_url(pixels: np.ndarray, exact: bool = True) -> str:
     buffer = io.BytesIO()
     image = Image.fromarray(pixels)
     kind = "png" if exact and max(image.size) <= 48 else "webp"
-    image.save(buffer, kind.upper(), **({"quality": 85} if kind == "webp" else {}))
+    image.save(buffer, kind, quality=85)  # a PNG has none
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

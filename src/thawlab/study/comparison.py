@@ -1,8 +1,7 @@
 """Several runs side by side: what differs in their recipes, and what their predictions show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple
 
 from thawlab.errors import UsageError, listed
 from thawlab.evaluation.predictions import load_predictions
@@ -17,33 +16,26 @@ _LEAST_P = 1e-300
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """Return everything that determines a run, by dotted key; the name is left out."""
-    flat: dict[str, Any] = {}
 
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}{key}.", inner)
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for number, inner in enumerate(value):
-                walk(f"{prefix}{number}.", inner)
-        else:
-            flat[prefix[:-1]] = value
+    def flat(prefix: str, value: Any) -> dict[str, Any]:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = dict(enumerate(value))
+        if not isinstance(value, dict):
+            return {prefix[:-1]: value}
+        return {key: leaf for name, inner in value.items() for key, leaf in flat(f"{prefix}{name}.", inner).items()}
 
-    walk("", recipe.model_dump(mode="json", exclude={"system", "name"}))
-    return flat
+    return flat("", recipe.model_dump(mode="json", exclude={"system", "name"}))
 
 
 def differences(recipes: Sequence[Recipe]) -> dict[str, list[Any]]:
     """Return the settings in which some recipes differ, with the value of each; None where a recipe lacks the key."""
     tables = [settings(recipe) for recipe in recipes]
-    keys = list(dict.fromkeys(key for table in tables for key in table))
+    keys = dict.fromkeys(key for table in tables for key in table)
     values = {key: [table.get(key) for table in tables] for key in keys}
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
 
 
-@final
-@dataclass(frozen=True)
-class ComparedRun:
+class ComparedRun(NamedTuple):
     """A run beside the first one.
 
     Attributes:
@@ -84,9 +76,7 @@ class ComparedRun:
         return row | ({"not_comparable": self.not_comparable} if self.not_comparable else {})
 
 
-@final
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Several finished runs side by side; the first is the one that the others are compared with."""
 
     runs: tuple[ComparedRun, ...]
@@ -131,14 +121,13 @@ def compare_runs(folders: Sequence[RunFolder]) -> Comparison:
         raise UsageError("give at least two different runs to compare")
     recipes = [folder.recipe for folder in folders]
     tables = [load_predictions(folder.predictions("test")) for folder in folders]
-    runs = []
-    for number, folder in enumerate(folders):
-        differs = {key: values[1] for key, values in differences([recipes[0], recipes[number]]).items()}
+    runs: list[ComparedRun] = []
+    for folder, recipe, table in zip(folders, recipes, tables, strict=True):
+        differs = {key: values[1] for key, values in differences([recipes[0], recipe]).items()}
         paired, reason = None, ""
-        if number:
-            try:
-                paired = compare_predictions(tables[number], tables[0])
-            except UsageError as error:
-                reason = str(error)
+        try:
+            paired = compare_predictions(table, tables[0]) if runs else None
+        except UsageError as error:
+            reason = str(error)
         runs.append(ComparedRun(folder, read_results(folder.results), differs, paired, reason))
     return Comparison(tuple(runs), differences(recipes))

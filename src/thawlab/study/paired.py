@@ -1,7 +1,6 @@
 """Comparing two classifiers on the same test images."""
 
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
@@ -10,10 +9,8 @@ from thawlab.errors import UsageError
 from thawlab.evaluation.predictions import Predictions
 
 
-@final
-@dataclass(frozen=True)
-class PairedComparison:
-    """What two classifiers make of the same images.
+class PairedComparison(NamedTuple):
+    """The predictions of two classifiers on the same images.
 
     Attributes:
         n: images that both were tested on.
@@ -33,9 +30,9 @@ class PairedComparison:
         return (self.only_first - self.only_second) / self.n
 
     def describe(self) -> str:
-        """Say in a sentence what is shown, and what is not."""
-        split = f"{self.only_first} only the first gets right, {self.only_second} only the second"
-        split += f" (exact McNemar p = {self.p_value:.2g})"
+        """Return a sentence of what is shown, and what is not."""
+        p_value = f"exact McNemar p = {self.p_value:.2g}"
+        split = f"{self.only_first} only the first gets right, {self.only_second} only the second ({p_value})"
         if self.p_value >= 0.05:
             return f"No difference shown on {self.n:,} test images: {split}."
         better = "first" if self.difference > 0 else "second"
@@ -48,7 +45,7 @@ def compare_predictions(first: Predictions, second: Predictions) -> PairedCompar
     Raises:
         UsageError: if the tables are not about the same images.
     """
-    if len(first.ids) == 0 or not np.array_equal(first.ids, second.ids) or not np.array_equal(first.labels, second.labels):
+    if not len(first.ids) or not np.array_equal(first.ids, second.ids) or not np.array_equal(first.labels, second.labels):
         raise UsageError("the two runs were not tested on the same images; use the same source, seed and splits")
     right, also = first.predicted == first.labels, second.predicted == second.labels
     only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())

@@ -1,14 +1,14 @@
 """Diagnoses that the course of training shows: learning rates, too few epochs, collapse, overfitting."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from thawlab.evaluation.diagnosis.rule import Finding, Outcome, after_training, diagnoses
-from thawlab.results import EpochRow
+from thawlab.results import EpochRow, PhaseResult
 
-# Training loss that ends this many times above its least value was thrown out of a minimum.
+# Training loss that ends this many times above its least value has spiked out of a minimum.
 _THROWN = 1.25
 # Validation accuracy still rises if it gains this much between the last two thirds of a phase.
 _STILL_RISING = 0.01
@@ -33,20 +33,15 @@ AGAINST_OVERFITTING = "add augmentation or dropout, or use more images"
 @after_training(rank=70)
 def learning_rate_too_high(outcome: Outcome) -> list[Finding]:
     """Find a loss that spikes, stays above that of guessing or ends well above its least value, in each phase."""
-    return list(_rates_too_high(outcome))
+    found = [_too_high(outcome, phase, rows) for phase, rows in outcome.rows_by_phase() if rows]
+    return [finding for finding in found if finding]
 
 
-def _rates_too_high(outcome: Outcome) -> Iterator[Finding]:
-    for index, (phase, rows) in enumerate(outcome.rows_by_phase()):
-        # Runs of earlier versions lack the phase's own rate; the schedule's highest is next to it.
-        lr = phase.lr or max((row.lr for row in rows), default=0.0)
-        if rows and (finding := _too_high(rows, outcome.classes, f"lr {lr:.2g} in phase '{phase.name}'", first=index == 0)):
-            yield finding
-
-
-def _too_high(rows: Sequence[EpochRow], classes: int, rate: str, first: bool) -> Finding | None:
+def _too_high(outcome: Outcome, phase: PhaseResult, rows: Sequence[EpochRow]) -> Finding | None:
     losses = [row.train_loss for row in rows]
-    guessing = math.log(classes)
+    guessing, first = math.log(outcome.classes), phase is outcome.results.phases[0]
+    # Runs of earlier versions lack the phase's own rate; the schedule's highest is next to it.
+    rate = f"lr {phase.lr or max(row.lr for row in rows):.2g} in phase '{phase.name}'"
     lowest = int(np.argmin(losses))
     thrown = losses[-1] > _THROWN * losses[lowest] and losses[-1] - losses[lowest] > 0.1 * guessing
     died = losses[-1] > 0.97 * guessing and losses[lowest] < 0.93 * guessing
@@ -67,13 +62,12 @@ def _too_high(rows: Sequence[EpochRow], classes: int, rate: str, first: bool) ->
 def learning_rate_too_low(outcome: Outcome) -> Finding | None:
     """Find a loss that stays next to that of guessing, or falls slowly and steadily to the end."""
     rows = outcome.last_rows
-    if not any(_rates_too_high(outcome)) and _hardly_moved(rows, outcome.classes):
+    if not learning_rate_too_high.find(outcome) and _hardly_moved(outcome):
         evidence = (
             f"training loss fell from {rows[0].train_loss:.3f} to {rows[-1].train_loss:.3f} in {len(rows)} epochs, next to that "
             f"of guessing ({math.log(outcome.classes):.3f}), with lr {rows[-1].lr:.2g} in phase '{rows[-1].phase}'"
         )
-        advice = "raise the learning rate of this phase tenfold; check the labels if nothing changes"
-        return Finding("warning", evidence, advice)
+        return Finding("warning", evidence, "raise the learning rate of this phase tenfold; check the labels if nothing changes")
     if not _cut_short(outcome) or len(rows) < _COURSE or rows[0].train_loss <= 0:
         return None
     losses = np.array([row.train_loss for row in rows])
@@ -88,10 +82,10 @@ def learning_rate_too_low(outcome: Outcome) -> Finding | None:
     return Finding("warning", evidence, "raise the learning rate of this phase threefold")
 
 
-def _hardly_moved(rows: Sequence[EpochRow], classes: int) -> bool:
+def _hardly_moved(outcome: Outcome) -> bool:
     """Return whether the loss falls steadily, or not at all, and is still next to that of guessing at the end."""
-    losses = np.array([row.train_loss for row in rows])
-    guessing = math.log(classes)
+    losses = np.array([row.train_loss for row in outcome.last_rows])
+    guessing = math.log(outcome.classes)
     if len(losses) < 4 or losses[-1] < _NEXT_TO * guessing or losses[0] > 1.5 * guessing:
         return False
     return bool(losses.max() - losses.min() < 0.01 * guessing or (np.diff(losses) < 0).mean() >= 0.8)
@@ -107,9 +101,8 @@ def _cut_short(outcome: Outcome) -> bool:
 @after_training(rank=80)
 def class_collapse(outcome: Outcome) -> Finding | None:
     """Find predictions that leave half of the classes or more out."""
-    rates_too_high = any(_rates_too_high(outcome))
     counts = np.array(outcome.results.test.confusion)
-    if counts.sum() == 0 or (not rates_too_high and _hardly_moved(outcome.last_rows, outcome.classes)):
+    if counts.sum() == 0 or (not learning_rate_too_high.find(outcome) and _hardly_moved(outcome)):
         return None
     present, predicted = counts.sum(axis=1) > 0, counts.sum(axis=0)
     never = int((present & (predicted == 0)).sum())
@@ -132,16 +125,12 @@ def stopped_early(outcome: Outcome) -> Finding | None:
     before, end = float(np.mean(accuracies[-2 * third : -third])), float(np.mean(accuracies[-third:]))
     if end - before <= _STILL_RISING or int(np.argmax(accuracies)) < len(rows) - max(2, third // 2):
         return None
-    where = f"phase '{rows[-1].phase}'"
-    evidence = f"validation accuracy still rose at the end: {before:.3f} in the second third of {where}, {end:.3f} in the last"
-    return Finding("warning", evidence, "train more epochs")
-
-
-_EXPLAIN_UNDERFITTING = ["learning-rate-too-high", "learning-rate-too-low", "class-collapse", "stopped-early"]
+    course = f"{before:.3f} in the second third of phase '{rows[-1].phase}', {end:.3f} in the last"
+    return Finding("warning", f"validation accuracy still rose at the end: {course}", "train more epochs")
 
 
 @diagnoses.register("underfitting")
-@after_training(rank=160, unless=_EXPLAIN_UNDERFITTING)
+@after_training(rank=160, unless=["learning-rate-too-high", "learning-rate-too-low", "class-collapse", "stopped-early"])
 def underfitting(outcome: Outcome) -> Finding | None:
     """Find training images that are not learned, without a gap to the test images."""
     results = outcome.results
@@ -161,8 +150,7 @@ def overfitted_curve(outcome: Outcome) -> Finding | None:
     losses = [row.val_loss for row in rows if row.val_loss is not None]
     if len(rows) < 4 or len(losses) < len(rows) or gap <= LARGE_GAP:
         return None
-    lowest = int(np.argmin(losses))
-    end = float(np.mean(losses[-2:]))
+    lowest, end = int(np.argmin(losses)), float(np.mean(losses[-2:]))
     if end < _RISEN * losses[lowest] or rows[-1].train_loss >= rows[lowest].train_loss:
         return None
     evidence = (

@@ -5,6 +5,7 @@ import math
 from thawlab.evaluation.diagnosis.curves import AGAINST_OVERFITTING, LARGE_GAP, overfitted_curve
 from thawlab.evaluation.diagnosis.rule import Finding, Outcome, after_training, diagnoses
 from thawlab.evaluation.metrics.measures import accuracy_interval
+from thawlab.results import TestResult
 
 # Among its most confident answers a classifier contradicts this share of labels only where these are wrong; fewer answers
 # than the other number tell nothing.
@@ -25,8 +26,11 @@ _LOOK_ALIKE = 0.1
 def near_leakage(outcome: Outcome) -> Finding | None:
     """Find a test split of which a good part looks like training images; a few look-alikes are in every large data set."""
     near = outcome.results.near_duplicates
-    judged = near.looked_at - near.too_smooth if near else 0
-    if near is None or not judged or accuracy_interval(near.count, judged)[0] <= _LOOK_ALIKE:
+    if (
+        near is None
+        or not (judged := near.looked_at - near.too_smooth)
+        or accuracy_interval(near.count, judged)[0] <= _LOOK_ALIKE
+    ):
         return None
     evidence = f"{near.count} of {judged} test images look almost like a training image ({100 * near.count / judged:.0f} %)"
     advice = "look at the pairs in the report; if they show the same things, keep these in one split with data.group"
@@ -57,10 +61,8 @@ def label_noise(outcome: Outcome) -> Finding | None:
 def validation_too_small(outcome: Outcome) -> Finding | None:
     """Find a validation split too small to choose epochs and phases with."""
     val = outcome.results.val
-    if not val.n:
-        return None
-    half = 1.96 * math.sqrt(max(val.accuracy * (1 - val.accuracy), 0.01) / val.n)
-    if half <= _WIDE:
+    half = 1.96 * math.sqrt(max(val.accuracy * (1 - val.accuracy), 0.01) / max(val.n, 1))
+    if not val.n or half <= _WIDE:
         return None
     evidence = (
         f"epochs and phases are chosen by the accuracy on {val.n} validation images, which shows no difference below "
@@ -92,10 +94,8 @@ def overfitting(outcome: Outcome) -> Finding | None:
     return Finding("warning", f"training accuracy is {results.gap:.3f} above test accuracy", AGAINST_OVERFITTING)
 
 
-def _confidence(outcome: Outcome, over: bool) -> Finding | None:
-    test = outcome.results.test
-    mended = test.ece > 0.05 and test.ece_calibrated < test.ece
-    if not test.n or not mended or (test.temperature > 1) != over:
+def _confidence(test: TestResult, over: bool) -> Finding | None:
+    if not test.n or test.ece <= 0.05 or test.ece_calibrated >= test.ece or (test.temperature > 1) != over:
         return None
     evidence = f"expected calibration error {test.ece:.3f}, after temperature {test.temperature:.2f}: {test.ece_calibrated:.3f}"
     return Finding("info", evidence, "use the calibrated probabilities, as `predict` does")
@@ -104,12 +104,12 @@ def _confidence(outcome: Outcome, over: bool) -> Finding | None:
 @diagnoses.register("over-confidence")
 @after_training(rank=170)
 def over_confidence(outcome: Outcome) -> Finding | None:
-    """Find confidence above the accuracy that temperature scaling mends."""
-    return _confidence(outcome, over=True)
+    """Find confidence above the accuracy, which temperature scaling corrects."""
+    return _confidence(outcome.results.test, over=True)
 
 
 @diagnoses.register("under-confidence")
 @after_training(rank=180)
 def under_confidence(outcome: Outcome) -> Finding | None:
-    """Find confidence below the accuracy that temperature scaling mends."""
-    return _confidence(outcome, over=False)
+    """Find confidence below the accuracy, which temperature scaling corrects."""
+    return _confidence(outcome.results.test, over=False)

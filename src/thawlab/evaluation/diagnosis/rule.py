@@ -1,19 +1,15 @@
 """What a diagnosis is made of: the evidence it looks at, and the registry of rules that find one."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, final
+from itertools import islice
+from typing import Literal, NamedTuple
 
 from thawlab.recipe import Recipe
 from thawlab.registry import Registry
 from thawlab.results import Diagnosis, EpochRow, PhaseResult, Results
 
-Severity = Literal["error", "warning", "info"]
 
-
-@final
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """What is known before training.
 
     Attributes:
@@ -31,9 +27,7 @@ class Start:
     batch_norm: float | None = None
 
 
-@final
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What is known after training: all results, and a row per epoch."""
 
     results: Results
@@ -41,11 +35,8 @@ class Outcome:
 
     def rows_by_phase(self) -> list[tuple[PhaseResult, Sequence[EpochRow]]]:
         """Return each phase with its rows; phases of old runs may share a name, so that rows are told apart by their order."""
-        parts, start = [], 0
-        for phase in self.results.phases:
-            parts.append((phase, self.rows[start : start + phase.epochs_run]))
-            start += phase.epochs_run
-        return parts
+        phases, rows = self.results.phases, iter(self.rows)
+        return [(phase, list(islice(rows, phase.epochs_run))) for phase in phases]
 
     @property
     def last_rows(self) -> Sequence[EpochRow]:
@@ -64,12 +55,10 @@ class Outcome:
         return (accuracy - chance) / (1 - chance)
 
 
-@final
-@dataclass(frozen=True)
-class Finding:
-    """What a rule found: how grave it is, the numbers that show it, and one action."""
+class Finding(NamedTuple):
+    """What a rule found: its severity, the numbers that show it, and one action."""
 
-    severity: Severity
+    severity: Literal["error", "warning", "info"]
     evidence: str
     advice: str
 
@@ -77,9 +66,7 @@ class Finding:
 Found = Finding | Iterable[Finding] | None
 
 
-@final
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """A function that finds one diagnosis.
 
     Attributes:
@@ -113,15 +100,13 @@ def diagnose(known: Start | Outcome) -> list[Diagnosis]:
 
     Rules are asked in the order in which they were registered.
     """
-    found: list[tuple[int, Diagnosis]] = []
+    found: list[Diagnosis] = []
     for name, rule in diagnoses.items():
-        if rule.before_training != isinstance(known, Start) or rule.unless & {entry.id for _, entry in found}:
-            continue
-        given = rule.find(known)
-        for finding in (given,) if isinstance(given, Finding) else given or ():
-            entry = Diagnosis(id=name, severity=finding.severity, evidence=finding.evidence, advice=finding.advice)
-            found.append((rule.rank, entry))
-    return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
+        if rule.before_training == isinstance(known, Start) and not rule.unless & {entry.id for entry in found}:
+            given = rule.find(known)
+            findings = (given,) if isinstance(given, Finding) else given or ()
+            found += [Diagnosis(id=name, **finding._asdict()) for finding in findings]
+    return ordered(found)
 
 
 def ordered(entries: Iterable[Diagnosis]) -> list[Diagnosis]:

@@ -8,11 +8,10 @@ _FAR = 1.5
 _IMBALANCE = 10
 
 
-def _too_small(start: Start) -> bool:
-    return start.feature_side is not None and start.feature_side <= 2
-
-
-def _cells(start: Start) -> str:
+def _too_small(start: Start) -> str:
+    """Return the cells of the last feature map in words where they are too few, else an empty string."""
+    if start.feature_side is None or start.feature_side > 2:
+        return ""
     return f"at {start.recipe.data.image_size} px the last feature map has {start.feature_side}×{start.feature_side} cells"
 
 
@@ -23,18 +22,18 @@ def wrong_normalisation(start: Start) -> Finding | None:
     if start.recipe.data.normalize == "weights" or not start.recipe.model.pretrained:
         return None
     evidence = f"inputs are normalised as '{start.recipe.data.normalize}', not as in the weights' pre-training"
-    small = _too_small(start)
-    advice = 'set data.normalize = "weights"' + (" and raise data.image_size" if small else "")
-    return Finding("error", evidence + (f", and {_cells(start)}" if small else ""), advice)
+    advice = 'set data.normalize = "weights"'
+    if cells := _too_small(start):
+        return Finding("error", f"{evidence}, and {cells}", f"{advice} and raise data.image_size")
+    return Finding("error", evidence, advice)
 
 
 @diagnoses.register("input-too-small")
 @before_training(rank=20)
 def input_too_small(start: Start) -> Finding | None:
     """Find a last feature map of 2×2 cells or fewer."""
-    if not _too_small(start):
-        return None
-    return Finding("error", _cells(start), "raise data.image_size (96 or more for networks of stride 32)")
+    cells = _too_small(start)
+    return Finding("error", cells, "raise data.image_size (96 or more for networks of stride 32)") if cells else None
 
 
 @diagnoses.register("leakage")
@@ -43,9 +42,7 @@ def leakage(start: Start) -> Finding | None:
     """Find files that are in training and in a held-out split."""
     if not start.leaks:
         return None
-    evidence = (
-        f"{start.leaks} images of the val or test split are in the training split as well, file for file; data.json names them"
-    )
+    evidence = f"{start.leaks} images of val or test are in the training split as well, file for file; data.json names them"
     advice = "look at `thawlab data check`, write a clean list (--write-clean list.csv) and train with data.exclude"
     return Finding("error", evidence, advice)
 
@@ -57,8 +54,7 @@ def batch_norm_mismatch(start: Start) -> Finding | None:
     if start.batch_norm is None or start.batch_norm <= _FAR or start.recipe.data.normalize != "weights":
         return None
     evidence = (
-        f"the data's means lie {start.batch_norm:.1f} standard deviations from those that a BatchNorm layer of the backbone "
-        "has stored"
+        f"the data's means lie {start.batch_norm:.1f} standard deviations from those stored in a BatchNorm layer of the backbone"
     )
     advice = 'check that the weights and their config.json belong together; a phase with batch_norm = "train" adapts them'
     return Finding("warning", evidence, advice)
@@ -81,8 +77,8 @@ def class_imbalance(start: Start) -> Finding | None:
     present = [count for count in start.train_counts if count]
     if len(present) < 2 or max(present) < _IMBALANCE * min(present):
         return None
-    evidence = (
-        f"the largest class has {max(present) / min(present):.0f} times as many training images as the smallest "
-        f"({max(present):,} and {min(present):,})"
+    sizes = (
+        f"{max(present) / min(present):.0f} times as many training images as the smallest ({max(present):,} and {min(present):,})"
     )
+    evidence = f"the largest class has {sizes}"
     return Finding("warning", evidence, "judge by the macro metrics, and add images of the small classes")

@@ -1,4 +1,4 @@
-"""Calibration: how far confidence can be believed, and the one number that mends most of it."""
+"""Calibration: how far confidence can be trusted, and the temperature that corrects most of it."""
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: Labels) -> float:
         return 1.0
     found = minimize_scalar(
         lambda log_t: log_loss(logits, labels, float(np.exp(log_t))),
-        bounds=(float(np.log(_RANGE[0])), float(np.log(_RANGE[1]))),
+        bounds=[float(np.log(bound)) for bound in _RANGE],
         method="bounded",
         options={"xatol": 1e-5},
     )
@@ -48,15 +48,14 @@ def reliability(
 
     The bins are equally wide, (0, 1/bins], …, as in Guo et al. (2017); empty bins have mean confidence and accuracy 0.
     """
-    confidence = probabilities.max(axis=1) if len(labels) else np.zeros(0)
-    correct = probabilities.argmax(axis=1) == labels if len(labels) else np.zeros(0, dtype=bool)
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(place, minlength=bins)
     full = np.maximum(counts, 1)
     return (
         counts,
         np.bincount(place, weights=confidence, minlength=bins) / full,
-        np.bincount(place, weights=correct.astype(np.float64), minlength=bins) / full,
+        np.bincount(place, weights=correct, minlength=bins) / full,
     )
 
 

@@ -37,8 +37,7 @@ def full(predictions: Predictions, classes: Sequence[str], temperature: float, e
     """
     scored = Scored(predictions, temperature, ece_bins)
     result = brief(predictions)
-    right, support = (scored.confusion.diagonal(), scored.confusion.sum(axis=1))
-    predicted = scored.confusion.sum(axis=0)
+    right, support, predicted = scored.counts
     values = {name: metric.value(scored) if result.n else 0.0 for name, metric in metrics.items()}
     return TestResult.model_validate(
         {
@@ -66,6 +65,5 @@ def most_confused(confusion: Sequence[Sequence[int]], limit: int = 8) -> list[tu
     """Return the pairs (true class, predicted class, count) that are confused most often, the most frequent first."""
     counts = np.array(confusion)
     np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:limit]
-    pairs = [np.unravel_index(position, counts.shape) for position in order]
-    return [(int(row), int(column), int(counts[row, column])) for row, column in pairs if counts[row, column] > 0]
+    pairs = [divmod(place, len(counts)) for place in np.argsort(-counts, axis=None, kind="stable")[:limit].tolist()]
+    return [(row, column, int(counts[row, column])) for row, column in pairs if counts[row, column] > 0]

@@ -3,17 +3,31 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
 from thawlab.data.types import Labels
 from thawlab.evaluation.predictions import Logits, Predictions
-from thawlab.registry import Registry
+from thawlab.registry import Registry, about
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+
+
+class ClassCounts(NamedTuple):
+    """Images per class, … × classes: `right` ones, `support` (of this class), `predicted` (as this class)."""
+
+    right: Counts
+    support: Counts
+    predicted: Counts
+
+    def macro(self, values: Floats) -> Floats:
+        """Return the mean of values over the classes that occur: … × classes to …."""
+        present = self.support > 0
+        mean: Floats = (values * present).sum(axis=-1) / present.sum(axis=-1)
+        return mean
 
 
 @final
@@ -58,26 +72,13 @@ class Scored:
         cells = np.bincount(self.labels * classes + self.predictions.predicted, minlength=classes * classes)
         return cells.reshape(classes, classes)
 
-
-@final
-@dataclass(frozen=True)
-class ClassCounts:
-    """Images per class, … × classes: `right` ones, `support` (of this class), `predicted` (as this class)."""
-
-    right: Counts
-    support: Counts
-    predicted: Counts
-
-    def macro(self, values: Floats) -> Floats:
-        """Return the mean of values over the classes that occur: … × classes to …."""
-        present = self.support > 0
-        mean: Floats = (values * present).sum(axis=-1) / present.sum(axis=-1)
-        return mean
+    @property
+    def counts(self) -> ClassCounts:
+        """Images per class, classes."""
+        return ClassCounts(self.confusion.diagonal(), self.confusion.sum(axis=1), self.confusion.sum(axis=0))
 
 
-@final
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """A number that judges predictions.
 
     Attributes:
@@ -96,25 +97,16 @@ class Metric:
 metrics: Registry[Metric] = Registry("metric")
 
 
-def _about(function: Callable[..., object]) -> str:
-    return (function.__doc__ or function.__name__).strip().splitlines()[0]
-
-
 def plain(function: Callable[[Scored], float | None]) -> Metric:
     """Make a metric without an interval of a function of predictions."""
-    return Metric(_about(function), function)
+    return Metric(about(function), function)
 
 
 def mean_over_images(function: Callable[[Scored], Floats]) -> Metric:
     """Make a metric of a function that gives a value per image; its interval follows."""
-    return Metric(_about(function), lambda scored: float(function(scored).mean()), per_image=function)
+    return Metric(about(function), lambda scored: float(function(scored).mean()), per_image=function)
 
 
 def of_class_counts(function: Callable[[ClassCounts], Floats]) -> Metric:
     """Make a metric of a function of class counts; its interval follows."""
-
-    def value(scored: Scored) -> float:
-        confusion = scored.confusion
-        return float(function(ClassCounts(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0))))
-
-    return Metric(_about(function), value, of_counts=function)
+    return Metric(about(function), lambda scored: float(function(scored.counts)), of_counts=function)

@@ -3,13 +3,21 @@
 SciPy and scikit-learn are imported where they are used: they take a second and memory that training needs itself.
 """
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from thawlab.evaluation.metrics.calibration import adaptive_calibration_error, expected_calibration_error
-from thawlab.evaluation.metrics.metric import ClassCounts, Floats, Scored, mean_over_images, metrics, of_class_counts, plain
+from thawlab.evaluation.metrics.metric import (
+    ClassCounts,
+    Floats,
+    Metric,
+    Scored,
+    mean_over_images,
+    metrics,
+    of_class_counts,
+    plain,
+)
 
 
 @metrics.register("accuracy")
@@ -26,25 +34,8 @@ def _top(scored: Scored, k: int) -> float:
     return float((best == scored.labels[:, None]).any(axis=1).mean())
 
 
-@metrics.register("top2")
-@plain
-def top2(scored: Scored) -> float:
-    """Share of images whose true class is among the two most probable."""
-    return _top(scored, 2)
-
-
-@metrics.register("top3")
-@plain
-def top3(scored: Scored) -> float:
-    """Share of images whose true class is among the three most probable."""
-    return _top(scored, 3)
-
-
-@metrics.register("top5")
-@plain
-def top5(scored: Scored) -> float:
-    """Share of images whose true class is among the five most probable."""
-    return _top(scored, 5)
+for _name, _k, _word in (("top2", 2, "two"), ("top3", 3, "three"), ("top5", 5, "five")):
+    metrics.register(_name)(Metric(f"Share of images whose true class is among the {_word} most probable.", partial(_top, k=_k)))
 
 
 @metrics.register("balanced_accuracy")
@@ -118,22 +109,21 @@ def brier(scored: Scored) -> Floats:
 @plain
 def roc_auc(scored: Scored) -> float | None:
     """Area under the ROC curve, one class against the rest; mean over the classes that allow it."""
-    from sklearn.metrics import roc_auc_score
-
-    return _one_against_rest(scored, roc_auc_score)
+    return _one_against_rest(scored, "roc_auc_score")
 
 
 @metrics.register("average_precision")
 @plain
 def average_precision(scored: Scored) -> float | None:
     """Average precision, one class against the rest; mean over the classes that allow it."""
-    from sklearn.metrics import average_precision_score
-
-    return _one_against_rest(scored, average_precision_score)
+    return _one_against_rest(scored, "average_precision_score")
 
 
-def _one_against_rest(scored: Scored, score: Callable[..., Any]) -> float | None:
-    """Return the mean of a score over the classes that some images have and others have not; None without such classes."""
+def _one_against_rest(scored: Scored, name: str) -> float | None:
+    """Return the mean of a score of scikit-learn over the classes that some images have and others have not; None without any."""
+    import sklearn.metrics
+
+    score = getattr(sklearn.metrics, name)
     truths = ((number, scored.labels == number) for number in range(scored.logits.shape[1]))
     values = [score(truth, scored.probabilities[:, number]) for number, truth in truths if truth.any() and not truth.all()]
     return float(np.mean(values)) if values else None
