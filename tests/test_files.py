@@ -8,15 +8,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from thawlab.errors import ThawlabError, UsageError
-from thawlab.files import (
-    cache_folder,
-    read_json,
-    refuse_overwrite,
-    user_path,
-    write_atomically,
-    write_json,
-    write_text,
-)
+from thawlab.files import cache_folder, read_json, refuse_overwrite, user_path, write_atomically, write_json, write_text
 
 
 def full_disk(*_arguments: Any) -> None:

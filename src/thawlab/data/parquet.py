@@ -2,32 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 
-from thawlab.data.images import Images
+from thawlab.data.images import ReadImages
 from thawlab.data.layout import SPLIT_NAMES
 from thawlab.data.listing import Listing
 from thawlab.data.openers import openers
 from thawlab.errors import UsageError, first_line, listed
 
 _LABEL_COLUMNS = ("label", "class", "category", "target", "class_name", "fine_label", "labels")
-
-
-@final
-@dataclass(frozen=True)
-class ColumnImages(Images):
-    """Encoded images in a column of Arrow's, which stays their only copy in memory."""
-
-    column: Any
-
-    def read(self, index: int) -> bytes:
-        """Return the encoded image."""
-        content: bytes | None = self.column[index].as_py()
-        return content or b""
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -72,6 +58,7 @@ def open_parquet(path: Path) -> Listing:
         inner = pc.struct_field(column, "path").to_pylist() if has_names else [None] * len(column)
         names.extend(f"{_split_of_file(file)}/{name or index}" for index, name in enumerate(inner))
         labels.extend(table.column(label_column).to_pylist())
+    images = pa.chunked_array(chunks, pa.large_binary())  # the only copy in memory
     classes, numbers = _parquet_classes(schema, label_column, labels, path)
     return Listing(
         name=path.resolve().stem,
@@ -79,7 +66,7 @@ def open_parquet(path: Path) -> Listing:
         ids=_unique(names),
         labels=np.array(numbers, dtype=np.int64),
         splits=np.array(splits),
-        images=ColumnImages(pa.chunked_array(chunks, pa.large_binary())),
+        images=ReadImages(lambda index: images[index].as_py() or b""),
     )
 
 

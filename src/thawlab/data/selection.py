@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from thawlab.data.csv_table import pick_column, read_table
-from thawlab.data.images import ArrayImages, ChosenImages
+from thawlab.data.images import ArrayImages, Images, ReadImages
 from thawlab.data.listing import Listing
 from thawlab.data.sources import open_recorded
 from thawlab.data.types import Indices
@@ -65,13 +65,15 @@ def without(listing: Listing, excluded: set[str], origin: str) -> Listing:
 def chosen(listing: Listing, indices: Indices) -> Listing:
     """Return a listing of some images of another one."""
     places = indices.tolist()
-    images = listing.images
+    images: Images = ReadImages(lambda index: listing.images.read(places[index]))
+    if isinstance(listing.images, ArrayImages):
+        images = ArrayImages(listing.images.array[indices])
     return replace(
         listing,
         ids=tuple(listing.ids[place] for place in places),
         labels=listing.labels[indices],
         splits=listing.splits[indices],
-        images=ArrayImages(images.array[indices]) if isinstance(images, ArrayImages) else ChosenImages(images, indices),
+        images=images,
         columns={name: tuple(values[place] for place in places) for name, values in listing.columns.items()},
         groups=None if listing.groups is None else listing.groups[indices],
     )
