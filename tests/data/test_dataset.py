@@ -433,7 +433,7 @@ def test_a_clean_dataset_needs_no_warning_and_others_say_what_is_missing(photos:
         "… and 3 more images are left out; data.json lists them all",
         "1 files are ignored, the first is a (is odd)",
     ]
-    one_sided = replace(dataset, splits=replace(dataset.splits, test=np.flatnonzero(dataset.labels == 0)))
+    one_sided = replace(dataset, splits=dataset.splits._replace(test=np.flatnonzero(dataset.labels == 0)))
     assert "the test split has no image of 1 classes, the first is 'red'" in warnings_before_training(one_sided)[0]
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
@@ -65,7 +65,7 @@ class DataCheck:
     def pairs(self) -> list[tuple[int, int, float]]:
         """Return all duplicates as pairs with their similarity, identical files first."""
         same = [(group[0], other, 1.0) for group in self.identical for other in group[1:]]
-        return same + [(pair.first, pair.second, pair.similarity) for pair in self.near]
+        return same + [pair[:3] for pair in self.near]
 
     @cached_property
     def leaks(self) -> list[tuple[int, int, float]]:
@@ -79,7 +79,7 @@ class DataCheck:
                 if other != one:
                     same[min(one, other), max(one, other)] = None
         crossing = [(one, other, 1.0) for one, other in same]
-        return crossing + [(p.first, p.second, p.similarity) for p in self.near if splits[p.first] != splits[p.second]]
+        return crossing + [p[:3] for p in self.near if splits[p.first] != splits[p.second]]
 
     def _by_split(self, group: Sequence[int]) -> list[int]:
         """Return indices ordered by split, those to be kept first."""
@@ -95,8 +95,12 @@ class DataCheck:
         listing, files = self.listing, self.files
         counts = np.bincount(listing.labels, minlength=len(listing.classes))
         wrong = wrong_extensions(listing.ids, files.formats)
-        sides = files.sizes[(files.sizes > 0).all(axis=1)]
-        small, long = odd_sizes(files)
+        shorter, longer = files.sizes.min(axis=1), files.sizes.max(axis=1)
+        sides = files.sizes[shorter > 0]
+        odd = {
+            name: [{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in np.flatnonzero((shorter > 0) & mask).tolist()]
+            for name, mask in (("small", shorter < _SMALL), ("long", longer > _LONG * shorter))
+        }
         suspects = [] if self.labels is None else self.labelled[self.labels.suspects].tolist()
         return {
             "schema": 1,
@@ -113,10 +117,9 @@ class DataCheck:
             "unreadable": _listed([{"id": listing.ids[k], "reason": reason} for k, reason in files.reasons.items()], limit),
             "ignored": _listed([{"id": path, "reason": reason} for path, reason in listing.ignored], limit),
             "wrong_extensions": _listed([{"id": listing.ids[k], "is": kind} for k, kind in wrong], limit),
-            "small": _listed([{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in small], limit),
-            "long": _listed([{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in long], limit),
+            **{name: _listed(entries, limit) for name, entries in odd.items()},
             "identical": _listed([{"ids": [listing.ids[k] for k in group]} for group in self.identical], limit),
-            "near_duplicates": _listed([self._pair(p.first, p.second, p.similarity) for p in self.near], limit),
+            "near_duplicates": _listed([self._pair(*pair[:3]) for pair in self.near], limit),
             "leaks": _listed([self._pair(*pair) for pair in self.leaks], limit),
             "conflicts": _listed([self._pair(*pair) for pair in self.conflicts()], limit),
             "outliers": _listed([{**self._image(k), "distance": distance} for k, distance in self.outliers], limit),
@@ -143,14 +146,6 @@ def _listed(entries: list[dict[str, Any]], limit: int) -> dict[str, Any]:
     return {"count": len(entries), "first": entries[:limit]}
 
 
-def odd_sizes(files: Files) -> tuple[list[int], list[int]]:
-    """Return the indices of very small images, and of those that are much longer than wide or the reverse."""
-    shorter, longer = files.sizes.min(axis=1), files.sizes.max(axis=1)
-    known = shorter > 0
-    small = np.flatnonzero(known & (shorter < _SMALL))
-    return small.tolist(), np.flatnonzero(known & (longer > _LONG * np.maximum(shorter, 1))).tolist()
-
-
 def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessing, system: System) -> DataCheck:
     """Look at every image of a listing.
 
@@ -165,9 +160,8 @@ def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessin
     """
     network = frozen_backbone(spec, preprocessing)
     files, dataset = _scanned(listing, preprocessing, system)
-    features = cached_rows(network, dataset, dataset.splits.train, cache_folder(system.cache_dir, "features"))
     readable = dataset.splits.train
-    features = features[readable]
+    features = cached_rows(network, dataset, readable, cache_folder(system.cache_dir, "features"))[readable]
     with progress.task("comparing", 3 * len(readable)) as advance:
         unit = F.normalize(torch.from_numpy(features), dim=1)
         neighbours = nearest(unit, unit, advance)
@@ -175,16 +169,12 @@ def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessin
     same = same_content([files.digests[k] for k in readable.tolist()])
     identical = tuple(tuple(int(readable[k]) for k in group) for group in same)
     together = {index: number for number, group in enumerate(identical) for index in group}
-    near = []
-    for pair in pairs:
-        first, second = int(readable[pair.first]), int(readable[pair.second])
-        if together.get(first, -1) != together.get(second, -2):
-            near.append(replace(pair, first=first, second=second))
+    near = [pair._replace(first=int(readable[pair.first]), second=int(readable[pair.second])) for pair in pairs]
     return DataCheck(
         listing=listing,
         files=files,
         identical=identical,
-        near=tuple(near),
+        near=tuple(pair for pair in near if together.get(pair.first, -1) != together.get(pair.second, -2)),
         outliers=_outliers(neighbours, readable),
         labels=_label_scores(features, readable, listing),
         labelled=readable,
@@ -196,12 +186,12 @@ def _scanned(listing: Listing, preprocessing: Preprocessing, system: System) -> 
     """Read each file once: for what it is, and for the decoded images of the network."""
     if ready_rows(listing, preprocessing) is not None:
         files = scan_files(listing, system.workers)
-        return files, decode_all(listing, preprocessing, system, Scan(files.digests, files.reasons))
+        return files, decode_all(listing, preprocessing, system, scan=Scan(files.digests, files.reasons))
     folder = cache_folder(system.cache_dir, "decoded") / f"scan-{os.getpid()}-{threading.get_ident()}"
     try:
         store = RowStore(folder, len(listing), (preprocessing.size, preprocessing.size, 3), np.uint8)
         files = scan_files(listing, system.workers, preprocessing, store)
-        return files, decode_all(listing, preprocessing, system, Scan(files.digests, files.reasons, store.array()))
+        return files, decode_all(listing, preprocessing, system, scan=Scan(files.digests, files.reasons, store.array()))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -242,17 +232,16 @@ def clean_list(check: DataCheck) -> list[dict[str, str]]:
     for first, second, _ in check.leaks:
         kept, dropped = check._by_split((first, second))
         reasons.setdefault(dropped, f"nearly the same image as {listing.ids[kept]} of the {listing.splits[kept]} split")
-    return [_row(listing, index, reasons.get(index)) for index in range(len(listing))]
-
-
-def _row(listing: Listing, index: int, reason: str | None) -> dict[str, str]:
-    return {
-        "path": listing.ids[index],
-        "label": listing.classes[listing.labels[index]],
-        "split": str(listing.splits[index]),
-        "keep": "yes" if reason is None else "no",
-        "reason": reason or "",
-    }
+    return [
+        {
+            "path": identifier,
+            "label": listing.classes[label],
+            "split": str(split),
+            "keep": "no" if index in reasons else "yes",
+            "reason": reasons.get(index, ""),
+        }
+        for index, (identifier, label, split) in enumerate(zip(listing.ids, listing.labels, listing.splits, strict=True))
+    ]
 
 
 def write_rows(rows: Sequence[dict[str, str]]) -> str:
