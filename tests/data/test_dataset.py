@@ -215,7 +215,7 @@ def write_odd(folder: Path, encoded: Encoded) -> dict[str, str]:
     return {
         "red/cut.jpg": "damaged: image file is truncated",
         "red/empty.png": "empty file",
-        "red/page.jpg": "not an image of a known format",
+        "red/page.jpg": "not an image in a supported format",
         "red/gone.jpg": "cannot be read: No such file or directory",
     }
 
@@ -465,7 +465,7 @@ def test_a_foreign_source_may_be_a_test_split_alone(tree: Callable[..., Path]) -
 def test_a_class_that_the_classifier_does_not_know_is_named(photos: Path) -> None:
     with pytest.raises(UsageError) as error:
         load_foreign(str(photos), ("blue", "reed"), LOOK, System())
-    assert str(error.value) == f"{photos}: the classifier knows no class 'red' (did you mean 'reed'?); its classes: blue, reed"
+    assert str(error.value) == f"{photos}: the classifier has no class 'red' (did you mean 'reed'?); its classes: blue, reed"
 
 
 # The real ones

@@ -6,10 +6,8 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from thawlab.data.images import ReadImages
 from thawlab.data.listing import Listing
 from thawlab.data.openers import arranged_by_path, openers
 from thawlab.errors import UsageError, first_line
@@ -29,7 +27,7 @@ def open_zip(path: Path) -> Listing:
         try:
             if not hasattr(local, "archive"):
                 local.archive = zipfile.ZipFile(path)
-            read: bytes = local.archive.read(name)
+            read: bytes = local.archive.read(members[name])
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             raise OSError(f"damaged or encrypted inside the archive: {error}") from error
         return read
@@ -43,10 +41,7 @@ def open_zip(path: Path) -> Listing:
                 with archive.open(members[name]) as file:
                     return file.read(16)
 
-            def images(names: Sequence[str]) -> ReadImages:
-                return ReadImages(lambda index: content(members[names[index]]))
-
-            return arranged_by_path(path.stem, str(path), folders, members, head_of, images)
+            return arranged_by_path(path.stem, str(path), folders, members, head_of, content)
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         raise UsageError(f"{path}: cannot be read as a zip archive: {first_line(error)}") from None
 
@@ -93,7 +88,4 @@ def open_tar(path: Path) -> Listing:
         read: bytes = local.file.read(size)
         return read
 
-    def images(names: Sequence[str]) -> ReadImages:
-        return ReadImages(lambda index: content(names[index]))
-
-    return arranged_by_path(path.name.split(".")[0], str(path), folders, places, lambda name: contents[name][:16], images)
+    return arranged_by_path(path.name.split(".")[0], str(path), folders, places, lambda name: contents[name][:16], content)

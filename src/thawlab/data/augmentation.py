@@ -8,10 +8,9 @@ zoom that stand next to each other in a list are resampled together, once.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +28,7 @@ Change = Callable[[torch.Tensor, float, torch.Generator], torch.Tensor]
 _ERASED = (124.0, 116.0, 104.0)
 
 
-@final
-@dataclass(frozen=True)
-class Augmentation:
+class Augmentation(NamedTuple):
     """One random change of a batch.
 
     Attributes:
@@ -276,12 +273,7 @@ def parse_augmentation(specification: str, place: str = "augment") -> Augmentati
 
 @final
 class Pipeline:
-    """A list of augmentations, applied in order.
-
-    Args:
-        specifications: as in a recipe.
-        place: where they stand in the recipe, for messages.
-    """
+    """A list of augmentations as in a recipe, applied in order; `place` says where in the recipe they are, for messages."""
 
     def __init__(self, specifications: Sequence[str], place: str = "augment") -> None:
         steps = [parse_augmentation(text, f"{place}[{index}]") for index, text in enumerate(specifications)]

@@ -30,7 +30,7 @@ from thawlab.recipe import Recipe, System
 _PORTION = 4096
 # Above this share of bad images something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
-# Images per out-of-distribution source, to measure how well they are told apart.
+# Images per OOD source, to measure how well they are told apart.
 _OOD_IMAGES = 250
 # Stands in the fingerprint for the content of a file that cannot be read.
 UNREADABLE_DIGEST = b"unreadable"
@@ -136,7 +136,7 @@ def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
 
 
 def leaks_between(splits: Splits, digests: Sequence[bytes]) -> tuple[tuple[int, int], ...]:
-    """Return the images of val and test whose very same content is trained on as well: (training image, other)."""
+    """Return the val and test images that are identical to a training image, as (training image, other)."""
     trained = {digests[index]: index for index in splits.train.tolist()[::-1]}
     judged = np.concatenate([splits.val, splits.test]).tolist()
     return tuple((trained[digests[index]], index) for index in judged if digests[index] in trained)
@@ -176,7 +176,7 @@ def _decode_rows(
 ) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
     """Return all rows as an array of which `indices` are valid, and the reasons of those that could not be decoded.
 
-    Remembered as bad is only what the bytes themselves cause, since the folder stands for the bytes.
+    Only what the bytes themselves cause is recorded as bad, since the folder stands for the bytes.
     """
     ready = ready_rows(listing, preprocessing)
     if ready is not None:
@@ -214,7 +214,7 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     Decoded images are kept in the cache folder by content, so that no epoch and no later run decodes them again.
 
     Raises:
-        UsageError: if the source or its classes are wrong; said before anything is decoded.
+        UsageError: if the source or its classes are wrong; raised before anything is decoded.
         ThawlabError: if too many images are bad, or the cache cannot be written.
     """
     data = recipe.data
@@ -230,24 +230,19 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
 def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preprocessing, system: System) -> tuple[Dataset, str]:
     """Open a source to judge an existing classifier on: its test split, or all of its images where it has none.
 
-    Args:
-        source: a name or a path.
-        classes: of the classifier; the source's classes are matched to them by name.
-        preprocessing: of the classifier.
-        system: says where data and caches are.
+    The source's classes are matched by name to those of the classifier.
 
     Returns:
         The data, with the images to judge on as its test split, and what they are: "test" or "all".
 
     Raises:
-        UsageError: if the source has a class that the classifier does not know.
+        UsageError: if the source has a class that the classifier lacks.
     """
     listing = open_source(source, system.data_dir)
     unknown = [name for name in listing.classes if name not in classes]
     if unknown:
         raise UsageError(
-            f"{source}: the classifier knows no class '{unknown[0]}'{nearest(unknown[0], classes)}; "
-            f"its classes: {listed(classes)}"
+            f"{source}: the classifier has no class '{unknown[0]}'{nearest(unknown[0], classes)}; its classes: {listed(classes)}"
         )
     numbers = np.array([classes.index(name) for name in listing.classes], dtype=np.int64)
     split = "test" if (listing.splits == "test").any() else "all"
@@ -257,13 +252,7 @@ def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preproces
 
 
 def foreign_datasets(preprocessing: Preprocessing, system: System, own: str) -> list[Dataset]:
-    """Return drawn shapes and handwritten digits as test splits, which a classifier of something else has nothing to do with.
-
-    Args:
-        preprocessing: of the classifier.
-        system: says where data and caches are.
-        own: name of the data set that the classifier was trained on, which is left out.
-    """
+    """Return OOD images as test splits: drawn shapes and handwritten digits, without the classifier's `own` data set."""
     datasets = []
     for source in (f"shapes:{_OOD_IMAGES}x64", "digits"):
         listing = open_recorded(source, system.data_dir)
@@ -318,7 +307,7 @@ def decode_all(
 
 
 def warnings_before_training(dataset: Dataset) -> list[str]:
-    """Return what should be said about the data before training starts, a line each."""
+    """Return the warnings about the data, one line each."""
     lines = [f"{identifier} is left out: {reason}" for identifier, reason in dataset.quarantined[:5]]
     if len(dataset.quarantined) > 5:
         lines.append(f"… and {len(dataset.quarantined) - 5} more images are left out; data.json lists them all")

@@ -26,22 +26,20 @@ def content_digest(content: bytes | Pixels) -> bytes:
 
 
 def patiently(work: Callable[[], T], name: str) -> T:
-    """Return what some work on an image gives, trying three times more where the machine rather than the file is at fault.
-
-    Args:
-        work: reads the image, and perhaps decodes it.
-        name: of the image, for the message.
+    """Read an image, and perhaps decode it, trying three times more where the machine rather than the file is at fault.
 
     Raises:
         OSError: if the file is absent, may not be read, or is damaged inside its archive.
         ThawlabError: if reading it still fails for another reason; this says nothing about the image.
     """
-    for pause in (*_PAUSES, None):
+    pauses = iter(_PAUSES)
+    while True:
         try:
             return work()
         except (OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno in _LASTING:
                 raise
+            pause = next(pauses, None)
             if pause is None:
                 reason = (error.strerror or error) if isinstance(error, OSError) else "not enough memory"
                 raise ThawlabError(
@@ -49,7 +47,6 @@ def patiently(work: Callable[[], T], name: str) -> T:
                     "data.exclude"
                 ) from error
             time.sleep(pause)
-    raise AssertionError("the last try returns or raises")
 
 
 class Images(Protocol):

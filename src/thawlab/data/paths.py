@@ -1,7 +1,6 @@
 """Sources that are paths: a folder of images, of Parquet files, a CSV manifest, or a file with an opener of its own."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from thawlab.data import archives  # noqa: F401 - registers its openers
@@ -65,8 +64,8 @@ def _open_folder(root: Path) -> Listing:
         except OSError:
             return b""
 
-    def read(names: Sequence[str]) -> FileImages:
-        return FileImages(tuple(root / name for name in names))
+    def read(path: str) -> bytes:
+        return FileImages((root / path,)).read(0)
 
     return arranged_by_path(root.resolve().name, str(root), inner, paths, head_of, read, special)
 

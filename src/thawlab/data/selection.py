@@ -88,7 +88,7 @@ def group_numbers(listing: Listing, group: str) -> Indices:
             for in each image's id.
 
     Raises:
-        UsageError: if there is no such column, the pattern is none, or it does not fit every image.
+        UsageError: if there is no such column, the pattern is invalid, or it does not fit every image.
     """
     names = list(listing.columns[group]) if group in listing.columns else _matched(listing, group)
     _, numbers = np.unique(np.array(names, dtype=np.str_), return_inverse=True)

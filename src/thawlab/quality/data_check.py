@@ -40,7 +40,7 @@ _KEPT_FIRST = {"test": 0, "val": 1, "train": 2}
 @final
 @dataclass(frozen=True)
 class DataCheck:
-    """What a look at all images of a source found; indices are those of the listing.
+    """What a check of all images of a source found; indices are those of the listing.
 
     Attributes:
         listing: the images.
@@ -48,7 +48,7 @@ class DataCheck:
         identical: groups of files with the same bytes.
         near: pairs of near-duplicates that are not identical.
         outliers: the images farthest from all others in feature space, the farthest first, with their distances.
-        labels: how far the labels can be believed; None where there are too few images to tell.
+        labels: how plausible the labels are; None where there are too few images to tell.
         labelled: the indices that `labels` is about.
         backbone: whose features were used.
     """
@@ -147,13 +147,7 @@ def _listed(entries: list[dict[str, Any]], limit: int) -> dict[str, Any]:
 
 
 def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessing, system: System) -> DataCheck:
-    """Look at every image of a listing.
-
-    Args:
-        listing: the images.
-        spec: of the pretrained backbone whose features find outliers, labels and further duplicates.
-        preprocessing: of its input.
-        system: where caches are, and how many threads read files.
+    """Check every image of a listing; a pretrained backbone's features find outliers, labels and further duplicates.
 
     Raises:
         ThawlabError: if the weights cannot be had, or half of the images cannot be read.
@@ -202,7 +196,7 @@ def _label_scores(features: npt.NDArray[np.float32], readable: Indices, listing:
     if len(np.unique(labels)) < 2 or fewest_parts(labels, groups) < 2:
         progress.say(f"the labels are not judged: every class would need two {'images' if groups is None else 'groups'}")
         return None
-    progress.say("looking at the labels")
+    progress.say("scoring the labels")
     return score_labels(labels, held_out_probabilities(features, labels, groups))
 
 
