@@ -317,11 +317,9 @@ def warnings_before_training(dataset: Dataset) -> list[str]:
     for split in ("val", "test"):
         indices = dataset.indices(split)
         missing = absent_classes(indices, dataset.labels, dataset.classes)
-        if len(indices) and missing:
-            lines.append(
-                f"the {split} split has no image of {len(missing)} classes, the first is '{missing[0]}'; "
-                "their scores are not measured"
-            )
-        elif not len(indices):
+        if not len(indices):
             lines.append(f"the {split} split is empty")
+        elif missing:
+            counted = f"{len(missing)} classes, the first is '{missing[0]}'"
+            lines.append(f"the {split} split has no image of {counted}; their scores are not measured")
     return lines

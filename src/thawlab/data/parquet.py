@@ -1,12 +1,14 @@
 """Sources in Parquet files as Hugging Face's data sets write them: encoded images and class labels."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from thawlab.data.csv_table import pick_column
 from thawlab.data.images import ReadImages
 from thawlab.data.layout import SPLIT_NAMES
 from thawlab.data.listing import Listing
@@ -23,8 +25,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 def _split_of_file(file: Path) -> str:
     """Read the split from a file's name as Hugging Face's data sets write it (`train-00000-of-00006.parquet`)."""
-    word = file.stem.split("-")[0].split("_")[0].lower()
-    return SPLIT_NAMES.get(word, "train")
+    return SPLIT_NAMES.get(re.split("[-_]", file.stem)[0].lower(), "train")
 
 
 @openers.register(".parquet")
@@ -76,8 +77,7 @@ def _parquet_columns(schema: Any, file: Path) -> tuple[str, str]:
     structs = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type}]
     if not structs:
         raise UsageError(f"{file}: has no column of encoded images (a struct with 'bytes'); its columns: {listed(schema.names)}")
-    lowered = {name.strip().lower(): name for name in schema.names if name not in structs}
-    label = next((lowered[word] for word in _LABEL_COLUMNS if word in lowered), None)
+    label = pick_column([name for name in schema.names if name not in structs], _LABEL_COLUMNS)
     if label is None:
         raise UsageError(f"{file}: has no 'label' column; its columns: {listed(schema.names)}")
     return structs[0], label

@@ -70,11 +70,6 @@ def _open_folder(root: Path) -> Listing:
     return arranged_by_path(root.resolve().name, str(root), inner, paths, head_of, read, special)
 
 
-def _file_name(text: str, folder: Path) -> str:
-    """Return a file's name without the blanks around it, unless a file is really named so."""
-    return text if text != text.strip() and (folder / text).is_file() else text.strip()
-
-
 @openers.register(".csv")
 def open_csv(path: Path) -> Listing:
     """List a CSV with the columns path, label and, optionally, split; paths are relative to the CSV's folder."""
@@ -84,7 +79,9 @@ def open_csv(path: Path) -> Listing:
         raise UsageError(f"{path}: needs the columns 'path' and 'label'; found {listed(columns) or 'none'}")
     placed, seen = [], set()
     for number, row in rows:
-        name, label = _file_name(row[path_column] or "", path.parent), (row[label_column] or "").strip()
+        written, label = row[path_column] or "", (row[label_column] or "").strip()
+        # The blanks around a name do not count, unless a file is really named so.
+        name = written if written != written.strip() and (path.parent / written).is_file() else written.strip()
         split = (row.get(split_column) or "").strip().lower() if split_column else "train"
         if not name or not label:
             raise UsageError(f"{path}, line {number}: the path or the label is empty")

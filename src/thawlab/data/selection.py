@@ -106,8 +106,7 @@ def _matched(listing: Listing, group: str) -> list[str]:
             f"data.group = '{group}': no column of {listing.name}{columns}; a pattern needs one group in parentheses, "
             "for example '([^/]+)_[0-9]+[.]jpg'"
         )
-    found = [pattern.search(identifier) for identifier in listing.ids]
-    missing = next((k for k, match in enumerate(found) if match is None or match[1] is None), None)
-    if missing is not None:
-        raise UsageError(f"data.group = '{group}': does not fit '{listing.ids[missing]}'")
-    return [match[1] for match in found if match is not None]
+    found = [(pattern.search(identifier) or [None, None])[1] for identifier in listing.ids]
+    if None in found:
+        raise UsageError(f"data.group = '{group}': does not fit '{listing.ids[found.index(None)]}'")
+    return [name for name in found if name is not None]

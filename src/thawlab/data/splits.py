@@ -21,10 +21,7 @@ class Splits(NamedTuple):
     test: Indices = _NONE
 
 
-Ranks = npt.NDArray[np.int64]
-
-
-def _ranks(labels: Labels, order: Indices) -> Ranks:
+def _ranks(labels: Labels, order: Indices) -> Indices:
     """Return each sample's position within its class, in an order that goes class after class."""
     counts = np.bincount(labels)
     ranks = np.empty(len(labels), dtype=np.int64)
@@ -32,13 +29,13 @@ def _ranks(labels: Labels, order: Indices) -> Ranks:
     return ranks
 
 
-def class_ranks(labels: Labels, seed: int) -> Ranks:
+def class_ranks(labels: Labels, seed: int) -> Indices:
     """Return each sample's position in a random order of its own class."""
     order = np.random.default_rng(seed).permutation(len(labels))
     return _ranks(labels, order[np.argsort(labels[order], kind="stable")])
 
 
-def grouped_ranks(labels: Labels, groups: Indices | None, seed: int) -> tuple[Ranks, Ranks, npt.NDArray[np.bool_]]:
+def grouped_ranks(labels: Labels, groups: Indices | None, seed: int) -> tuple[Indices, Indices, npt.NDArray[np.bool_]]:
     """Return the random orders that keep groups together.
 
     Args:
@@ -59,7 +56,7 @@ def grouped_ranks(labels: Labels, groups: Indices | None, seed: int) -> tuple[Ra
     return _ranks(labels, np.lexsort((class_ranks(labels, seed), unit, unit_ranks, labels))), unit_ranks, lonely
 
 
-def held_out(ranks: Ranks, fraction: float) -> npt.NDArray[np.bool_]:
+def held_out(ranks: Indices, fraction: float) -> npt.NDArray[np.bool_]:
     """Return which ranks fall into a held-out part: evenly spread, so that every prefix holds out the same fraction.
 
     The first member of a class is always held out, so that no class is absent from the held-out part.
@@ -68,7 +65,7 @@ def held_out(ranks: Ranks, fraction: float) -> npt.NDArray[np.bool_]:
     return result
 
 
-def trained_first(labels: Labels, ranks: Ranks, held: npt.NDArray[np.bool_]) -> Ranks:
+def trained_first(labels: Labels, ranks: Indices, held: npt.NDArray[np.bool_]) -> Indices:
     """Return the ranks after moving the first member of each class that is not held out to the front of its class.
 
     A subset that takes a single member of a class then takes one to train on, and the same one in every larger subset.
@@ -79,7 +76,7 @@ def trained_first(labels: Labels, ranks: Ranks, held: npt.NDArray[np.bool_]) -> 
     return _ranks(labels, np.lexsort((ranks, ~first, labels)))
 
 
-def nested_subset(labels: Labels, ranks: Ranks, size: int) -> npt.NDArray[np.bool_]:
+def nested_subset(labels: Labels, ranks: Indices, size: int) -> npt.NDArray[np.bool_]:
     """Mark a stratified subset of exactly `size` samples; a smaller subset always lies inside a larger one."""
     counts = np.bincount(labels)
     # Samples are taken in the order of their relative position within their class, which keeps the classes in proportion.
@@ -109,7 +106,7 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
         raise UsageError(f"{listing.name}: has {len(listing)} images for {classes} classes; each class needs a few")
     pool, given_val, in_test = (np.flatnonzero(splits == split) for split in ("train", "val", "test"))
 
-    def ranked(purpose: str) -> tuple[Ranks, Ranks, npt.NDArray[np.bool_]]:
+    def ranked(purpose: str) -> tuple[Indices, Indices, npt.NDArray[np.bool_]]:
         groups = None if listing.groups is None else listing.groups[pool]
         return grouped_ranks(labels[pool], groups, derive(seed, "split", purpose))
 

@@ -62,11 +62,6 @@ class DataCheck:
     labelled: Indices
     backbone: str
 
-    def pairs(self) -> list[tuple[int, int, float]]:
-        """Return all duplicates as pairs with their similarity, identical files first."""
-        same = [(group[0], other, 1.0) for group in self.identical for other in group[1:]]
-        return same + [pair[:3] for pair in self.near]
-
     @cached_property
     def leaks(self) -> list[tuple[int, int, float]]:
         """The pairs of duplicates in different splits; of identical files each with one of another split, test first."""
@@ -86,9 +81,10 @@ class DataCheck:
         return sorted(group, key=lambda k: (_KEPT_FIRST[str(self.listing.splits[k])], k))
 
     def conflicts(self) -> list[tuple[int, int, float]]:
-        """Return the pairs of duplicates with different labels."""
+        """Return the pairs of duplicates with different labels and their similarity, identical files first."""
         labels = self.listing.labels
-        return [pair for pair in self.pairs() if labels[pair[0]] != labels[pair[1]]]
+        same = [(group[0], other, 1.0) for group in self.identical for other in group[1:]]
+        return [pair for pair in (*same, *(near[:3] for near in self.near)) if labels[pair[0]] != labels[pair[1]]]
 
     def as_json(self, limit: int = 1000) -> dict[str, Any]:
         """Return the findings as JSON values; long lists are cut to `limit` entries, counts never are."""
@@ -101,7 +97,15 @@ class DataCheck:
             name: [{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in np.flatnonzero((shorter > 0) & mask).tolist()]
             for name, mask in (("small", shorter < _SMALL), ("long", longer > _LONG * shorter))
         }
-        suspects = [] if self.labels is None else self.labelled[self.labels.suspects].tolist()
+        suspects = [
+            {
+                **self._image(int(self.labelled[place])),
+                "suggested": listing.classes[scores.suggested[place]],
+                "quality": round(float(scores.quality[place]), 4),
+            }
+            for scores in ([] if self.labels is None else [self.labels])
+            for place in scores.suspects.tolist()
+        ]
         return {
             "schema": 1,
             "name": listing.name,
@@ -124,7 +128,7 @@ class DataCheck:
             "conflicts": _listed([self._pair(*pair) for pair in self.conflicts()], limit),
             "outliers": _listed([{**self._image(k), "distance": distance} for k, distance in self.outliers], limit),
             "labels_judged": self.labels is not None,
-            "label_suspects": _listed([self._suspect(k) for k in suspects], limit),
+            "label_suspects": _listed(suspects, limit),
         }
 
     def _image(self, index: int) -> dict[str, Any]:
@@ -134,12 +138,6 @@ class DataCheck:
 
     def _pair(self, first: int, second: int, similarity: float) -> dict[str, Any]:
         return {"first": self._image(first), "second": self._image(second), "similarity": round(similarity, 4)}
-
-    def _suspect(self, index: int) -> dict[str, Any]:
-        assert self.labels is not None
-        place = int(np.searchsorted(self.labelled, index))
-        suggested = self.listing.classes[self.labels.suggested[place]]
-        return {**self._image(index), "suggested": suggested, "quality": round(float(self.labels.quality[place]), 4)}
 
 
 def _listed(entries: list[dict[str, Any]], limit: int) -> dict[str, Any]:
@@ -178,14 +176,13 @@ def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessin
 
 def _scanned(listing: Listing, preprocessing: Preprocessing, system: System) -> tuple[Files, Dataset]:
     """Read each file once: for what it is, and for the decoded images of the network."""
-    if ready_rows(listing, preprocessing) is not None:
-        files = scan_files(listing, system.workers)
-        return files, decode_all(listing, preprocessing, system, scan=Scan(files.digests, files.reasons))
     folder = cache_folder(system.cache_dir, "decoded") / f"scan-{os.getpid()}-{threading.get_ident()}"
+    shape = (preprocessing.size, preprocessing.size, 3)
     try:
-        store = RowStore(folder, len(listing), (preprocessing.size, preprocessing.size, 3), np.uint8)
+        store = RowStore(folder, len(listing), shape, np.uint8) if ready_rows(listing, preprocessing) is None else None
         files = scan_files(listing, system.workers, preprocessing, store)
-        return files, decode_all(listing, preprocessing, system, scan=Scan(files.digests, files.reasons, store.array()))
+        scan = Scan(files.digests, files.reasons, store and store.array())
+        return files, decode_all(listing, preprocessing, system, scan=scan)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

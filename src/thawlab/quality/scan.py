@@ -63,7 +63,7 @@ def scan_files(
                 formats[index], sizes[index] = image.format or "", image.size
         else:
             sizes[index] = content.shape[1], content.shape[0]
-        row = decode(content, wanted) if wanted is not None else None
+        row = decode(content, wanted) if wanted is not None and store is not None else None
         thumbnails[index] = decode(content, _LOOK)
         return row
 
