@@ -122,7 +122,7 @@ def test_predict_shows_a_table_and_names_what_it_cannot_read(trained: tuple[Path
     run = next((root / "runs").iterdir()).name
     table = thawlab("predict", run, str(photos / "red"), "--runs", str(root / "runs"), "--top-k", "2")
     assert table.returncode == 0
-    assert "not an image of a known format" in table.stdout
+    assert "not an image in a supported format" in table.stdout
     assert "00.png" in table.stdout
     document = json.loads(thawlab("predict", run, str(photos / "red"), "--runs", str(root / "runs"), "--json").stdout)
     assert len(document["predictions"]) == 13

@@ -215,7 +215,7 @@ def write_odd(folder: Path, encoded: Encoded) -> dict[str, str]:
     return {
         "red/cut.jpg": "damaged: image file is truncated",
         "red/empty.png": "empty file",
-        "red/page.jpg": "not an image of a known format",
+        "red/page.jpg": "not an image in a supported format",
         "red/gone.jpg": "cannot be read: No such file or directory",
     }
 
@@ -433,7 +433,7 @@ def test_a_clean_dataset_needs_no_warning_and_others_say_what_is_missing(photos:
         "… and 3 more images are left out; data.json lists them all",
         "1 files are ignored, the first is a (is odd)",
     ]
-    one_sided = replace(dataset, splits=replace(dataset.splits, test=np.flatnonzero(dataset.labels == 0)))
+    one_sided = replace(dataset, splits=dataset.splits._replace(test=np.flatnonzero(dataset.labels == 0)))
     assert "the test split has no image of 1 classes, the first is 'red'" in warnings_before_training(one_sided)[0]
 
 
@@ -465,7 +465,7 @@ def test_a_foreign_source_may_be_a_test_split_alone(tree: Callable[..., Path]) -
 def test_a_class_that_the_classifier_does_not_know_is_named(photos: Path) -> None:
     with pytest.raises(UsageError) as error:
         load_foreign(str(photos), ("blue", "reed"), LOOK, System())
-    assert str(error.value) == f"{photos}: the classifier knows no class 'red' (did you mean 'reed'?); its classes: blue, reed"
+    assert str(error.value) == f"{photos}: the classifier has no class 'red' (did you mean 'reed'?); its classes: blue, reed"
 
 
 # The real ones

@@ -157,7 +157,7 @@ def bad_checksum(content: bytes) -> bytes:
     ("damage", "kind", "reason"),
     [
         (lambda _: b"", "PNG", "empty file"),
-        (lambda _: b"<html>404</html>", "PNG", "not an image of a known format"),
+        (lambda _: b"<html>404</html>", "PNG", "not an image in a supported format"),
         (lambda content: content[:20], "PNG", ""),
         (lambda content: content[: len(content) // 2], "PNG", "damaged: "),
         (lambda content: content[: len(content) // 2], "JPEG", "damaged: image file is truncated"),
@@ -247,5 +247,5 @@ def test_rgb_is_returned_as_it_is() -> None:
 
 def test_documents_that_start_other_programs_are_not_opened() -> None:
     content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
-    with pytest.raises(BadImageError, match="not an image of a known format"):
+    with pytest.raises(BadImageError, match="not an image in a supported format"):
         decode(content, Preprocessing(size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))

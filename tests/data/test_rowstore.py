@@ -129,7 +129,7 @@ def test_a_full_disk_is_said_with_the_way_out_and_no_row_counts(
         store.commit(np.arange(6))
     assert str(error.value) == (
         f"{tmp_path / 'store'}: the cache cannot be written: No space left on device; "
-        "make room, or choose another place with --cache-dir"
+        "free some space, or choose another place with --cache-dir"
     )
     assert not store.marks().any()
 
@@ -179,7 +179,7 @@ def test_a_wait_for_another_process_is_said_and_ends_when_that_one_is_killed(
         monkeypatch.setattr("thawlab.progress.say", say)
         with store.filling():
             pass
-    assert said == [f"waiting for another process that fills {store.folder}"]
+    assert said == [f"waiting for another process that is filling {store.folder}"]
 
 
 def test_a_lock_that_cannot_be_made_is_said(tmp_path: Path) -> None:

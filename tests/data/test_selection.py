@@ -141,6 +141,6 @@ def test_groups_of_one_split_as_images_without_groups_do() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200).tolist()
     ids = [f"{k:03}" for k in range(200)]
-    sizes = [len(part) for part in vars(make_splits(listing_of(ids, labels), 0, None, 0.1, 0.2)).values()]
+    sizes = [len(part) for part in make_splits(listing_of(ids, labels), 0, None, 0.1, 0.2)]
     grouped = make_splits(listing_of(ids, labels, groups=np.arange(200)), 0, None, 0.1, 0.2)
-    assert [len(part) for part in vars(grouped).values()] == sizes
+    assert [len(part) for part in grouped] == sizes

@@ -167,7 +167,7 @@ def test_other_images_may_have_fewer_classes(trained: RunFolder, tmp_path: Path)
 
 def test_a_class_that_the_classifier_does_not_know_is_a_usage_error(trained: RunFolder, tmp_path: Path) -> None:
     source = _draw(tmp_path / "other", ["blue", "greeen"], 3)
-    with pytest.raises(UsageError, match=r"the classifier knows no class 'greeen' \(did you mean 'green'\?\)"):
+    with pytest.raises(UsageError, match=r"the classifier has no class 'greeen' \(did you mean 'green'\?\)"):
         evaluate(trained, source=str(source))
 
 

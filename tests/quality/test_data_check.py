@@ -122,7 +122,7 @@ def test_a_check_reads_every_file_once_and_decodes_it_for_training_too(
     anew = dataset.decode_all(check.listing, preprocessing, elsewhere)
     kept = anew.splits.train
     assert np.array_equal(decoded.splits.train, kept) and np.array_equal(decoded.images[kept], anew.images[kept])
-    assert decoded.quarantined == anew.quarantined == (("train/class1/broken.png", "not an image of a known format"),)
+    assert decoded.quarantined == anew.quarantined == (("train/class1/broken.png", "not an image in a supported format"),)
 
 
 def test_thousands_of_identical_files_are_a_matter_of_their_number() -> None:

@@ -41,5 +41,5 @@ def test_documents_and_monsters_are_refused_as_in_training(tmp_path: Path) -> No
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     (tmp_path / "a" / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + bytes(4))
     files = scan_files(open_path(tmp_path))
-    assert files.reasons == {0: "not an image of a known format", 1: "too large: 60000×60000 pixels"}
+    assert files.reasons == {0: "not an image in a supported format", 1: "too large: 60000×60000 pixels"}
     assert files.formats == ("", "")

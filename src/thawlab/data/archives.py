@@ -3,12 +3,11 @@
 import io
 import lzma
 import tarfile
+import threading
 import zipfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from thawlab.data.images import BytesImages, Images, TarImages, ZipImages
 from thawlab.data.listing import Listing
 from thawlab.data.openers import arranged_by_path, openers
 from thawlab.errors import UsageError, first_line
@@ -21,7 +20,18 @@ def _member_name(name: str) -> str:
 
 @openers.register(".zip")
 def open_zip(path: Path) -> Listing:
-    """List a zip archive."""
+    """List a zip archive; each thread that reads images opens it once."""
+    local = threading.local()
+
+    def content(name: str) -> bytes:
+        try:
+            if not hasattr(local, "archive"):
+                local.archive = zipfile.ZipFile(path)
+            read: bytes = local.archive.read(members[name])
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            raise OSError(f"damaged or encrypted inside the archive: {error}") from error
+        return read
+
     try:
         with zipfile.ZipFile(path) as archive:
             folders = [_member_name(info.filename) for info in archive.infolist() if info.is_dir()]
@@ -31,10 +41,7 @@ def open_zip(path: Path) -> Listing:
                 with archive.open(members[name]) as file:
                     return file.read(16)
 
-            def read(names: Sequence[str]) -> Images:
-                return ZipImages(path, tuple(members[name] for name in names))
-
-            return arranged_by_path(path.stem, str(path), folders, members, head_of, read)
+            return arranged_by_path(path.stem, str(path), folders, members, head_of, content)
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         raise UsageError(f"{path}: cannot be read as a zip archive: {first_line(error)}") from None
 
@@ -45,7 +52,10 @@ def open_zip(path: Path) -> Listing:
 @openers.register(".tar.xz")
 @openers.register(".tar.bz2")
 def open_tar(path: Path) -> Listing:
-    """List a tar archive; a compressed one is read into memory once, since it has no random access."""
+    """List a tar archive; a compressed one is read into memory once, since it has no random access.
+
+    Each thread that reads images opens an uncompressed one once.
+    """
     folders: list[str] = []
     places: dict[str, tuple[int, int]] = {}
     contents: dict[str, bytes] = {}  # only the first bytes where the archive is not compressed
@@ -66,9 +76,16 @@ def open_tar(path: Path) -> Listing:
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, KeyError) as error:
         raise UsageError(f"{path}: cannot be read as a tar archive: {first_line(error)}") from None
 
-    def read(names: Sequence[str]) -> Images:
-        if compressed:
-            return BytesImages([contents[name] for name in names])
-        return TarImages(path, tuple(places[name] for name in names))
+    local = threading.local()
 
-    return arranged_by_path(path.name.split(".")[0], str(path), folders, places, lambda name: contents[name][:16], read)
+    def content(name: str) -> bytes:
+        if compressed:
+            return contents[name]
+        if not hasattr(local, "file"):
+            local.file = path.open("rb")
+        offset, size = places[name]
+        local.file.seek(offset)
+        read: bytes = local.file.read(size)
+        return read
+
+    return arranged_by_path(path.name.split(".")[0], str(path), folders, places, lambda name: contents[name][:16], content)

@@ -48,15 +48,11 @@ def batch_spans(count: int, batch_size: int) -> list[tuple[int, int]]:
 def prefetched(items: Sequence[T], prepare: Callable[[T], R], threaded: bool = True) -> Iterator[tuple[T, R]]:
     """Yield each item with what is prepared of it, preparing the next one in a thread meanwhile.
 
-    Args:
-        items: what to prepare, in order.
-        prepare: makes the tensors of an item.
-        threaded: False prepares each item when it is asked for: small batches take less time than passing them on.
+    Without a thread (`threaded` is false) each is prepared when it is asked for: small batches take less time than passing
+    them on.
     """
-    if not items:
-        return
-    if not threaded:
-        yield from ((item, prepare(item)) for item in items)
+    if not (threaded and items):
+        yield from zip(items, map(prepare, items), strict=True)
         return
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(prepare, items[0])

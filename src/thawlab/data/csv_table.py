@@ -10,11 +10,7 @@ Row = dict[str, str]
 
 
 def read_table(path: Path, key: str = "") -> tuple[Sequence[str], list[tuple[int, Row]]]:
-    """Read a CSV file with a header.
-
-    Args:
-        path: of the file, UTF-8 with or without a byte order mark.
-        key: of the recipe where the file is named, for the message.
+    """Read a CSV file with a header, in UTF-8 with or without a byte order mark; `key` of the recipe names the file.
 
     Returns:
         The columns, and for each row its line number and its values by column.

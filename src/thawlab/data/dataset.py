@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,8 @@ from thawlab.recipe import Recipe, System
 _PORTION = 4096
 # Above this share of bad images something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
-# Images per out-of-distribution source, to measure how well they are told apart.
-_FOREIGN = 250
+# Images per OOD source, to measure how well they are told apart.
+_OOD_IMAGES = 250
 # Stands in the fingerprint for the content of a file that cannot be read.
 UNREADABLE_DIGEST = b"unreadable"
 
@@ -91,9 +91,7 @@ class Dataset:
         }
 
 
-@final
-@dataclass(frozen=True)
-class Scan:
+class Scan(NamedTuple):
     """What one pass over the files of a listing found, in its order.
 
     Attributes:
@@ -127,26 +125,18 @@ def hash_files(listing: Listing, workers: int | None = None) -> Scan:
 
 
 def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
-    """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content of its images.
-
-    Args:
-        listing: the images.
-        digests: of their content.
-    """
+    """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content (`digests`) of its images."""
     header = [listing.classes, listing.ids, listing.labels.tolist(), listing.splits.tolist()]
     if listing.groups is not None:
         header.append(listing.groups.tolist())
     digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
-    if isinstance(listing.images, ArrayImages):
-        digest.update(np.ascontiguousarray(listing.images.array).data)
-        return digest.hexdigest()
-
-    digest.update(b"".join(digests))
+    images = listing.images
+    digest.update(np.ascontiguousarray(images.array).data if isinstance(images, ArrayImages) else b"".join(digests))
     return digest.hexdigest()
 
 
 def leaks_between(splits: Splits, digests: Sequence[bytes]) -> tuple[tuple[int, int], ...]:
-    """Return the images of val and test whose very same content is trained on as well: (training image, other)."""
+    """Return the val and test images that are identical to a training image, as (training image, other)."""
     trained = {digests[index]: index for index in splits.train.tolist()[::-1]}
     judged = np.concatenate([splits.val, splits.test]).tolist()
     return tuple((trained[digests[index]], index) for index in judged if digests[index] in trained)
@@ -186,7 +176,7 @@ def _decode_rows(
 ) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
     """Return all rows as an array of which `indices` are valid, and the reasons of those that could not be decoded.
 
-    Remembered as bad is only what the bytes themselves cause, since the folder stands for the bytes.
+    Only what the bytes themselves cause is recorded as bad, since the folder stands for the bytes.
     """
     ready = ready_rows(listing, preprocessing)
     if ready is not None:
@@ -196,9 +186,8 @@ def _decode_rows(
     bad_file = folder / "bad.json"
     unreadable = {k: reason for k, reason in scan.reasons.items() if scan.digests[k] == UNREADABLE_DIGEST}
     with store.filling():
-        bad: dict[int, str] = {}
-        if bad_file.is_file():
-            bad = {int(key): reason for key, reason in json.loads(bad_file.read_text(encoding="utf-8")).items()}
+        recorded = json.loads(bad_file.read_text(encoding="utf-8")) if bad_file.is_file() else {}
+        bad: dict[int, str] = {int(key): reason for key, reason in recorded.items()}
         missing = _without(store.missing(indices), [*bad, *unreadable])
         done = 0
         for chunk, rows in in_threads(_decoder(listing, preprocessing, scan), missing, workers, "decoding"):
@@ -216,7 +205,7 @@ def _decode_rows(
 
 
 def _without(indices: Indices, others: Sequence[int]) -> Indices:
-    return indices[~np.isin(indices, others)] if others else indices
+    return indices[~np.isin(indices, others)]
 
 
 def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
@@ -225,13 +214,13 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     Decoded images are kept in the cache folder by content, so that no epoch and no later run decodes them again.
 
     Raises:
-        UsageError: if the source or its classes are wrong; said before anything is decoded.
+        UsageError: if the source or its classes are wrong; raised before anything is decoded.
         ThawlabError: if too many images are bad, or the cache cannot be written.
     """
     data = recipe.data
     listing = open_data(data, recipe.system)
     splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test)
-    dataset = _decoded(listing, splits, preprocessing, recipe.system)
+    dataset = decode_all(listing, preprocessing, recipe.system, splits)
     missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
     if missing:
         raise ThawlabError(f"{data.source}: no training image of '{missing[0]}' can be decoded; add some or remove the class")
@@ -241,85 +230,67 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
 def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preprocessing, system: System) -> tuple[Dataset, str]:
     """Open a source to judge an existing classifier on: its test split, or all of its images where it has none.
 
-    Args:
-        source: a name or a path.
-        classes: of the classifier; the source's classes are matched to them by name.
-        preprocessing: of the classifier.
-        system: says where data and caches are.
+    The source's classes are matched by name to those of the classifier.
 
     Returns:
         The data, with the images to judge on as its test split, and what they are: "test" or "all".
 
     Raises:
-        UsageError: if the source has a class that the classifier does not know.
+        UsageError: if the source has a class that the classifier lacks.
     """
     listing = open_source(source, system.data_dir)
     unknown = [name for name in listing.classes if name not in classes]
     if unknown:
         raise UsageError(
-            f"{source}: the classifier knows no class '{unknown[0]}'{nearest(unknown[0], classes)}; "
-            f"its classes: {listed(classes)}"
+            f"{source}: the classifier has no class '{unknown[0]}'{nearest(unknown[0], classes)}; its classes: {listed(classes)}"
         )
     numbers = np.array([classes.index(name) for name in listing.classes], dtype=np.int64)
-    chosen = np.flatnonzero(listing.splits == "test")
-    split = "test"
-    if len(chosen) == 0:
-        chosen, split = np.arange(len(listing)), "all"
-    nothing = np.zeros(0, dtype=np.int64)
-    dataset = _decoded(listing, Splits(nothing, nothing, chosen), preprocessing, system)
+    split = "test" if (listing.splits == "test").any() else "all"
+    chosen = np.flatnonzero((listing.splits == "test") | (split == "all"))
+    dataset = decode_all(listing, preprocessing, system, Splits(test=chosen))
     return replace(dataset, classes=classes, labels=numbers[dataset.labels]), split
 
 
 def foreign_datasets(preprocessing: Preprocessing, system: System, own: str) -> list[Dataset]:
-    """Return drawn shapes and handwritten digits as test splits, which a classifier of something else has nothing to do with.
-
-    Args:
-        preprocessing: of the classifier.
-        system: says where data and caches are.
-        own: name of the data set that the classifier was trained on, which is left out.
-    """
+    """Return OOD images as test splits: drawn shapes and handwritten digits, without the classifier's `own` data set."""
     datasets = []
-    for source in (f"shapes:{_FOREIGN}x64", "digits"):
+    for source in (f"shapes:{_OOD_IMAGES}x64", "digits"):
         listing = open_recorded(source, system.data_dir)
-        if listing.name == own:
-            continue
-        chosen = np.arange(0, len(listing), max(len(listing) // _FOREIGN, 1))[:_FOREIGN]
-        nothing = np.zeros(0, dtype=np.int64)
-        datasets.append(_decoded(listing, Splits(nothing, nothing, chosen), preprocessing, system))
+        if listing.name != own:
+            chosen = np.arange(0, len(listing), max(len(listing) // _OOD_IMAGES, 1))[:_OOD_IMAGES]
+            datasets.append(decode_all(listing, preprocessing, system, Splits(test=chosen)))
     return datasets
 
 
-def decode_all(listing: Listing, preprocessing: Preprocessing, system: System, scan: Scan | None = None) -> Dataset:
-    """Decode every image of a listing; all that can be decoded are in the train split of the result.
+def decode_all(
+    listing: Listing, preprocessing: Preprocessing, system: System, splits: Splits | None = None, scan: Scan | None = None
+) -> Dataset:
+    """Decode the images of a listing and take out those that cannot be decoded.
 
     Args:
         listing: the images.
         preprocessing: says the size and how to reach it.
         system: says where caches are.
+        splits: which images are needed; if omitted, all are decoded into the train split.
         scan: what a pass over the files gave already; they are not read again if it has `rows`.
 
     Raises:
         ThawlabError: if too many images are bad, or the cache cannot be written.
     """
-    nothing = np.zeros(0, dtype=np.int64)
-    return _decoded(listing, Splits(np.arange(len(listing)), nothing, nothing), preprocessing, system, scan)
-
-
-def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, system: System, scan: Scan | None = None) -> Dataset:
-    """Decode what the splits need, and take out what cannot be decoded."""
+    splits = splits or Splits(train=np.arange(len(listing)))
     scan = scan or hash_files(listing, system.workers)
     identity = fingerprint(listing, scan.digests)
-    needed = np.sort(np.concatenate([splits.train, splits.val, splits.test]))
+    needed = np.sort(np.concatenate(splits))
     determined_by = f"{identity}/{preprocessing.geometry}/Pillow {PIL.__version__}/decoding {DECODING}"
     folder = cache_folder(system.cache_dir, "decoded") / hashlib.sha256(determined_by.encode()).hexdigest()[:32]
     images, bad = _decode_rows(listing, needed, preprocessing, folder, system.workers, scan)
     quarantined = tuple((listing.ids[index], reason) for index, reason in sorted(bad.items()))
     if len(bad) > _MAX_BAD_SHARE * len(needed):
-        first = quarantined[0]
+        first, reason = quarantined[0]
         raise ThawlabError(
-            f"{listing.name}: {len(bad)} of {len(needed)} images cannot be decoded, the first is {first[0]} ({first[1]})"
+            f"{listing.name}: {len(bad)} of {len(needed)} images cannot be decoded, the first is {first} ({reason})"
         )
-    kept = Splits(*(_without(part, list(bad)) for part in (splits.train, splits.val, splits.test)))
+    kept = Splits(*(_without(part, list(bad)) for part in splits))
     return Dataset(
         name=listing.name,
         classes=listing.classes,
@@ -336,7 +307,7 @@ def _decoded(listing: Listing, splits: Splits, preprocessing: Preprocessing, sys
 
 
 def warnings_before_training(dataset: Dataset) -> list[str]:
-    """Return what should be said about the data before training starts, a line each."""
+    """Return the warnings about the data, one line each."""
     lines = [f"{identifier} is left out: {reason}" for identifier, reason in dataset.quarantined[:5]]
     if len(dataset.quarantined) > 5:
         lines.append(f"… and {len(dataset.quarantined) - 5} more images are left out; data.json lists them all")
@@ -346,11 +317,9 @@ def warnings_before_training(dataset: Dataset) -> list[str]:
     for split in ("val", "test"):
         indices = dataset.indices(split)
         missing = absent_classes(indices, dataset.labels, dataset.classes)
-        if len(indices) and missing:
-            lines.append(
-                f"the {split} split has no image of {len(missing)} classes, the first is '{missing[0]}'; "
-                "their scores are not measured"
-            )
-        elif not len(indices):
+        if not len(indices):
             lines.append(f"the {split} split is empty")
+        elif missing:
+            counted = f"{len(missing)} classes, the first is '{missing[0]}'"
+            lines.append(f"the {split} split has no image of {counted}; their scores are not measured")
     return lines

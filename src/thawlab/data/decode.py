@@ -39,7 +39,7 @@ def why_unreadable(error: BadImageError | OSError | MemoryError) -> str:
 
 @contextlib.contextmanager
 def _one_error() -> Iterator[None]:
-    """Turn the many kinds that decoders raise on damaged data into one."""
+    """Turn the many errors that decoders raise on damaged data into `BadImageError`."""
     try:
         yield
     except (BadImageError, MemoryError):
@@ -60,7 +60,7 @@ def open_image(content: bytes) -> Image.Image:
     Pillow's own `open` warns of large images, and silencing it would change the filters of the whole process.
 
     Raises:
-        BadImageError: if the file is empty, damaged, of no known format, or holds too many pixels.
+        BadImageError: if the file is empty, damaged, in no supported format, or holds too many pixels.
     """
     if not content:
         raise BadImageError("empty file")
@@ -71,7 +71,7 @@ def open_image(content: bytes) -> Image.Image:
                 image = factory(io.BytesIO(content), "")
                 break
     else:
-        raise BadImageError("not an image of a known format")
+        raise BadImageError("not an image in a supported format")
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadImageError(f"too large: {width}×{height} pixels")
@@ -114,7 +114,7 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing) -> Pixels:
         uint8, size × size × 3.
 
     Raises:
-        BadImageError: if the image is empty, truncated, of no known format, or too large.
+        BadImageError: if the image is empty, truncated, in no supported format, or too large.
         MemoryError: if there is too little memory just now.
     """
     if isinstance(content, np.ndarray):

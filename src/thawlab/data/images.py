@@ -2,20 +2,16 @@
 
 import errno
 import hashlib
-import threading
 import time
-import zipfile
-import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar, final
+from typing import NamedTuple, Protocol, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
 
-from thawlab.data.types import Indices, Pixels
+from thawlab.data.types import Pixels
 from thawlab.errors import ThawlabError
 
 T = TypeVar("T")
@@ -30,22 +26,20 @@ def content_digest(content: bytes | Pixels) -> bytes:
 
 
 def patiently(work: Callable[[], T], name: str) -> T:
-    """Return what some work on an image gives, trying three times more where the machine rather than the file is at fault.
-
-    Args:
-        work: reads the image, and perhaps decodes it.
-        name: of the image, for the message.
+    """Read an image, and perhaps decode it, trying three times more where the machine rather than the file is at fault.
 
     Raises:
         OSError: if the file is absent, may not be read, or is damaged inside its archive.
         ThawlabError: if reading it still fails for another reason; this says nothing about the image.
     """
-    for pause in (*_PAUSES, None):
+    pauses = iter(_PAUSES)
+    while True:
         try:
             return work()
         except (OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno in _LASTING:
                 raise
+            pause = next(pauses, None)
             if pause is None:
                 reason = (error.strerror or error) if isinstance(error, OSError) else "not enough memory"
                 raise ThawlabError(
@@ -53,13 +47,11 @@ def patiently(work: Callable[[], T], name: str) -> T:
                     "data.exclude"
                 ) from error
             time.sleep(pause)
-    raise AssertionError("the last try returns or raises")
 
 
-class Images(ABC):
+class Images(Protocol):
     """Random access to the images of a source, safe to use from several threads."""
 
-    @abstractmethod
     def read(self, index: int) -> bytes | Pixels:
         """Return the encoded file of an image, or its pixels (uint8, height × width × 3) where nothing is encoded.
 
@@ -68,9 +60,15 @@ class Images(ABC):
         """
 
 
+class ReadImages(NamedTuple):
+    """Images that a function reads, given an index."""
+
+    read: Callable[[int], bytes | Pixels]
+
+
 @final
 @dataclass(frozen=True)
-class ArrayImages(Images):
+class ArrayImages:
     """Images that are in memory already: uint8, n × height × width × 3."""
 
     array: npt.NDArray[np.uint8]
@@ -83,7 +81,7 @@ class ArrayImages(Images):
 
 @final
 @dataclass(frozen=True)
-class FileImages(Images):
+class FileImages:
     """Images in files of their own."""
 
     paths: tuple[Path, ...]
@@ -94,67 +92,3 @@ class FileImages(Images):
         if path.exists() and not path.is_file():
             raise OSError("it is not a file")  # a pipe would block whoever reads it
         return path.read_bytes()
-
-
-@final
-@dataclass(frozen=True)
-class BytesImages(Images):
-    """Encoded images that are in memory already."""
-
-    contents: Sequence[bytes]
-
-    def read(self, index: int) -> bytes:
-        """Return the encoded image."""
-        return self.contents[index]
-
-
-@final
-@dataclass(frozen=True)
-class ZipImages(Images):
-    """Images inside a zip archive; each thread opens the archive once."""
-
-    path: Path
-    members: tuple[str, ...]
-    _local: threading.local = field(default_factory=threading.local, repr=False, compare=False)
-
-    def read(self, index: int) -> bytes:
-        """Return the member's content."""
-        try:
-            archive: zipfile.ZipFile | None = getattr(self._local, "archive", None)
-            if archive is None:
-                archive = self._local.archive = zipfile.ZipFile(self.path)
-            return archive.read(self.members[index])
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            raise OSError(f"damaged or encrypted inside the archive: {error}") from error
-
-
-@final
-@dataclass(frozen=True)
-class TarImages(Images):
-    """Images inside an uncompressed tar archive, read at their offsets; each thread opens the file once."""
-
-    path: Path
-    places: tuple[tuple[int, int], ...]
-    _local: threading.local = field(default_factory=threading.local, repr=False, compare=False)
-
-    def read(self, index: int) -> bytes:
-        """Return the member's content."""
-        file: BinaryIO | None = getattr(self._local, "file", None)
-        if file is None:
-            file = self._local.file = self.path.open("rb")
-        offset, size = self.places[index]
-        file.seek(offset)
-        return file.read(size)
-
-
-@final
-@dataclass(frozen=True)
-class ChosenImages(Images):
-    """Some of the images of a source, in an order of their own."""
-
-    source: Images
-    chosen: Indices
-
-    def read(self, index: int) -> bytes | Pixels:
-        """Return what the source holds."""
-        return self.source.read(int(self.chosen[index]))

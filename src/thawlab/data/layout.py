@@ -2,9 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import final
+from typing import NamedTuple
 
 from thawlab.data.types import Split
 from thawlab.errors import UsageError, listed, nearest
@@ -16,9 +15,7 @@ EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".ico", ".tga"}
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
-@final
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """A file with the class and the split that its path gives it."""
 
     path: str
@@ -89,11 +86,8 @@ def place_files(paths: Iterable[str], origin: str) -> tuple[list[Placed], list[t
     """Give each file its class and split.
 
     Recognised are a folder per class, the same under `train`, `val`, `test` (also `Training`, `Validation`, `Test`, in any
-    case), and either of these inside one extra folder. Images may lie deeper than the class folder.
-
-    Args:
-        paths: of images, relative to the source, with forward slashes.
-        origin: the source's name, for messages.
+    case), and either of these inside one extra folder. Images may lie deeper than the class folder. The paths are relative to
+    the source (`origin`), with forward slashes.
 
     Returns:
         The placed files in sorted order, and the files that belong to no class, with the reason.

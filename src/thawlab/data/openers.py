@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from thawlab.data.images import Images
+from thawlab.data.images import Images, ReadImages
 from thawlab.data.layout import Placed, class_names, has_image_extension, is_litter, looks_like_image, place_files
 from thawlab.data.listing import Listing
 from thawlab.errors import UsageError
@@ -24,14 +24,7 @@ def opener_of(path: Path) -> Opener | None:
 
 
 def arranged(placed: Sequence[Placed], images: Images, name: str, origin: str, **more: Any) -> Listing:
-    """Return the listing of images that have a class and a split.
-
-    Args:
-        placed: the images, in the order of `images`.
-        images: access to them.
-        name: of the data.
-        origin: the source's name, for messages.
-        more: further attributes of the listing.
+    """Return the listing of images that have a class and a split; `placed` is in the order of `images`.
 
     Raises:
         UsageError: if the splits do not agree on the classes.
@@ -55,7 +48,7 @@ def arranged_by_path(
     folders: Iterable[str],
     files: Iterable[str],
     head_of: Callable[[str], bytes],
-    read: Callable[[Sequence[str]], Images],
+    read: Callable[[str], bytes],
     ignored: Sequence[tuple[str, str]] = (),
 ) -> Listing:
     """Return the listing of files whose paths tell class and split.
@@ -66,7 +59,7 @@ def arranged_by_path(
         folders: paths of all folders.
         files: paths of all files, images or not.
         head_of: gives the first bytes of a file.
-        read: gives access to the images among the files.
+        read: gives all of them.
         ignored: further files that are no images, with the reason.
 
     Raises:
@@ -76,11 +69,12 @@ def arranged_by_path(
     _refuse_empty_classes(folders, paths, origin)
     images, others = _sift(paths, head_of)
     placed, outside = place_files(images, origin)
-    return arranged(placed, read([item.path for item in placed]), name, origin, ignored=(*others, *ignored, *outside))
+    content = ReadImages(lambda index: read(placed[index].path))
+    return arranged(placed, content, name, origin, ignored=(*others, *ignored, *outside))
 
 
 def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Part images from other files; a file without an image's extension is judged by its first bytes."""
+    """Separate images from other files; a file without an image's extension is judged by its first bytes."""
     images, ignored = [], []
     for path in paths:
         if is_litter(path):

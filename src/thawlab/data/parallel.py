@@ -13,13 +13,9 @@ _CHUNK = 256
 
 
 def in_threads(work: Callable[[int], T], indices: Indices, workers: int | None, label: str) -> Iterator[tuple[Indices, list[T]]]:
-    """Yield the results of some images, a chunk at a time and in order.
+    """Yield the results of `work` on some images, a chunk at a time and in order.
 
-    Args:
-        work: what to do with the image of an index.
-        indices: of the images.
-        workers: how many threads; as many as there are cores for this process if omitted. Changes no result.
-        label: what is being done, for the progress.
+    The number of threads (`workers`, or one per usable core) changes no result; `label` names the work in the progress.
     """
     with ThreadPoolExecutor(workers or usable_cores()) as pool, progress.task(label, len(indices)) as advance:
         for start in range(0, len(indices), _CHUNK):

@@ -1,33 +1,21 @@
 """Sources in Parquet files as Hugging Face's data sets write them: encoded images and class labels."""
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 
-from thawlab.data.images import Images
+from thawlab.data.csv_table import pick_column
+from thawlab.data.images import ReadImages
 from thawlab.data.layout import SPLIT_NAMES
 from thawlab.data.listing import Listing
 from thawlab.data.openers import openers
 from thawlab.errors import UsageError, first_line, listed
 
 _LABEL_COLUMNS = ("label", "class", "category", "target", "class_name", "fine_label", "labels")
-
-
-@final
-@dataclass(frozen=True)
-class ColumnImages(Images):
-    """Encoded images in a column of Arrow's, which stays their only copy in memory."""
-
-    column: Any
-
-    def read(self, index: int) -> bytes:
-        """Return the encoded image."""
-        content: bytes | None = self.column[index].as_py()
-        return content or b""
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -37,8 +25,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 def _split_of_file(file: Path) -> str:
     """Read the split from a file's name as Hugging Face's data sets write it (`train-00000-of-00006.parquet`)."""
-    word = file.stem.split("-")[0].split("_")[0].lower()
-    return SPLIT_NAMES.get(word, "train")
+    return SPLIT_NAMES.get(re.split("[-_]", file.stem)[0].lower(), "train")
 
 
 @openers.register(".parquet")
@@ -72,6 +59,7 @@ def open_parquet(path: Path) -> Listing:
         inner = pc.struct_field(column, "path").to_pylist() if has_names else [None] * len(column)
         names.extend(f"{_split_of_file(file)}/{name or index}" for index, name in enumerate(inner))
         labels.extend(table.column(label_column).to_pylist())
+    images = pa.chunked_array(chunks, pa.large_binary())  # the only copy in memory
     classes, numbers = _parquet_classes(schema, label_column, labels, path)
     return Listing(
         name=path.resolve().stem,
@@ -79,7 +67,7 @@ def open_parquet(path: Path) -> Listing:
         ids=_unique(names),
         labels=np.array(numbers, dtype=np.int64),
         splits=np.array(splits),
-        images=ColumnImages(pa.chunked_array(chunks, pa.large_binary())),
+        images=ReadImages(lambda index: images[index].as_py() or b""),
     )
 
 
@@ -89,8 +77,7 @@ def _parquet_columns(schema: Any, file: Path) -> tuple[str, str]:
     structs = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type}]
     if not structs:
         raise UsageError(f"{file}: has no column of encoded images (a struct with 'bytes'); its columns: {listed(schema.names)}")
-    lowered = {name.strip().lower(): name for name in schema.names if name not in structs}
-    label = next((lowered[word] for word in _LABEL_COLUMNS if word in lowered), None)
+    label = pick_column([name for name in schema.names if name not in structs], _LABEL_COLUMNS)
     if label is None:
         raise UsageError(f"{file}: has no 'label' column; its columns: {listed(schema.names)}")
     return structs[0], label

@@ -1,7 +1,6 @@
 """Sources that are paths: a folder of images, of Parquet files, a CSV manifest, or a file with an opener of its own."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from thawlab.data import archives  # noqa: F401 - registers its openers
@@ -65,15 +64,10 @@ def _open_folder(root: Path) -> Listing:
         except OSError:
             return b""
 
-    def read(names: Sequence[str]) -> FileImages:
-        return FileImages(tuple(root / name for name in names))
+    def read(path: str) -> bytes:
+        return FileImages((root / path,)).read(0)
 
     return arranged_by_path(root.resolve().name, str(root), inner, paths, head_of, read, special)
-
-
-def _file_name(text: str, folder: Path) -> str:
-    """Return a file's name without the blanks around it, unless a file is really named so."""
-    return text if text != text.strip() and (folder / text).is_file() else text.strip()
 
 
 @openers.register(".csv")
@@ -85,7 +79,9 @@ def open_csv(path: Path) -> Listing:
         raise UsageError(f"{path}: needs the columns 'path' and 'label'; found {listed(columns) or 'none'}")
     placed, seen = [], set()
     for number, row in rows:
-        name, label = _file_name(row[path_column] or "", path.parent), (row[label_column] or "").strip()
+        written, label = row[path_column] or "", (row[label_column] or "").strip()
+        # The blanks around a name do not count, unless a file is really named so.
+        name = written if written != written.strip() and (path.parent / written).is_file() else written.strip()
         split = (row.get(split_column) or "").strip().lower() if split_column else "train"
         if not name or not label:
             raise UsageError(f"{path}, line {number}: the path or the label is empty")

@@ -65,14 +65,7 @@ class Preprocessing(BaseModel):
         return (max(1, int(width * scale)), max(1, int(height * scale))) if scale < 1 else None
 
     def fit(self, image: Image.Image) -> Pixels:
-        """Bring an RGB image to the input's size.
-
-        Args:
-            image: in mode RGB, of any size.
-
-        Returns:
-            uint8, size × size × 3.
-        """
+        """Bring an image in mode RGB to the input's size: uint8, size × size × 3."""
         width, height = image.size
         resample = _RESAMPLING[self.interpolation]
         if self.resize == "pad":

@@ -8,7 +8,7 @@ set, and marks are written only after the rows are on the disk; a crash loses wo
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -48,47 +48,36 @@ class _Mapped(np.memmap[Any, Any]):
 
 @final
 class RowStore:
-    """Rows of one shape and type on disk.
-
-    Args:
-        folder: of the store; made if needed.
-        rows: how many samples there are.
-        shape: of one row.
-        dtype: of the values.
-    """
+    """Rows on disk, one per sample, all of one shape and type; the folder is made if needed."""
 
     def __init__(self, folder: Path, rows: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.folder, self.rows, self.shape, self.dtype = folder, rows, shape, np.dtype(dtype)
+        self._data_file, self._mark_file = folder / "rows.bin", folder / "marks.bin"
         self._row_bytes = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
-        try:
+        with self._refusing():
             folder.mkdir(parents=True, exist_ok=True)
             with self._data_file.open("ab") as file:
                 if file.tell() != rows * self._row_bytes:  # new, or damaged from outside: then no mark holds
                     self._mark_file.unlink(missing_ok=True)
                 file.truncate(rows * self._row_bytes)  # sparse: unwritten rows take no room
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise self._refusal(error) from None
-
-    @property
-    def _data_file(self) -> Path:
-        return self.folder / "rows.bin"
-
-    @property
-    def _mark_file(self) -> Path:
-        return self.folder / "marks.bin"
-
-    def _refusal(self, error: OSError) -> ThawlabError:
-        return ThawlabError(
-            f"{self.folder}: the cache cannot be written: {error.strerror}; make room, or choose another place with --cache-dir"
-        )
+            raise ThawlabError(
+                f"{self.folder}: the cache cannot be written: {error.strerror}; free some space, or choose another place with "
+                "--cache-dir"
+            ) from None
 
     def marks(self) -> npt.NDArray[np.bool_]:
         """Return which rows are valid."""
-        try:
-            marks = np.frombuffer(self._mark_file.read_bytes(), dtype=np.bool_)
-        except FileNotFoundError:
-            return np.zeros(self.rows, dtype=np.bool_)
-        return marks if len(marks) == self.rows else np.zeros(self.rows, dtype=np.bool_)
+        with suppress(FileNotFoundError):
+            marks = np.fromfile(self._mark_file, dtype=np.bool_)
+            if len(marks) == self.rows:
+                return marks
+        return np.zeros(self.rows, dtype=np.bool_)
 
     def missing(self, indices: Indices) -> Indices:
         """Return those of the indices whose rows are not there yet."""
@@ -98,13 +87,12 @@ class RowStore:
     def filling(self) -> Iterator[None]:
         """Hold the store's lock, so that two processes do not compute the same rows; the system frees a dead one's."""
         lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=_PATIENCE)
-        except Timeout:
-            progress.say(f"waiting for another process that fills {self.folder}")
-            lock.acquire()
-        except OSError as error:
-            raise self._refusal(error) from None
+        with self._refusing():
+            try:
+                lock.acquire(timeout=_PATIENCE)
+            except Timeout:
+                progress.say(f"waiting for another process that is filling {self.folder}")
+                lock.acquire()
         try:
             yield
         finally:
@@ -117,34 +105,23 @@ class RowStore:
             ThawlabError: if the disk does not take them.
         """
         values = np.ascontiguousarray(rows, dtype=self.dtype)
-        try:
-            descriptor = os.open(self._data_file, os.O_WRONLY)
-            try:
-                for index, row in zip(indices.tolist(), values, strict=True):
-                    rest, offset = memoryview(row).cast("B"), index * self._row_bytes
-                    while rest:  # a nearly full disk takes a part, and refuses the next
-                        taken = os.pwrite(descriptor, rest, offset)
-                        rest, offset = rest[taken:], offset + taken
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise self._refusal(error) from None
+        with self._refusing(), self._data_file.open("r+b", buffering=0) as file:
+            for index, row in zip(indices.tolist(), values, strict=True):
+                rest, offset = memoryview(row).cast("B"), index * self._row_bytes
+                while rest:  # a nearly full disk takes a part, and refuses the next
+                    taken = os.pwrite(file.fileno(), rest, offset)
+                    rest, offset = rest[taken:], offset + taken
 
     def commit(self, indices: Indices) -> None:
         """Make rows that were written valid, after syncing them to the disk."""
         temporary = self.folder / f".marks.{os.getpid()}.tmp"
-        marks = self.marks().copy()
+        marks = self.marks()
         marks[indices] = True
-        try:
-            descriptor = os.open(self._data_file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        with self._refusing():
+            with self._data_file.open("rb") as file:
+                os.fsync(file.fileno())
             temporary.write_bytes(marks.tobytes())
             temporary.replace(self._mark_file)
-        except OSError as error:
-            raise self._refusal(error) from None
 
     def array(self) -> npt.NDArray[Any]:
         """Return all rows as a memory map, `rows` × `shape`; nothing may be written to it."""

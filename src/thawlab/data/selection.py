@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from thawlab.data.csv_table import pick_column, read_table
-from thawlab.data.images import ArrayImages, ChosenImages
+from thawlab.data.images import ArrayImages, Images, ReadImages
 from thawlab.data.listing import Listing
 from thawlab.data.sources import open_recorded
 from thawlab.data.types import Indices
@@ -65,13 +65,15 @@ def without(listing: Listing, excluded: set[str], origin: str) -> Listing:
 def chosen(listing: Listing, indices: Indices) -> Listing:
     """Return a listing of some images of another one."""
     places = indices.tolist()
-    images = listing.images
+    images: Images = ReadImages(lambda index: listing.images.read(places[index]))
+    if isinstance(listing.images, ArrayImages):
+        images = ArrayImages(listing.images.array[indices])
     return replace(
         listing,
         ids=tuple(listing.ids[place] for place in places),
         labels=listing.labels[indices],
         splits=listing.splits[indices],
-        images=ArrayImages(images.array[indices]) if isinstance(images, ArrayImages) else ChosenImages(images, indices),
+        images=images,
         columns={name: tuple(values[place] for place in places) for name, values in listing.columns.items()},
         groups=None if listing.groups is None else listing.groups[indices],
     )
@@ -86,7 +88,7 @@ def group_numbers(listing: Listing, group: str) -> Indices:
             for in each image's id.
 
     Raises:
-        UsageError: if there is no such column, the pattern is none, or it does not fit every image.
+        UsageError: if there is no such column, the pattern is invalid, or it does not fit every image.
     """
     names = list(listing.columns[group]) if group in listing.columns else _matched(listing, group)
     _, numbers = np.unique(np.array(names, dtype=np.str_), return_inverse=True)
@@ -104,8 +106,7 @@ def _matched(listing: Listing, group: str) -> list[str]:
             f"data.group = '{group}': no column of {listing.name}{columns}; a pattern needs one group in parentheses, "
             "for example '([^/]+)_[0-9]+[.]jpg'"
         )
-    found = [pattern.search(identifier) for identifier in listing.ids]
-    missing = next((k for k, match in enumerate(found) if match is None or match[1] is None), None)
-    if missing is not None:
-        raise UsageError(f"data.group = '{group}': does not fit '{listing.ids[missing]}'")
-    return [match[1] for match in found if match is not None]
+    found = [(pattern.search(identifier) or [None, None])[1] for identifier in listing.ids]
+    if None in found:
+        raise UsageError(f"data.group = '{group}': does not fit '{listing.ids[found.index(None)]}'")
+    return [name for name in found if name is not None]

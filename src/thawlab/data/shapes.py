@@ -72,10 +72,7 @@ def _draw(shape: str, size: int, rng: np.random.Generator) -> npt.NDArray[np.uin
 def draw_shapes(count: int, size: int, seed: int) -> tuple[npt.NDArray[np.uint8], Labels]:
     """Draw images of the ten shapes, each class equally often as far as the count allows.
 
-    Args:
-        count: how many images.
-        size: width and height in pixels.
-        seed: equal seeds give equal images; a larger count begins with the images of a smaller one.
+    Equal seeds give equal images, and a larger count begins with the images of a smaller one.
 
     Returns:
         uint8 images, count × size × size × 3, and int64 labels.

@@ -68,11 +68,9 @@ def check_source(source: str) -> None:
 
 
 def open_source(source: str, data_dir: str | None = None) -> Listing:
-    """List the images of a named data set or a path.
+    """List the images of a named data set (`cifar10`, `shapes:500x64`) or a path (folder, zip, tar, Parquet, CSV).
 
-    Args:
-        source: a name (`cifar10`, `shapes:500x64`) or a path (folder, zip, tar, Parquet, CSV).
-        data_dir: the folder with a copy at hand; for a name only. Downloads go there too.
+    `data_dir` holds a copy of a named data set, or takes its download.
 
     Raises:
         UsageError: if the source is neither, or both; the message gives the nearest name, or both spellings.
@@ -97,80 +95,76 @@ def _no_argument(name: str, argument: str) -> None:
         raise UsageError(f"data.source: '{name}' takes nothing after a colon, but '{argument}' was given")
 
 
-def _from_torchvision(name: str, build: Callable[..., Any], data_dir: Path, where: str) -> tuple[Any, Any]:
-    """Return the training and test sets of a torchvision class, downloading what is not at hand.
+def _torchvision(name: str, kind: str, data_dir: Path) -> Listing:
+    """List the images of one of torchvision's data sets, downloading what is not at hand.
 
     torchvision verifies the archive's checksum before anything is read.
     """
+    import torchvision
+
+    build = getattr(torchvision.datasets, kind)
+    where = build.mirrors[0] if hasattr(build, "mirrors") else build.url
+
+    def parts(download: bool) -> list[Any]:
+        return [build(str(data_dir), train=train, download=download) for train in (True, False)]
+
     try:
-        with contextlib.suppress(RuntimeError):
-            return tuple(build(str(data_dir), train=train, download=False) for train in (True, False))
-        logging.getLogger(__name__).info("downloading %s from %s", name, where)
-        with contextlib.redirect_stdout(io.StringIO()):
-            return tuple(build(str(data_dir), train=train, download=True) for train in (True, False))
+        try:
+            both = parts(download=False)
+        except RuntimeError:
+            logging.getLogger(__name__).info("downloading %s from %s", name, where)
+            with contextlib.redirect_stdout(io.StringIO()):
+                both = parts(download=True)
     except (OSError, RuntimeError, EOFError, ValueError, AssertionError, LookupError) as error:  # the last ones: a cut file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ThawlabError(
             f"{name}: could not be fetched from {where} or read in {data_dir} ({reason}); "
             f"put a whole copy into a folder and name it with --data-dir, or give a folder of images as the source"
         ) from None
-
-
-def _arrays(name: str, classes: list[str], train: tuple[Any, Any], test: tuple[Any, Any]) -> Listing:
-    """Make a listing of two pairs (images, labels) of arrays."""
-    images = np.concatenate([np.asarray(train[0]), np.asarray(test[0])])
+    images = np.concatenate([np.asarray(part.data) for part in both])
     if images.ndim == 3:
         images = np.repeat(images[..., None], 3, axis=-1)
-    counts = (len(train[1]), len(test[1]))
+    counts = [len(part.targets) for part in both]
     return Listing(
         name=name,
-        classes=tuple(classes),
-        ids=tuple(f"{split}/{index:05d}" for split, n in zip(("train", "test"), counts, strict=True) for index in range(n)),
-        labels=np.concatenate([np.asarray(train[1]), np.asarray(test[1])]).astype(np.int64),
+        classes=tuple(both[0].classes),
+        ids=tuple(f"{split}/{k:05d}" for split, n in zip(("train", "test"), counts, strict=True) for k in range(n)),
+        labels=np.concatenate([np.asarray(part.targets) for part in both]).astype(np.int64),
         splits=np.repeat(np.array(["train", "test"]), counts),
         images=ArrayImages(images),
     )
 
 
-def _cifar(name: str, class_name: str, data_dir: Path) -> Listing:
-    import torchvision
-
-    if parquet_files(data_dir):
-        listing = open_path(data_dir)
-        wanted = int(name.removeprefix("cifar"))
-        if len(listing.classes) != wanted:
-            raise UsageError(
-                f"{data_dir}: holds {len(listing.classes)} classes, not the {wanted} of {name}; name its folder as the source"
-            )
-        return listing
-    build = getattr(torchvision.datasets, class_name)
-    train, test = _from_torchvision(name, build, data_dir, build.url)
-    return _arrays(name, train.classes, (train.data, train.targets), (test.data, test.targets))
+def _cifar(name: str, argument: str, data_dir: Path) -> Listing:
+    _no_argument(name, argument)
+    if not parquet_files(data_dir):
+        return _torchvision(name, name.upper(), data_dir)
+    listing = open_path(data_dir)
+    wanted = int(name.removeprefix("cifar"))
+    if len(listing.classes) != wanted:
+        raise UsageError(
+            f"{data_dir}: holds {len(listing.classes)} classes, not the {wanted} of {name}; name its folder as the source"
+        )
+    return listing
 
 
 @datasets.register("cifar10")
 def cifar10(argument: str, data_dir: Path) -> Listing:
     """CIFAR-10: 50,000 + 10,000 colour images of 32×32 in 10 classes (Krizhevsky 2009)."""
-    _no_argument("cifar10", argument)
-    return _cifar("cifar10", "CIFAR10", data_dir)
+    return _cifar("cifar10", argument, data_dir)
 
 
 @datasets.register("cifar100")
 def cifar100(argument: str, data_dir: Path) -> Listing:
     """CIFAR-100: 50,000 + 10,000 colour images of 32×32 in 100 classes (Krizhevsky 2009)."""
-    _no_argument("cifar100", argument)
-    return _cifar("cifar100", "CIFAR100", data_dir)
+    return _cifar("cifar100", argument, data_dir)
 
 
 @datasets.register("fashion-mnist")
 def fashion_mnist(argument: str, data_dir: Path) -> Listing:
     """Fashion-MNIST: 60,000 + 10,000 grey images of 28×28 in 10 classes (Xiao et al. 2017)."""
-    import torchvision
-
     _no_argument("fashion-mnist", argument)
-    build = torchvision.datasets.FashionMNIST
-    train, test = _from_torchvision("fashion-mnist", build, data_dir, build.mirrors[0])
-    return _arrays("fashion-mnist", train.classes, (train.data, train.targets), (test.data, test.targets))
+    return _torchvision("fashion-mnist", "FashionMNIST", data_dir)
 
 
 @datasets.register("digits")

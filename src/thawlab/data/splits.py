@@ -1,7 +1,6 @@
 """Stratified, seeded, nested splits."""
 
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,36 +10,32 @@ from thawlab.data.types import Indices, Labels
 from thawlab.errors import UsageError, listed
 from thawlab.randomness import derive
 
+_NONE: Indices = np.zeros(0, dtype=np.int64)
 
-@final
-@dataclass(frozen=True)
-class Splits:
+
+class Splits(NamedTuple):
     """Indices into a listing; the three are disjoint."""
 
-    train: Indices
-    val: Indices
-    test: Indices
+    train: Indices = _NONE
+    val: Indices = _NONE
+    test: Indices = _NONE
 
 
-Ranks = npt.NDArray[np.int64]
-
-
-def class_ranks(labels: Labels, seed: int) -> Ranks:
-    """Return each sample's position in a random order of its own class.
-
-    Args:
-        labels: int64 class numbers.
-        seed: of the random order.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
+def _ranks(labels: Labels, order: Indices) -> Indices:
+    """Return each sample's position within its class, in an order that goes class after class."""
+    counts = np.bincount(labels)
     ranks = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        ranks[members] = np.arange(len(members))
+    ranks[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     return ranks
 
 
-def grouped_ranks(labels: Labels, groups: Indices | None, seed: int) -> tuple[Ranks, Ranks, npt.NDArray[np.bool_]]:
+def class_ranks(labels: Labels, seed: int) -> Indices:
+    """Return each sample's position in a random order of its own class."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return _ranks(labels, order[np.argsort(labels[order], kind="stable")])
+
+
+def grouped_ranks(labels: Labels, groups: Indices | None, seed: int) -> tuple[Indices, Indices, npt.NDArray[np.bool_]]:
     """Return the random orders that keep groups together.
 
     Args:
@@ -53,22 +48,15 @@ def grouped_ranks(labels: Labels, groups: Indices | None, seed: int) -> tuple[Ra
         Each sample's rank within its class, group after group; the rank of its group among the groups of that class; and
         whether its class has only one group, which can be trained on or held out but not both.
     """
-    if groups is None:
-        ranks = class_ranks(labels, seed)
-        return ranks, ranks, (np.bincount(labels) < 2)[labels]
-    _, first, unit = np.unique(groups, return_index=True, return_inverse=True)
+    units = np.arange(len(labels)) if groups is None else groups
+    _, first, unit = np.unique(units, return_index=True, return_inverse=True)
     unit = unit.reshape(-1)
     unit_ranks = class_ranks(labels[first], seed)[unit]
     lonely = (np.bincount(labels[first]) < 2)[labels[first]][unit]
-    ranks = np.empty(len(labels), dtype=np.int64)
-    order = np.lexsort((class_ranks(labels, seed), unit, unit_ranks, labels))
-    counts = np.bincount(labels)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    ranks[order] = np.arange(len(labels)) - starts[labels[order]]
-    return ranks, unit_ranks, lonely
+    return _ranks(labels, np.lexsort((class_ranks(labels, seed), unit, unit_ranks, labels))), unit_ranks, lonely
 
 
-def held_out(ranks: Ranks, fraction: float) -> npt.NDArray[np.bool_]:
+def held_out(ranks: Indices, fraction: float) -> npt.NDArray[np.bool_]:
     """Return which ranks fall into a held-out part: evenly spread, so that every prefix holds out the same fraction.
 
     The first member of a class is always held out, so that no class is absent from the held-out part.
@@ -77,23 +65,18 @@ def held_out(ranks: Ranks, fraction: float) -> npt.NDArray[np.bool_]:
     return result
 
 
-def trained_first(labels: Labels, ranks: Ranks, held: npt.NDArray[np.bool_]) -> Ranks:
+def trained_first(labels: Labels, ranks: Indices, held: npt.NDArray[np.bool_]) -> Indices:
     """Return the ranks after moving the first member of each class that is not held out to the front of its class.
 
     A subset that takes a single member of a class then takes one to train on, and the same one in every larger subset.
     """
-    result = ranks.copy()
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        trained = members[~held[members]]
-        if len(trained):
-            first = trained[np.argmin(ranks[trained])]
-            result[members] += ranks[members] < ranks[first]
-            result[first] = 0
-    return result
+    order = np.lexsort((ranks, held, labels))
+    first = np.zeros(len(labels), dtype=bool)
+    first[order[np.unique(labels[order], return_index=True)[1]]] = True
+    return _ranks(labels, np.lexsort((ranks, ~first, labels)))
 
 
-def nested_subset(labels: Labels, ranks: Ranks, size: int) -> npt.NDArray[np.bool_]:
+def nested_subset(labels: Labels, ranks: Indices, size: int) -> npt.NDArray[np.bool_]:
     """Mark a stratified subset of exactly `size` samples; a smaller subset always lies inside a larger one."""
     counts = np.bincount(labels)
     # Samples are taken in the order of their relative position within their class, which keeps the classes in proportion.
@@ -123,7 +106,7 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
         raise UsageError(f"{listing.name}: has {len(listing)} images for {classes} classes; each class needs a few")
     pool, given_val, in_test = (np.flatnonzero(splits == split) for split in ("train", "val", "test"))
 
-    def ranked(purpose: str) -> tuple[Ranks, Ranks, npt.NDArray[np.bool_]]:
+    def ranked(purpose: str) -> tuple[Indices, Indices, npt.NDArray[np.bool_]]:
         groups = None if listing.groups is None else listing.groups[pool]
         return grouped_ranks(labels[pool], groups, derive(seed, "split", purpose))
 
@@ -139,20 +122,15 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
     held = np.zeros(len(pool), dtype=bool) if len(given_val) else held_out(unit_ranks, val) & ~lonely
     chosen = nested_subset(labels[pool], trained_first(labels[pool], ranks, held), train_size or len(pool))
     result = Splits(pool[chosen & ~held], given_val if len(given_val) else pool[chosen & held], in_test)
-    _check(result, listing)
-    return result
-
-
-def _check(splits: Splits, listing: Listing) -> None:
-    counts = np.bincount(listing.labels[splits.train], minlength=len(listing.classes))
-    missing = [name for name, count in zip(listing.classes, counts, strict=True) if count == 0]
+    missing = absent_classes(result.train, labels, listing.classes)
     if missing:
         raise UsageError(
             f"{listing.name}: no training images of {listed(missing, 3)}; add some, raise data.train_size, or remove the class"
         )
+    return result
 
 
-def absent_classes(indices: Indices, listing_labels: Labels, classes: tuple[str, ...]) -> list[str]:
+def absent_classes(indices: Indices, labels: Labels, classes: tuple[str, ...]) -> list[str]:
     """Return the classes of which a split holds no image."""
-    counts = np.bincount(listing_labels[indices], minlength=len(classes))
+    counts = np.bincount(labels[indices], minlength=len(classes))
     return [name for name, count in zip(classes, counts, strict=True) if count == 0]

@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
@@ -39,7 +39,7 @@ _KEPT_FIRST = {"test": 0, "val": 1, "train": 2}
 @final
 @dataclass(frozen=True)
 class DataCheck:
-    """What a look at all images of a source found; indices are those of the listing.
+    """What a check of all images of a source found; indices are those of the listing.
 
     Attributes:
         listing: the images.
@@ -47,7 +47,7 @@ class DataCheck:
         identical: groups of files with the same bytes.
         near: pairs of near-duplicates that are not identical.
         outliers: the images farthest from all others in feature space, the farthest first, with their distances.
-        labels: how far the labels can be believed; None where there are too few images to tell.
+        labels: how plausible the labels are; None where there are too few images to tell.
         labelled: the indices that `labels` is about.
         backbone: whose features were used.
     """
@@ -61,11 +61,6 @@ class DataCheck:
     labelled: Indices
     backbone: str
 
-    def pairs(self) -> list[tuple[int, int, float]]:
-        """Return all duplicates as pairs with their similarity, identical files first."""
-        same = [(group[0], other, 1.0) for group in self.identical for other in group[1:]]
-        return same + [(pair.first, pair.second, pair.similarity) for pair in self.near]
-
     @cached_property
     def leaks(self) -> list[tuple[int, int, float]]:
         """The pairs of duplicates in different splits; of identical files each with one of another split, test first."""
@@ -78,25 +73,38 @@ class DataCheck:
                 if other != one:
                     same[min(one, other), max(one, other)] = None
         crossing = [(one, other, 1.0) for one, other in same]
-        return crossing + [(p.first, p.second, p.similarity) for p in self.near if splits[p.first] != splits[p.second]]
+        return crossing + [p[:3] for p in self.near if splits[p.first] != splits[p.second]]
 
     def _by_split(self, group: Sequence[int]) -> list[int]:
         """Return indices ordered by split, those to be kept first."""
         return sorted(group, key=lambda k: (_KEPT_FIRST[str(self.listing.splits[k])], k))
 
     def conflicts(self) -> list[tuple[int, int, float]]:
-        """Return the pairs of duplicates with different labels."""
+        """Return the pairs of duplicates with different labels and their similarity, identical files first."""
         labels = self.listing.labels
-        return [pair for pair in self.pairs() if labels[pair[0]] != labels[pair[1]]]
+        same = [(group[0], other, 1.0) for group in self.identical for other in group[1:]]
+        return [pair for pair in (*same, *(near[:3] for near in self.near)) if labels[pair[0]] != labels[pair[1]]]
 
     def as_json(self, limit: int = 1000) -> dict[str, Any]:
         """Return the findings as JSON values; long lists are cut to `limit` entries, counts never are."""
         listing, files = self.listing, self.files
         counts = np.bincount(listing.labels, minlength=len(listing.classes))
         wrong = wrong_extensions(listing.ids, files.formats)
-        sides = files.sizes[(files.sizes > 0).all(axis=1)]
-        small, long = odd_sizes(files)
-        suspects = [] if self.labels is None else self.labelled[self.labels.suspects].tolist()
+        shorter, longer = files.sizes.min(axis=1), files.sizes.max(axis=1)
+        sides = files.sizes[shorter > 0]
+        odd = {
+            name: [{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in np.flatnonzero((shorter > 0) & mask).tolist()]
+            for name, mask in (("small", shorter < _SMALL), ("long", longer > _LONG * shorter))
+        }
+        suspects = [
+            {
+                **self._image(int(self.labelled[place])),
+                "suggested": listing.classes[scores.suggested[place]],
+                "quality": round(float(scores.quality[place]), 4),
+            }
+            for scores in ([] if self.labels is None else [self.labels])
+            for place in scores.suspects.tolist()
+        ]
         return {
             "schema": 1,
             "name": listing.name,
@@ -112,15 +120,14 @@ class DataCheck:
             "unreadable": _listed([{"id": listing.ids[k], "reason": reason} for k, reason in files.reasons.items()], limit),
             "ignored": _listed([{"id": path, "reason": reason} for path, reason in listing.ignored], limit),
             "wrong_extensions": _listed([{"id": listing.ids[k], "is": kind} for k, kind in wrong], limit),
-            "small": _listed([{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in small], limit),
-            "long": _listed([{"id": listing.ids[k], "size": files.sizes[k].tolist()} for k in long], limit),
+            **{name: _listed(entries, limit) for name, entries in odd.items()},
             "identical": _listed([{"ids": [listing.ids[k] for k in group]} for group in self.identical], limit),
-            "near_duplicates": _listed([self._pair(p.first, p.second, p.similarity) for p in self.near], limit),
+            "near_duplicates": _listed([self._pair(*pair[:3]) for pair in self.near], limit),
             "leaks": _listed([self._pair(*pair) for pair in self.leaks], limit),
             "conflicts": _listed([self._pair(*pair) for pair in self.conflicts()], limit),
             "outliers": _listed([{**self._image(k), "distance": distance} for k, distance in self.outliers], limit),
             "labels_judged": self.labels is not None,
-            "label_suspects": _listed([self._suspect(k) for k in suspects], limit),
+            "label_suspects": _listed(suspects, limit),
         }
 
     def _image(self, index: int) -> dict[str, Any]:
@@ -131,42 +138,21 @@ class DataCheck:
     def _pair(self, first: int, second: int, similarity: float) -> dict[str, Any]:
         return {"first": self._image(first), "second": self._image(second), "similarity": round(similarity, 4)}
 
-    def _suspect(self, index: int) -> dict[str, Any]:
-        assert self.labels is not None
-        place = int(np.searchsorted(self.labelled, index))
-        suggested = self.listing.classes[self.labels.suggested[place]]
-        return {**self._image(index), "suggested": suggested, "quality": round(float(self.labels.quality[place]), 4)}
-
 
 def _listed(entries: list[dict[str, Any]], limit: int) -> dict[str, Any]:
     return {"count": len(entries), "first": entries[:limit]}
 
 
-def odd_sizes(files: Files) -> tuple[list[int], list[int]]:
-    """Return the indices of very small images, and of those that are much longer than wide or the reverse."""
-    shorter, longer = files.sizes.min(axis=1), files.sizes.max(axis=1)
-    known = shorter > 0
-    small = np.flatnonzero(known & (shorter < _SMALL))
-    return small.tolist(), np.flatnonzero(known & (longer > _LONG * np.maximum(shorter, 1))).tolist()
-
-
 def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessing, system: System) -> DataCheck:
-    """Look at every image of a listing.
-
-    Args:
-        listing: the images.
-        spec: of the pretrained backbone whose features find outliers, labels and further duplicates.
-        preprocessing: of its input.
-        system: where caches are, and how many threads read files.
+    """Check every image of a listing; a pretrained backbone's features find outliers, labels and further duplicates.
 
     Raises:
         ThawlabError: if the weights cannot be had, or half of the images cannot be read.
     """
     network = frozen_backbone(spec, preprocessing)
     files, dataset = _scanned(listing, preprocessing, system)
-    features = cached_rows(network, dataset, dataset.splits.train, cache_folder(system.cache_dir, "features"))
     readable = dataset.splits.train
-    features = features[readable]
+    features = cached_rows(network, dataset, readable, cache_folder(system.cache_dir, "features"))[readable]
     with progress.task("comparing", 3 * len(readable)) as advance:
         unit = F.normalize(torch.from_numpy(features), dim=1)
         neighbours = nearest(unit, unit, advance)
@@ -174,16 +160,12 @@ def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessin
     same = same_content([files.digests[k] for k in readable.tolist()])
     identical = tuple(tuple(int(readable[k]) for k in group) for group in same)
     together = {index: number for number, group in enumerate(identical) for index in group}
-    near = []
-    for pair in pairs:
-        first, second = int(readable[pair.first]), int(readable[pair.second])
-        if together.get(first, -1) != together.get(second, -2):
-            near.append(replace(pair, first=first, second=second))
+    near = [pair._replace(first=int(readable[pair.first]), second=int(readable[pair.second])) for pair in pairs]
     return DataCheck(
         listing=listing,
         files=files,
         identical=identical,
-        near=tuple(near),
+        near=tuple(pair for pair in near if together.get(pair.first, -1) != together.get(pair.second, -2)),
         outliers=_outliers(neighbours, readable),
         labels=_label_scores(features, readable, listing),
         labelled=readable,
@@ -193,14 +175,13 @@ def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessin
 
 def _scanned(listing: Listing, preprocessing: Preprocessing, system: System) -> tuple[Files, Dataset]:
     """Read each file once: for what it is, and for the decoded images of the network."""
-    if ready_rows(listing, preprocessing) is not None:
-        files = scan_files(listing, system.workers)
-        return files, decode_all(listing, preprocessing, system, Scan(files.digests, files.reasons))
     folder = cache_folder(system.cache_dir, "decoded") / f"scan-{os.getpid()}-{threading.get_ident()}"
+    shape = (preprocessing.size, preprocessing.size, 3)
     try:
-        store = RowStore(folder, len(listing), (preprocessing.size, preprocessing.size, 3), np.uint8)
+        store = RowStore(folder, len(listing), shape, np.uint8) if ready_rows(listing, preprocessing) is None else None
         files = scan_files(listing, system.workers, preprocessing, store)
-        return files, decode_all(listing, preprocessing, system, Scan(files.digests, files.reasons, store.array()))
+        scan = Scan(files.digests, files.reasons, store and store.array())
+        return files, decode_all(listing, preprocessing, system, scan=scan)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -211,7 +192,7 @@ def _label_scores(features: npt.NDArray[np.float32], readable: Indices, listing:
     if len(np.unique(labels)) < 2 or fewest_parts(labels, groups) < 2:
         progress.say(f"the labels are not judged: every class would need two {'images' if groups is None else 'groups'}")
         return None
-    progress.say("looking at the labels")
+    progress.say("scoring the labels")
     return score_labels(labels, held_out_probabilities(features, labels, groups))
 
 
@@ -241,17 +222,16 @@ def clean_list(check: DataCheck) -> list[dict[str, str]]:
     for first, second, _ in check.leaks:
         kept, dropped = check._by_split((first, second))
         reasons.setdefault(dropped, f"nearly the same image as {listing.ids[kept]} of the {listing.splits[kept]} split")
-    return [_row(listing, index, reasons.get(index)) for index in range(len(listing))]
-
-
-def _row(listing: Listing, index: int, reason: str | None) -> dict[str, str]:
-    return {
-        "path": listing.ids[index],
-        "label": listing.classes[listing.labels[index]],
-        "split": str(listing.splits[index]),
-        "keep": "yes" if reason is None else "no",
-        "reason": reason or "",
-    }
+    return [
+        {
+            "path": identifier,
+            "label": listing.classes[label],
+            "split": str(split),
+            "keep": "no" if index in reasons else "yes",
+            "reason": reasons.get(index, ""),
+        }
+        for index, (identifier, label, split) in enumerate(zip(listing.ids, listing.labels, listing.splits, strict=True))
+    ]
 
 
 def write_rows(rows: Sequence[dict[str, str]]) -> str:

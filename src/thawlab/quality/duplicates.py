@@ -7,8 +7,7 @@ a mirror, both the image and its fine structure must correlate. Two different bl
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,23 +38,19 @@ Advance = Callable[[int], None]
 Neighbours = tuple[torch.Tensor, torch.Tensor]
 
 
-@final
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """Two images that are the same, or nearly.
 
     Attributes:
         first: index of one.
         second: index of the other; the larger one where both are from one set.
         similarity: the correlation of their pixels at best, in [-1, 1].
-        detail: the correlation of their fine structure there.
         mirrored: whether one is mirrored left to right.
     """
 
     first: int
     second: int
     similarity: float
-    detail: float
     mirrored: bool
 
 
@@ -80,16 +75,14 @@ def near_duplicates(
     """
     if len(thumbnails) < 2:
         return []
-    mirrored = np.ascontiguousarray(thumbnails[:, :, ::-1])
     coarse = _coarse(thumbnails)
-    candidates: dict[bool, set[tuple[int, int]]] = {False: set(), True: set()}
-    candidates[False] |= _close_pairs(nearest(coarse, coarse, advance), _COARSE_LEAST)
-    candidates[True] |= _close_pairs(nearest(_coarse(mirrored), coarse, advance), _COARSE_LEAST)
-    if in_features is not None:
-        close = _close_pairs(in_features, _FEATURE_LEAST)
-        candidates[False] |= close
-        candidates[True] |= close
-    return _best_pairs(thumbnails, {False: thumbnails, True: mirrored}, candidates)
+    close = _close_pairs(in_features, _FEATURE_LEAST) if in_features is not None else set()
+    both = _both_ways(thumbnails)
+    candidates = {
+        flip: close | _close_pairs(nearest(_coarse(images) if flip else coarse, coarse, advance), _COARSE_LEAST)
+        for flip, images in both.items()
+    }
+    return _best_pairs(thumbnails, both, candidates)
 
 
 def pairs_between(table: Thumbnails, queries: Thumbnails) -> list[Pair]:
@@ -102,7 +95,7 @@ def pairs_between(table: Thumbnails, queries: Thumbnails) -> list[Pair]:
     if not (len(table) and len(queries)):
         return []
     coarse = _coarse(table)
-    others = {False: queries, True: np.ascontiguousarray(queries[:, :, ::-1])}
+    others = _both_ways(queries)
     candidates: dict[bool, set[tuple[int, int]]] = {False: set(), True: set()}
     for flip, images in others.items():
         for down, right in _MOVES:
@@ -112,15 +105,25 @@ def pairs_between(table: Thumbnails, queries: Thumbnails) -> list[Pair]:
     return _best_pairs(table, others, candidates)
 
 
+def _both_ways(thumbnails: Thumbnails) -> dict[bool, Thumbnails]:
+    """Return images as they are (False) and mirrored left to right (True)."""
+    return {False: thumbnails, True: np.ascontiguousarray(thumbnails[:, :, ::-1])}
+
+
 def _best_pairs(plain: Thumbnails, others: dict[bool, Thumbnails], candidates: dict[bool, set[tuple[int, int]]]) -> list[Pair]:
     """Lay candidates over each other, as they are and mirrored, and return each pair once as it fits best, the best first."""
     found: dict[tuple[int, int], Pair] = {}
     spectra = _rough(plain)
-    for flip, pairs in candidates.items():
-        for pair in _laid_over(plain, spectra, others[flip], sorted(pairs), flip):
-            key = (pair.first, pair.second)
-            if key not in found or pair.similarity > found[key].similarity:
-                found[key] = pair
+    for flip in (flip for flip in others if candidates[flip]):
+        images = others[flip]
+        pairs = torch.tensor(sorted(candidates[flip]), dtype=torch.int64).view(-1, 2)
+        for part in torch.split(_plausible(spectra, _rough(images), pairs), _PAIRS):
+            one, two = part.T.numpy()
+            pixels, detail = best_correlation(_images(plain[one]), _images(images[two]))
+            for place in ((pixels >= PIXELS_LEAST) & (detail >= DETAIL_LEAST)).nonzero().flatten().tolist():
+                pair = Pair(int(one[place]), int(two[place]), float(pixels[place]), flip)
+                if pair[:2] not in found or pair.similarity > found[pair[:2]].similarity:
+                    found[pair[:2]] = pair
     return sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
 
 
@@ -140,25 +143,20 @@ def too_smooth(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
         bool, n values: whether the fine structure, laid over itself one pixel aside, still correlates by 0.84 or more.
     """
     result = []
-    for start in range(0, len(thumbnails), 4096):
-        fine = _fine(_images(thumbnails, np.arange(start, min(start + 4096, len(thumbnails)))))
+    for part in torch.split(torch.from_numpy(thumbnails), 4096):
+        fine = _fine(part.permute(0, 3, 1, 2).float())
         inner = fine[:, :, 1:-1, 1:-1].flatten(1)
         aside = [fine[:, :, 1 + down : SIDE - 1 + down, 1 + right : SIDE - 1 + right] for down, right in _ASIDE]
         fits = torch.stack([F.cosine_similarity(inner, other.flatten(1)) for other in aside]).amax(dim=0)
         flat = inner.square().mean(dim=1) < 1  # no structure at all: less than one level of 256
         result.append(((fits >= SMOOTH_LEAST) | flat).numpy())
-    return np.concatenate(result) if result else np.zeros(0, dtype=bool)
+    return np.concatenate(result)
 
 
 def _coarse(thumbnails: Thumbnails) -> torch.Tensor:
     """Return unit vectors that describe images coarsely: blurred to 8 × 8 cells, without mean and contrast."""
     images = torch.from_numpy(thumbnails).permute(0, 3, 1, 2)
-    cells = []
-    for start in range(0, len(images), 8192):
-        part = images[start : start + 8192].float()
-        blurred = F.avg_pool2d(part, 5, stride=1, padding=2, count_include_pad=False)
-        cells.append(F.adaptive_avg_pool2d(blurred, _CELLS))
-    values = torch.cat(cells)
+    values = torch.cat([F.adaptive_avg_pool2d(_blurred(part.float()), _CELLS) for part in torch.split(images, 8192)])
     return F.normalize((values - values.mean(dim=(2, 3), keepdim=True)).flatten(1), dim=1)
 
 
@@ -174,13 +172,11 @@ def nearest(queries: torch.Tensor, table: torch.Tensor, advance: Advance = lambd
         Similarities and row numbers, n × at most 7 each.
     """
     count = min(_NEIGHBOURS + 1, len(table))
-    similarities, places = [], []
-    for start in range(0, len(queries), _QUERIES):
-        similarity, place = (queries[start : start + _QUERIES] @ table.T).topk(count, dim=1)
-        similarities.append(similarity)
-        places.append(place)
-        advance(len(place))
-    return torch.cat(similarities), torch.cat(places)
+    found = []
+    for part in torch.split(queries, _QUERIES):
+        found.append((part @ table.T).topk(count, dim=1))
+        advance(len(part))
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
 def _close_pairs(neighbours: Neighbours, least: float) -> set[tuple[int, int]]:
@@ -193,48 +189,31 @@ def _close_pairs(neighbours: Neighbours, least: float) -> set[tuple[int, int]]:
     return set(zip(low[different].tolist(), high[different].tolist(), strict=True))
 
 
-def _laid_over(
-    plain: Thumbnails, spectra: torch.Tensor, others: Thumbnails, pairs: list[tuple[int, int]], flip: bool
-) -> list[Pair]:
-    """Return the candidates that correlate when the second image is laid over the first, whose spectra are at hand."""
-    found = []
-    pairs = _plausible(spectra, _rough(others), pairs)
-    for start in range(0, len(pairs), _PAIRS):
-        part = np.array(pairs[start : start + _PAIRS])
-        one, two = (_images(source, part[:, k]) for k, source in ((0, plain), (1, others)))
-        pixels, detail = best_correlation(one, two)
-        for place in ((pixels >= PIXELS_LEAST) & (detail >= DETAIL_LEAST)).nonzero().flatten().tolist():
-            first, second = map(int, part[place])
-            found.append(Pair(first, second, float(pixels[place]), float(detail[place]), flip))
-    return found
+def _standard(values: torch.Tensor) -> torch.Tensor:
+    """Return n × channels × height × width values without each channel's mean, each sample as a unit vector."""
+    centred = values - values.mean(dim=(2, 3), keepdim=True)
+    unit: torch.Tensor = centred / centred.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1, 1)
+    return unit
 
 
 def _rough(thumbnails: Thumbnails) -> torch.Tensor:
     """Return the spectra of grey images of 16 × 16 pixels without mean and contrast."""
-    spectra = []
-    for start in range(0, len(thumbnails), 8192):
-        grey = torch.from_numpy(thumbnails[start : start + 8192]).float().mean(dim=3)
-        small = F.avg_pool2d(grey[:, None], SIDE // _ROUGH_SIDE)[:, 0]
-        small = small - small.mean(dim=(1, 2), keepdim=True)
-        unit = small / small.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1)
-        spectra.append(torch.fft.rfft2(unit))
-    return torch.cat(spectra)
+    greys = (part.float().mean(dim=3)[:, None] for part in torch.split(torch.from_numpy(thumbnails), 8192))
+    return torch.cat([torch.fft.rfft2(_standard(F.avg_pool2d(grey, SIDE // _ROUGH_SIDE))[:, 0]) for grey in greys])
 
 
-def _plausible(one: torch.Tensor, two: torch.Tensor, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the pairs that correlate roughly at some small shift; a cheap look before the exact one."""
+def _plausible(one: torch.Tensor, two: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """Return the pairs (n × 2) that correlate roughly at some small shift; a cheap look before the exact one."""
     kept = []
     near = [*range(_ROUGH_SHIFT + 1), *range(-_ROUGH_SHIFT, 0)]
-    for start in range(0, len(pairs), _ROUGH_PAIRS):
-        part = torch.tensor(pairs[start : start + _ROUGH_PAIRS])
+    for part in torch.split(pairs, _ROUGH_PAIRS):
         fits = torch.fft.irfft2(one[part[:, 0]].conj() * two[part[:, 1]], s=(_ROUGH_SIDE, _ROUGH_SIDE))
-        best = fits[:, near][:, :, near].amax(dim=(1, 2))
-        kept += [pairs[start + place] for place in (best >= _ROUGH_LEAST).nonzero().flatten().tolist()]
-    return kept
+        kept.append(part[fits[:, near][:, :, near].amax(dim=(1, 2)) >= _ROUGH_LEAST])
+    return torch.cat(kept)
 
 
-def _images(thumbnails: Thumbnails, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-    return torch.from_numpy(thumbnails[indices]).permute(0, 3, 1, 2).float()
+def _images(thumbnails: Thumbnails) -> torch.Tensor:
+    return torch.from_numpy(thumbnails).permute(0, 3, 1, 2).float()
 
 
 def best_correlation(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -253,18 +232,20 @@ def best_correlation(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor
     return fits.gather(1, place).flatten(), fits_detail.gather(1, place).flatten()
 
 
+def _blurred(images: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
+
+
 def _fine(images: torch.Tensor) -> torch.Tensor:
     """Return what a blur takes away."""
-    return images - F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
+    return images - _blurred(images)
 
 
 def _fit_everywhere(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
     """Return the correlations of the middle of one image with every window of the other, n × shifts."""
     inner = SIDE - 2 * _SHIFT
     shifts = 2 * _SHIFT + 1
-    middle = one[:, :, _SHIFT : _SHIFT + inner, _SHIFT : _SHIFT + inner]
-    middle = middle - middle.mean(dim=(2, 3), keepdim=True)
-    middle = middle / middle.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1, 1)
+    middle = _standard(one[:, :, _SHIFT : _SHIFT + inner, _SHIFT : _SHIFT + inner])
     # The middle has no mean, so the window's own mean adds nothing to the product, only to the window's length.
     means, squares = (F.avg_pool2d(values, inner, stride=1) for values in (two, two * two))
     length = (inner * inner * (squares - means * means)).sum(dim=1).clamp_min(1e-6).sqrt()

@@ -1,17 +1,14 @@
 """What stands out in a data check: the judgement that pages and the command line print."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, NamedTuple
 
 # The largest class has this many times as many images as the smallest.
 _IMBALANCE = 10
 _KEEP_APART = "train with data.exclude on a clean list (--write-clean list.csv), or keep related images together with data.group"
 
 
-@final
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """Something to act on, with its evidence and one action."""
 
     severity: Literal["error", "warning", "info"]
@@ -25,11 +22,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def findings(found: Mapping[str, Any]) -> list[Finding]:
-    """Return what stands out in a data check, the gravest first.
-
-    Args:
-        found: the check's JSON values.
-    """
+    """Return what stands out in a data check's JSON values, the gravest first."""
     n = {key: value["count"] for key, value in found.items() if isinstance(value, dict) and "count" in value}
     first = found["unreadable"]["first"][0] if n["unreadable"] else {"id": "", "reason": ""}
     table = [
@@ -42,7 +35,7 @@ def findings(found: Mapping[str, Any]) -> list[Finding]:
          "re-save or remove them; training skips them automatically"),
         (n["label_suspects"], "warning", "Suspected labels",
          f"{_count(n['label_suspects'], 'label')} probably wrong ({100 * n['label_suspects'] / found['n']:.1f} % of all)",
-         "look at them, the least believable first"),
+         "review them, the least plausible first"),
         (n["identical"], "warning", "Identical files",
          f"{_count(n['identical'], 'image')} found more than once", "keep one of each"),
         (found["imbalance"] >= _IMBALANCE, "warning", "Imbalanced classes",

@@ -1,8 +1,7 @@
 """Labels that are probably wrong, by confident learning on held-out probabilities (Northcutt et al. 2021)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +18,12 @@ _SUREST = 5
 _INVERSE_REGULARISATION = 0.01
 
 
-@final
-@dataclass(frozen=True)
-class LabelScores:
-    """How far each label can be believed.
+class LabelScores(NamedTuple):
+    """How plausible each label is.
 
     Attributes:
         quality: in [0, 1], one per sample; low where the label is suspected.
-        suggested: the class that the others speak for.
+        suggested: the most probable class other than the label.
         suspects: the samples whose label is probably wrong, the worst first.
     """
 
@@ -63,9 +60,9 @@ def held_out_probabilities(
 
 
 def label_suspects(val: Predictions, test: Predictions, classes: Sequence[str], temperature: float) -> dict[str, Any]:
-    """Return what `results.json` says of suspected labels among the held-out images, the least believable first.
+    """Return what `results.json` says of suspected labels among the held-out images, the least plausible first.
 
-    The classifier did not learn from val and test images, so that its probabilities of them speak about their labels.
+    The classifier was not trained on val and test images, so that its probabilities tell something about their labels.
     """
     labels = np.concatenate([val.labels, test.labels])
     n = len(labels)

@@ -1,7 +1,6 @@
 """Near-duplicates between test and training images, in the images of a run as they were decoded."""
 
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +17,7 @@ _BYTES, _PART_BYTES = 2 << 30, 64 << 20
 _LISTED = 1000
 
 
-@final
-@dataclass(frozen=True)
-class NearLeaks:
+class NearLeaks(NamedTuple):
     """Test images that look like a training image.
 
     Attributes:

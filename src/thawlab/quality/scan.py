@@ -1,9 +1,8 @@
 """One pass over the files of a source: what each is, whether it can be read, and a small image of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import final
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,7 @@ _CLAIMS = set().union(*_FORMATS.values())
 _LOOK = Preprocessing(size=SIDE, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-@final
-@dataclass(frozen=True)
-class Files:
+class Files(NamedTuple):
     """What the files of a source are, in the order of its listing.
 
     Attributes:
@@ -48,13 +45,7 @@ class Files:
 def scan_files(
     listing: Listing, workers: int | None = None, wanted: Preprocessing | None = None, store: RowStore | None = None
 ) -> Files:
-    """Read every image of a listing once, and decode it.
-
-    Args:
-        listing: the images.
-        workers: how many threads.
-        wanted: a further size at which the images are needed.
-        store: takes the images at that size.
+    """Read every image of a listing once, and decode it; `store` takes the images at the further size `wanted`.
 
     Raises:
         ThawlabError: if reading fails for a reason that says nothing about the file, or the store cannot be written.
@@ -72,7 +63,7 @@ def scan_files(
                 formats[index], sizes[index] = image.format or "", image.size
         else:
             sizes[index] = content.shape[1], content.shape[0]
-        row = decode(content, wanted) if wanted is not None else None
+        row = decode(content, wanted) if wanted is not None and store is not None else None
         thumbnails[index] = decode(content, _LOOK)
         return row
 
@@ -83,7 +74,7 @@ def scan_files(
             reasons[index] = why_unreadable(error)
             return None
 
-    for chunk, rows in in_threads(look, np.arange(count), workers, "looking"):
+    for chunk, rows in in_threads(look, np.arange(count), workers, "scanning"):
         good = [(index, row) for index, row in zip(chunk.tolist(), rows, strict=True) if row is not None]
         if store is not None and good:
             store.write(np.array([index for index, _ in good]), np.stack([row for _, row in good]))
