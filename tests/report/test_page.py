@@ -220,7 +220,7 @@ def test_near_duplicates_between_training_and_test_are_shown_as_pairs(
         train, test = dataset.splits.train, dataset.splits.test
         return NearLeaks(len(test), 1, ((int(train[0]), int(test[0])), (int(train[1]), int(test[1]))), (0.97, 0.93))
 
-    monkeypatch.setattr("thawlab.judging.judge.near_leaks", found)
+    monkeypatch.setattr("thawlab.judging.subject.near_leaks", found)
     run = make_run(["left", "right"], 12)
     near = read_json(run.results)["near_duplicates"]
     assert near["count"] == len(near["first"]) == 2
