@@ -270,8 +270,8 @@ def check_data(
     Example:
         >>> import thawlab
         >>> check = thawlab.check_data("shapes:100x32", write_clean="list.csv")
-        >>> check.as_json()["unreadable"]["count"]
-        0
+        >>> len(check.leaks), len(check.listing)
+        (0, 100)
     """
     from thawlab.data.selection import open_data
     from thawlab.data.sources import canonical

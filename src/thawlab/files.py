@@ -91,9 +91,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ThawlabError(f"{path}: is missing from the run; was the training finished?") from None
+        raise ThawlabError(f"{path}: is missing; finish the training, or let `thawlab repair` restore it") from None
     except (OSError, ValueError) as error:
-        raise ThawlabError(f"{path}: cannot be read ({error}); run the training again to restore it") from None
+        raise ThawlabError(f"{path}: cannot be read ({error}); `thawlab repair` restores it") from None
     if not isinstance(value, dict):
         raise ThawlabError(f"{path}: is not a JSON object")
     return value

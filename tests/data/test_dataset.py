@@ -22,7 +22,7 @@ from thawlab.data.dataset import (
     hash_files,
     leaks_between,
     load_dataset,
-    load_foreign,
+    load_other,
     warnings_before_training,
 )
 from thawlab.data.images import FileImages
@@ -291,7 +291,7 @@ def test_a_machine_that_fails_for_good_excludes_no_image(
         load(photos)
     reason = "Input/output error" if isinstance(error, OSError) else "not enough memory"
     assert str(caught.value) == (
-        f"red/03.png: cannot be read at the moment: {reason}; run the command again, or leave the image out with data.exclude"
+        f"red/03.png: could not be read, several times ({reason}); run the command again, or leave the image out with data.exclude"
     )
     assert len(reads) == 4 + after
     assert not any("3" in json.loads(file.read_text()) for file in cache_root().rglob("bad.json"))
@@ -441,7 +441,7 @@ def test_a_clean_dataset_needs_no_warning_and_others_say_what_is_missing(photos:
 
 
 def test_a_foreign_source_is_matched_by_class_name(photos: Path) -> None:
-    dataset, what = load_foreign(str(photos), ("green", "red", "blue"), LOOK, System())
+    dataset, what = load_other(str(photos), ("green", "red", "blue"), LOOK, System())
     assert what == "all"
     assert dataset.classes == ("green", "red", "blue")
     assert len(dataset.splits.train) == len(dataset.splits.val) == 0 and len(dataset.splits.test) == 24
@@ -450,21 +450,21 @@ def test_a_foreign_source_is_matched_by_class_name(photos: Path) -> None:
 
 def test_of_a_foreign_source_with_a_test_split_that_alone_is_read(tree: Callable[..., Path]) -> None:
     source = tree("train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "test/dog/4.png", "test/dog/5.png")
-    dataset, what = load_foreign(str(source), ("cat", "dog"), LOOK, System())
+    dataset, what = load_other(str(source), ("cat", "dog"), LOOK, System())
     assert what == "test"
     assert [dataset.ids[index] for index in dataset.splits.test] == ["test/cat/3.png", "test/dog/4.png", "test/dog/5.png"]
 
 
 def test_a_foreign_source_may_be_a_test_split_alone(tree: Callable[..., Path]) -> None:
     source = tree("test/cat/3.png", "test/dog/4.png")
-    assert load_foreign(str(source), ("cat", "dog"), LOOK, System())[0].summary()["n"] == {"train": 0, "val": 0, "test": 2}
+    assert load_other(str(source), ("cat", "dog"), LOOK, System())[0].summary()["n"] == {"train": 0, "val": 0, "test": 2}
     with pytest.raises(UsageError, match="no training images of cat, dog"):
         load(tree("test/cat/5.png", "test/dog/6.png"))
 
 
 def test_a_class_that_the_classifier_does_not_know_is_named(photos: Path) -> None:
     with pytest.raises(UsageError) as error:
-        load_foreign(str(photos), ("blue", "reed"), LOOK, System())
+        load_other(str(photos), ("blue", "reed"), LOOK, System())
     assert str(error.value) == f"{photos}: the classifier has no class 'red' (did you mean 'reed'?); its classes: blue, reed"
 
 

@@ -227,7 +227,7 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     return dataset
 
 
-def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preprocessing, system: System) -> tuple[Dataset, str]:
+def load_other(source: str, classes: tuple[str, ...], preprocessing: Preprocessing, system: System) -> tuple[Dataset, str]:
     """Open a source to judge an existing classifier on: its test split, or all of its images where it has none.
 
     The source's classes are matched by name to those of the classifier.
@@ -251,7 +251,7 @@ def load_foreign(source: str, classes: tuple[str, ...], preprocessing: Preproces
     return replace(dataset, classes=classes, labels=numbers[dataset.labels]), split
 
 
-def foreign_datasets(preprocessing: Preprocessing, system: System, own: str) -> list[Dataset]:
+def ood_datasets(preprocessing: Preprocessing, system: System, own: str) -> list[Dataset]:
     """Return OOD images as test splits: drawn shapes and handwritten digits, without the classifier's `own` data set."""
     datasets = []
     for source in (f"shapes:{_OOD_IMAGES}x64", "digits"):

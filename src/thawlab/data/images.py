@@ -43,7 +43,7 @@ def patiently(work: Callable[[], T], name: str) -> T:
             if pause is None:
                 reason = (error.strerror or error) if isinstance(error, OSError) else "not enough memory"
                 raise ThawlabError(
-                    f"{name}: cannot be read at the moment: {reason}; run the command again, or leave the image out with "
+                    f"{name}: could not be read, several times ({reason}); run the command again, or leave the image out with "
                     "data.exclude"
                 ) from error
             time.sleep(pause)

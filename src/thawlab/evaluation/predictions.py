@@ -62,7 +62,7 @@ def load_predictions(path: Path) -> Predictions:
         with np.load(path, allow_pickle=False) as table:
             return Predictions(table["ids"], table["labels"], table["logits"])
     except FileNotFoundError:
-        raise ThawlabError(f"{path}: is missing from the run; was the training finished?") from None
+        raise ThawlabError(f"{path}: is missing; finish the training, or let `thawlab repair` restore it") from None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ThawlabError(f"{path}: cannot be read: {error}") from None
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from thawlab.data.dataset import load_dataset, load_foreign
+from thawlab.data.dataset import load_dataset, load_other
 from thawlab.data.types import SPLITS
 from thawlab.errors import ThawlabError, UsageError, nearest
 from thawlab.evaluation.metrics.measures import full
@@ -57,7 +57,7 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
             changed = f"the data have changed since the training (fingerprint {then[:12]} then, {now[:12]} now)"
             raise ThawlabError(f"{folder.path}: {changed}")
     else:
-        dataset, split = load_foreign(source, saved.card.classes, saved.card.preprocessing, recipe.system)
+        dataset, split = load_other(source, saved.card.classes, saved.card.preprocessing, recipe.system)
     indices = dataset.indices("test" if source is not None else split)
     if len(indices) == 0:
         raise UsageError(f"{source or recipe.data.source}: its {split} split is empty")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from thawlab.data.dataset import foreign_datasets
+from thawlab.data.dataset import ood_datasets
 from thawlab.data.preprocessing import to_tensor
 from thawlab.evaluation.abstention import abstention
 from thawlab.evaluation.metrics.measures import accuracy_interval, brief, full
@@ -29,7 +29,7 @@ def _novelty(subject: Subject) -> Novelty | None:
         return None
     context, ood = subject.context, {}
     if context.recipe.evaluation.ood:
-        for other in foreign_datasets(context.preprocessing, context.recipe.system, context.dataset.name):
+        for other in ood_datasets(context.preprocessing, context.recipe.system, context.dataset.name):
             outputs = outputs_of(context, subject.data, other, other.splits.test, "OOD images")
             ood[other.name] = subject.novelty_scores(outputs)
     val, test = (subject.novelty_scores(subject.outputs[split]) for split in ("val", "test"))

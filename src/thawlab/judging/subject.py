@@ -93,7 +93,7 @@ def subject_of(context: Context, data: PhaseData) -> Subject:
     outputs["train"] = _of_training(context, data)
     tables = {split: predictions_of(dataset, dataset.indices(split), part.logits) for split, part in outputs.items()}
     if not all(np.isfinite(table.logits).all() and np.isfinite(brief(table).loss) for table in tables.values()):
-        raise DivergedError("the trained classifier's outputs contain NaN or infinity; lower the lr of its phases")
+        raise DivergedError("the trained classifier's outputs contain NaN or infinity; lower the learning rate of its phases")
     calibrate = context.recipe.evaluation.calibrate
     temperature = fit_temperature(tables["val"].logits, tables["val"].labels) if calibrate else 1.0
     return Subject(context, data, outputs, tables, temperature)

@@ -140,7 +140,7 @@ def underfitting(outcome: Outcome) -> Finding | None:
         return None
     frozen = all(phase.trainable_parameters < results.model.parameters / 2 for phase in results.phases)
     advice = "let the backbone train in a second phase" if frozen else "take a larger network, or train longer"
-    evidence = f"even on the training images accuracy is {train:.3f}, {gap:+.3f} above the test images"
+    evidence = f"even on the training images accuracy is {train:.3f} (gap to the test images {gap:+.3f})"
     return Finding("warning", evidence, advice)
 
 

@@ -52,7 +52,7 @@ def label_noise(outcome: Outcome) -> Finding | None:
         f"of the {sure} held-out images on which the classifier is most confident, {wrong} have another label "
         f"({100 * wrong / sure:.0f} %), where next to none should"
     )
-    advice = "look at the suspected labels below, and at `thawlab data check` for those of training"
+    advice = "look at the suspected labels in the report, and run `thawlab data check` for those of training"
     return Finding("warning", evidence, advice)
 
 
