@@ -49,8 +49,9 @@ def test_every_name_is_there_and_says_what_it_does() -> None:
 
 
 def test_every_verb_of_the_face_has_an_example() -> None:
-    tests = doctest.DocTestFinder(recurse=True).find(import_module("thawlab.api"), "api")
-    with_example = {test.name.removeprefix("api.") for test in tests if test.examples}
+    finder, modules = doctest.DocTestFinder(recurse=True), ("thawlab.api", "thawlab.opened")
+    tests = [test for module in modules for test in finder.find(import_module(module), "face")]
+    with_example = {test.name.removeprefix("face.") for test in tests if test.examples}
     assert {"train", "find_lr", "open_run", "load", "evaluate", "compare", "check_data", "Run"} <= with_example
 
 

@@ -22,11 +22,19 @@ __all__ = [
     "read_recipe",
     "train",
 ]
-_HOMES = {"ThawlabError": "errors", "UsageError": "errors", "Recipe": "recipe", "read_recipe": "recipe"}  # the rest: api
+_HOMES = {
+    "ThawlabError": "errors",
+    "UsageError": "errors",
+    "Recipe": "recipe",
+    "read_recipe": "recipe",
+    "Run": "opened",
+    "Comparison": "opened",
+}  # the rest: api
 
 if TYPE_CHECKING:
-    from thawlab.api import Comparison, Run, check_data, compare, evaluate, find_lr, load, open_run, train
+    from thawlab.api import check_data, compare, evaluate, find_lr, load, open_run, train
     from thawlab.errors import ThawlabError, UsageError
+    from thawlab.opened import Comparison, Run
     from thawlab.recipe import Recipe, read_recipe
 
     __version__: str

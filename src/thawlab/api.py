@@ -6,26 +6,21 @@ What needs torch is imported where it is used: looking at a finished run takes l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any
 
-from thawlab.errors import ThawlabError, UsageError, listed, nearest
+from thawlab.errors import UsageError
 from thawlab.files import refuse_overwrite, user_path, write_text
+from thawlab.opened import Comparison, Run
+from thawlab.opened import percent as percent  # noqa: PLC0414 - for the command line
 from thawlab.recipe import Data, Recipe, System, parse_part, source_text
 from thawlab.registry import about
-from thawlab.results import Results, read_results
 from thawlab.run import RunFolder, find_run
 
 if TYPE_CHECKING:
     from thawlab.deploy.predictor import Prediction, Predictor
-    from thawlab.evaluation.predictions import Predictions
     from thawlab.judging.evaluate import Evaluated
     from thawlab.quality.data_check import DataCheck
-    from thawlab.study.comparison import Comparison as Compared
-    from thawlab.study.paired import PairedComparison
     from thawlab.training.lr_finder import LrFinding
 
 
@@ -331,11 +326,6 @@ def list_datasets() -> list[dict[str, str]]:
     return [{"name": name, "about": about(datasets.get(name))} for name in datasets]
 
 
-def percent(value: float) -> str:
-    """Return a fraction as a percentage with two decimals."""
-    return f"{100 * value:.2f} %"
-
-
 def _folder(run: Run | str | Path, runs: str | Path) -> RunFolder:
     return run.folder if isinstance(run, Run) else open_run(run, runs).folder
 
@@ -354,166 +344,3 @@ def _outputs(force: bool, inputs: Sequence[str | Path | None], **outputs: str | 
         if twin := next((name for name, other in paths.items() if name != option and other.resolve() == target), None):
             raise UsageError(f"{path}: is the file of both {option} and {twin}; give each a file of its own")
     return [paths.get(option) for option in outputs]
-
-
-@final
-class Figure(NamedTuple):
-    """A figure that a notebook shows; `svg` is its text."""
-
-    name: str
-    svg: str
-
-    def __repr__(self) -> str:
-        return f"Figure('{self.name}')"
-
-    def _repr_svg_(self) -> str:
-        return self.svg
-
-
-@final
-@dataclass(frozen=True)
-class Comparison:
-    """Runs beside the first of them; shows itself as a table.
-
-    Attributes:
-        content: the runs, what differs in their recipes, and caveats.
-        page: where it was written.
-    """
-
-    content: Compared
-    page: Path | None = None
-    columns = ("run", "test", "95 % interval", "against the first, points")
-
-    def rows(self) -> list[list[str]]:
-        """Return the table's rows as text."""
-        return [
-            [
-                run.folder.name,
-                percent(run.results.test.accuracy),
-                " – ".join(map(percent, run.results.test.accuracy_ci95)),
-                f"{100 * run.paired.difference:+.2f} (p = {run.paired.p_value:.2g})" if run.paired else "–",
-            ]
-            for run in self.content.runs
-        ]
-
-    def __repr__(self) -> str:
-        rows = [list(self.columns), *self.rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *(f"note: {line}" for line in self.content.caveats)])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
-        notes = "".join(f"<p>{escape(line)}</p>" for line in self.content.caveats)
-        return f"<table><tr>{''.join(f'<th>{name}</th>' for name in self.columns)}</tr>{rows}</table>{notes}"
-
-
-@final
-@dataclass(frozen=True, repr=False)
-class Run:
-    """A run, read from its folder; a notebook shows its accuracy, its curves and what was found.
-
-    Example:
-        >>> import thawlab
-        >>> run = thawlab.train("shapes:200x16", backbone="cnn5", size=16, **{"phases.0.epochs": 1})
-        >>> run.figure("confusion")
-        Figure('confusion')
-    """
-
-    folder: RunFolder
-
-    @property
-    def path(self) -> Path:
-        """The run's folder."""
-        return self.folder.path
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe that was trained."""
-        return self.folder.recipe
-
-    @property
-    def results(self) -> Results:
-        """What was measured: the content of `results.json`."""
-        return read_results(self.folder.results)
-
-    @cached_property
-    def predictor(self) -> Predictor:
-        """The trained classifier, ready to predict."""
-        return load(self)
-
-    def predictions(self, split: str = "test") -> Predictions:
-        """Return the table of predictions of "val" or "test".
-
-        Raises:
-            UsageError: for another split.
-            ThawlabError: if the run is not finished or the table is damaged.
-        """
-        from thawlab.evaluation.predictions import load_predictions
-
-        if split == "train":
-            raise UsageError("only predictions of val and test are kept; evaluate(run, 'train') judges the training images")
-        if split not in {"val", "test"}:
-            raise UsageError(f"there is no split '{split}'{nearest(split, ['val', 'test']) or ' (known: val, test)'}")
-        return load_predictions(self.folder.predictions(split))
-
-    def report(self) -> Path:
-        """Write `report.html` and return its path."""
-        from thawlab.report.page import write_report
-
-        return write_report(self.folder)
-
-    def figure(self, name: str) -> Figure:
-        """Return a figure of the report: "confusion", "curves", "reliability", "distribution" or "declining".
-
-        Raises:
-            UsageError: for another name.
-            ThawlabError: if the run is not finished or a file of it is damaged.
-        """
-        from thawlab.report.page import FIGURES, read_sources
-        from thawlab.report.style import for_file
-
-        if name not in FIGURES:
-            raise UsageError(f"there is no figure '{name}'{nearest(name, FIGURES) or f' (known: {listed(FIGURES)})'}")
-        svg = for_file(FIGURES[name](read_sources(self.folder)))
-        return Figure(name, svg.partition("\n")[2])  # without the XML declaration
-
-    def most_confused(self, limit: int = 8) -> list[tuple[str, str, int]]:
-        """Return the pairs of classes that are confused most often on the test split: truth, prediction, images."""
-        from thawlab.evaluation.metrics.measures import most_confused
-
-        results = self.results
-        names, pairs = results.dataset.classes, most_confused(results.test.confusion, limit)
-        return [(names[truth], names[predicted], count) for truth, predicted, count in pairs]
-
-    def against(self, other: Run) -> PairedComparison:
-        """Compare this run with another one, image by image of the same test split.
-
-        Raises:
-            UsageError: if they were not tested on the same images.
-        """
-        from thawlab.study.paired import compare_predictions
-
-        return compare_predictions(self.predictions("test"), other.predictions("test"))
-
-    def _answer(self) -> str:
-        """Return the accuracy with its interval, or how far the run is."""
-        try:
-            if not self.folder.results.is_file():
-                return self.folder.status
-            test = self.results.test
-        except ThawlabError:
-            return "damaged"
-        low, high = test.accuracy_ci95
-        return f"test accuracy {percent(test.accuracy)} ({100 * low:.2f} to {100 * high:.2f})"
-
-    def __repr__(self) -> str:
-        return f"Run('{self.folder.name}', {self._answer()})"
-
-    def _repr_html_(self) -> str:
-        head = f"<p><b>{escape(self.folder.name)}</b>: {escape(self._answer())}</p>"
-        try:
-            found = "".join(f"<li>{d.severity}: {escape(f'{d.evidence}; {d.advice}')}</li>" for d in self.results.diagnoses)
-            return f"{head}{self.figure('curves').svg}<ul>{found}</ul>"
-        except ThawlabError:
-            return head

@@ -291,7 +291,8 @@ def test_a_machine_that_fails_for_good_excludes_no_image(
         load(photos)
     reason = "Input/output error" if isinstance(error, OSError) else "not enough memory"
     assert str(caught.value) == (
-        f"red/03.png: could not be read, several times ({reason}); run the command again, or leave the image out with data.exclude"
+        f"red/03.png: could not be read, several times ({reason}); run the command again, or leave the image out with "
+        "data.exclude"
     )
     assert len(reads) == 4 + after
     assert not any("3" in json.loads(file.read_text()) for file in cache_root().rglob("bad.json"))

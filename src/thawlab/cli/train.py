@@ -11,7 +11,7 @@ from thawlab.cli.console import CacheDirOption, DataDirOption, JsonOption, RunsO
 from thawlab.errors import UsageError
 
 if TYPE_CHECKING:
-    from thawlab.api import Run
+    from thawlab.opened import Run
 
 train_app = typer.Typer()
 
