@@ -283,7 +283,8 @@ def test_results_that_lack_a_part_are_refused(run_copy: RunFolder, lacking: str)
     results = read_json(run_copy.results)
     del results[lacking]
     run_copy.results.write_text(json.dumps(results), encoding="utf-8")
-    with pytest.raises(ThawlabError, match=rf"results\.json: {lacking}: field required; `thawlab repair` restores it"):
+    message = rf"results\.json: cannot be read: {lacking}: field required; `thawlab repair` restores it"
+    with pytest.raises(ThawlabError, match=message):
         write_report(run_copy)
     assert not run_copy.report.exists()
 
