@@ -109,6 +109,15 @@ def test_without_its_checkpoint_a_run_is_judged_from_its_model(finished: RunFold
 
 
 @pytest.mark.usefixtures("untrained")
+def test_epochs_that_the_metric_rows_lack_come_back(finished: RunFolder, tmp_path: Path) -> None:
+    folder = _copy(finished, tmp_path)
+    folder.metrics.write_text("".join(folder.metrics.read_text().splitlines(keepends=True)[:-1]))
+    assert "holds 2 of 3 epochs" in damaged(folder)
+    repair(folder)
+    _same(finished, folder)
+
+
+@pytest.mark.usefixtures("untrained")
 def test_training_a_damaged_run_again_repairs_it(finished: RunFolder, tmp_path: Path) -> None:
     folder = _copy(finished, tmp_path)
     folder.results.write_text("{")

@@ -23,8 +23,9 @@ from thawlab.training.state import TrainingState, load_checkpoint
 def damaged(folder: RunFolder) -> str:
     """Return what is missing or damaged in a finished run, in words; empty if nothing is."""
     try:
-        read_results(folder.results)
-        read_rows(folder.metrics)
+        epochs = sum(phase.epochs_run for phase in read_results(folder.results).phases)
+        if (rows := len(read_rows(folder.metrics))) != epochs:
+            return f"{folder.metrics}: holds {rows} of {epochs} epochs"
         read_value(folder.path / "data.json", DataSummary)
         load_predictions(folder.predictions("test"))
         load_predictions(folder.predictions("val"))
