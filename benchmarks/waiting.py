@@ -19,10 +19,8 @@ from thawlab.environment import processor_name
 
 POLICIES = {
     "default": {},
-    "GOMP_SPINCOUNT=300": {"GOMP_SPINCOUNT": "300"},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
     "GOMP_SPINCOUNT=3000": {"GOMP_SPINCOUNT": "3000"},
-    "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 BUSY = "while True: pass"
