@@ -12,7 +12,7 @@ from typing import NoReturn
 # Importing torch allocates a million objects that all stay; looking for garbage among them takes a second.
 _ALLOCATIONS_PER_COLLECTION = 100_000
 # GNU's OpenMP lets a waiting thread spin this often before it sleeps; by default so long that, beside a busy process, threads
-# spend their time slices waiting for one that has none. This costs 2 % alone (benchmarks/README.md).
+# spend their time slices waiting for one that has none (measured: benchmarks/README.md).
 _SPIN = "1000"
 
 
