@@ -174,5 +174,5 @@ def test_damaged_json_is_named(content: bytes, expected: str, tmp_path: Path) ->
 
 
 def test_missing_json_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ThawlabError, match=r"results\.json: is missing from the run"):
+    with pytest.raises(ThawlabError, match=r"results\.json: is missing; finish the training"):
         read_json(tmp_path / "results.json")

@@ -59,7 +59,7 @@ def test_a_table_holds_no_pickle_and_none_is_read(tmp_path: Path) -> None:
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ThawlabError, match=r"nowhere\.npz: is missing from the run"):
+    with pytest.raises(ThawlabError, match=r"nowhere\.npz: is missing; finish the training"):
         load_predictions(tmp_path / "nowhere.npz")
 
 
