@@ -28,7 +28,8 @@ CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info 
 test: check ## Run the checks and the tests that take minutes in all; which lines they miss: .venv/bin/coverage report
 	COVERAGE_CORE=$(CORE) $(BIN)/python -m pytest --cov --cov-report=
 
-test-all: check ## Run all tests, the slow ones too
+test-all: check ## Run all tests, the slow ones and the notebooks too
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev,notebook]'
 	$(BIN)/python -m pytest -m 'slow or not slow'
 
 check: $(READY) ## Format, lint, types and the direction of imports
