@@ -139,6 +139,18 @@ def test_what_cannot_be_repaired_is_said_and_left_as_it_is(finished: RunFolder, 
         repair(folder)
 
 
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("file", ["results.json", "model/model.json"])
+def test_what_another_version_wrote_is_not_written_over(finished: RunFolder, tmp_path: Path, file: str) -> None:
+    folder = _copy(finished, tmp_path)
+    newer = (folder.path / file).read_text().replace('"schema": 1', '"schema": 9')
+    (folder.path / file).write_text(newer)
+    for attempt in (lambda: repair(folder), lambda: train(folder.recipe, tmp_path)):
+        with pytest.raises(ThawlabError, match="has schema 9"):
+            attempt()
+    assert (folder.path / file).read_text() == newer
+
+
 def test_an_unfinished_run_is_resumed_and_not_repaired(finished: RunFolder, tmp_path: Path) -> None:
     folder = _copy(finished, tmp_path)
     folder.set_status("interrupted")

@@ -20,6 +20,10 @@ class DivergedError(ThawlabError):
     """Training diverged: the loss or the weights contain NaN or infinity."""
 
 
+class OtherVersionError(ThawlabError):
+    """A file was written by another version of thawlab: it is not damaged, and must not be written over."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Training stopped on a signal, after saving its state; not an `Exception`, so that no error handler swallows it.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from thawlab.errors import ThawlabError
+from thawlab.errors import OtherVersionError, ThawlabError
 from thawlab.files import read_json, write_json, write_text
 
 Interval = tuple[float, float]
@@ -343,7 +343,7 @@ def read_value(path: Path, kind: type[V]) -> V:
     content = read_json(path)
     own = kind.model_fields.get("schema_version")
     if own and (schema := content.get("schema", own.default)) != own.default:
-        raise ThawlabError(f"{path}: has schema {schema}, this thawlab reads {own.default}; use the version that wrote it")
+        raise OtherVersionError(f"{path}: has schema {schema}, this thawlab reads {own.default}; use the version that wrote it")
     try:
         return kind.model_validate(content)
     except ValidationError as error:

@@ -52,13 +52,14 @@ def repair(folder: RunFolder) -> RunFolder:
     """Write again what is missing or damaged in a finished run, from its checkpoint or its model; nothing is trained.
 
     Raises:
-        ThawlabError: if neither can be read, or the data have changed.
+        ThawlabError: if neither can be read, the data have changed, or another version of thawlab wrote the run.
     """
     recipe = folder.recipe
     if folder.status != "finished":
         raise ThawlabError(f"{folder.path}: is not finished ({folder.status}); train its recipe again to resume it")
     if not folder.checkpoint.is_file() and not (folder.model / "model.safetensors").is_file():
         raise ThawlabError(f"{folder.path}: holds neither a checkpoint nor a model to restore it from; train its recipe again")
+    damaged(folder)  # refuses what another version wrote
     return _run(Plan(recipe, resolve_backbone(recipe.model.backbone)), folder)
 
 

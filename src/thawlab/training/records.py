@@ -8,7 +8,7 @@ from thawlab import progress
 from thawlab.data.dataset import fingerprint, hash_files
 from thawlab.data.selection import open_data
 from thawlab.environment import environment
-from thawlab.errors import ThawlabError
+from thawlab.errors import OtherVersionError, ThawlabError
 from thawlab.evaluation.predictions import load_predictions
 from thawlab.files import write_json, write_text
 from thawlab.models.catalog import BackboneSpec
@@ -21,7 +21,11 @@ from thawlab.training.state import TrainingState, load_checkpoint
 
 
 def damaged(folder: RunFolder) -> str:
-    """Return what is missing or damaged in a finished run, in words; empty if nothing is."""
+    """Return what is missing or damaged in a finished run, in words; empty if nothing is.
+
+    Raises:
+        OtherVersionError: if another version wrote it.
+    """
     try:
         epochs = sum(phase.epochs_run for phase in read_results(folder.results).phases)
         if (rows := len(read_rows(folder.metrics))) != epochs:
@@ -30,6 +34,8 @@ def damaged(folder: RunFolder) -> str:
         load_predictions(folder.predictions("test"))
         load_predictions(folder.predictions("val"))
         load_model(folder.model)
+    except OtherVersionError:
+        raise
     except ThawlabError as error:
         return str(error)
     return "" if folder.images.is_file() else f"{folder.images}: is missing"
