@@ -81,3 +81,19 @@ def test_drawn_shapes_of_any_size_are_hardly_ever_near_duplicates(recipe: Make, 
     assert found is not None
     assert found.looked_at > 100
     assert len(found.pairs) < 0.05 * found.looked_at
+
+
+def test_what_was_found_is_kept_for_the_same_images_and_splits(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = loaded(recipe())
+    first = near_leaks(dataset, tmp_path)
+    assert first == near_leaks(dataset)
+    looked: list[int] = []
+    monkeypatch.setattr("thawlab.quality.near_leaks._look", lambda _dataset: looked.append(1))
+    assert near_leaks(dataset, tmp_path) == first and looked == []
+    other = replace(dataset, splits=dataset.splits._replace(test=dataset.splits.test[:-1]))
+    assert near_leaks(other, tmp_path) is None and looked == [1]
+    [file] = tmp_path.glob("*.json")
+    file.write_text('{"looked_at": 1}')
+    assert near_leaks(dataset, tmp_path) is None and looked == [1, 1]

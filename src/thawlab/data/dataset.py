@@ -23,6 +23,7 @@ from thawlab.data.splits import Splits, absent_classes, make_splits
 from thawlab.data.types import Indices, Labels, Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import cache_folder, write_text
+from thawlab.memory import remember
 from thawlab.recipe import Recipe, System
 
 # Decoded rows become valid in portions, so that an interruption loses little of a long decoding; a multiple of the chunks
@@ -218,9 +219,11 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
         ThawlabError: if too many images are bad, or the cache cannot be written.
     """
     data = recipe.data
-    listing = open_data(data, recipe.system)
+    source = (data.source, data.exclude, data.group, recipe.system.data_dir)
+    listing = remember(("listing", *source), lambda: open_data(data, recipe.system))
     splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test)
-    dataset = decode_all(listing, preprocessing, recipe.system, splits)
+    scan = remember(("scan", *source), lambda: hash_files(listing, recipe.system.workers))
+    dataset = decode_all(listing, preprocessing, recipe.system, splits, scan)
     missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
     if missing:
         raise ThawlabError(f"{data.source}: no training image of '{missing[0]}' can be decoded; add some or remove the class")

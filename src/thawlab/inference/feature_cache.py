@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from thawlab.data.augmentation import Pipeline
 from thawlab.data.dataset import Dataset
 from thawlab.data.preprocessing import Preprocessing, to_tensor
 from thawlab.data.rowstore import RowStore
+from thawlab.data.shared_work import portions
 from thawlab.data.types import Indices
 from thawlab.environment import device_name
 from thawlab.inference.infer import INFERENCE_BATCH, Prepare, infer
@@ -29,8 +30,8 @@ from thawlab.models.classifier import build_backbone, load_weights, weights_dige
 from thawlab.models.hooks import eval_mode
 from thawlab.randomness import derive
 
-# Rows become valid in portions, so that an interruption loses little of a long computation.
-_PORTION = 32 * INFERENCE_BATCH
+# Rows become valid in portions: an interruption loses little, and several processes can share the work.
+_PORTION = 16 * INFERENCE_BATCH
 # A cache may take this share of the free disk space; beyond it, features are recomputed.
 _DISK_SHARE = 0.5
 
@@ -118,8 +119,7 @@ def cached_rows(network: FrozenNetwork, dataset: Dataset, indices: Indices, fold
         return network.preprocessing.normalize(images.flip(-1) if mirrored else images)
 
     store = network.store(dataset, "mirrored" if mirrored else "plain", folder)
-    with store.filling():
-        _fill(store, network, dataset, store.missing(np.sort(indices)), prepare, "features")
+    _fill(store, network, dataset, np.sort(indices), lambda _start: prepare, "features")
     return store.array()
 
 
@@ -134,24 +134,34 @@ def cached_views(
     pipeline, unused = Pipeline(augment), torch.zeros(INFERENCE_BATCH, dtype=torch.int64)
     views = []
     for number in range(count):
-        starts = itertools.count(0, INFERENCE_BATCH)
 
-        def prepare(rows: torch.Tensor, number: int = number, starts: Iterator[int] = starts) -> torch.Tensor:
-            generator = torch.Generator().manual_seed(derive(seed, "view", number, next(starts)))
-            return network.preprocessing.normalize(pipeline(to_tensor(rows), unused, generator)[0])
+        def prepare_from(start: int, number: int = number) -> Prepare:
+            starts = itertools.count(start, INFERENCE_BATCH)
+
+            def prepare(rows: torch.Tensor) -> torch.Tensor:
+                generator = torch.Generator().manual_seed(derive(seed, "view", number, next(starts)))
+                return network.preprocessing.normalize(pipeline(to_tensor(rows), unused, generator)[0])
+
+            return prepare
 
         store = network.store(dataset, json.dumps([list(augment), seed, number, identity]), folder)
-        with store.filling():
-            if len(store.missing(indices)):  # all are computed, since what is drawn depends on a sample's place
-                _fill(store, network, dataset, indices, prepare, f"view {number + 1}/{count}")
+        # Portions are computed whole, since what is drawn depends on a sample's place.
+        _fill(store, network, dataset, indices, prepare_from, f"view {number + 1}/{count}", whole=True)
         views.append(store.array())
     return views
 
 
-def _fill(store: RowStore, network: FrozenNetwork, dataset: Dataset, indices: Indices, prepare: Prepare, label: str) -> None:
-    with progress.task(label, len(indices)) as advance:
-        for start in range(0, len(indices), _PORTION):
-            portion = indices[start : start + _PORTION]
-            store.write(portion, infer(network.module, dataset.images, portion, prepare, network.device))
-            store.commit(portion)
+def _fill(
+    store: RowStore,
+    network: FrozenNetwork,
+    dataset: Dataset,
+    indices: Indices,
+    prepare_from: Callable[[int], Prepare],
+    label: str,
+    whole: bool = False,
+) -> None:
+    """Compute the rows that a store lacks, beside other processes that may be at the same."""
+    with progress.task(label, len(store.missing(indices))) as advance:
+        for start, portion in portions(store, indices, _PORTION, whole):
+            store.write(portion, infer(network.module, dataset.images, portion, prepare_from(start), network.device))
             advance(len(portion))

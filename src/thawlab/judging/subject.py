@@ -13,6 +13,7 @@ from thawlab.evaluation.metrics.calibration import fit_temperature
 from thawlab.evaluation.metrics.measures import brief
 from thawlab.evaluation.novelty import Features, NoveltyScores, distances, fit_reference, sample_of
 from thawlab.evaluation.predictions import Logits, Predictions, calibrated, predictions_of
+from thawlab.files import cache_folder
 from thawlab.inference.feature_cache import cached_rows
 from thawlab.inference.infer import Prepare, infer, infer_parts
 from thawlab.models.classifier import WithFeatures
@@ -71,7 +72,7 @@ class Subject:
     @cached_property
     def near(self) -> NearLeaks | None:
         """Test images that look like training images."""
-        return near_leaks(self.context.dataset)
+        return near_leaks(self.context.dataset, cache_folder(self.context.recipe.system.cache_dir, "near"))
 
     def novelty_scores(self, outputs: Outputs) -> NoveltyScores:
         """Return distance from the reference and confidence of some images."""

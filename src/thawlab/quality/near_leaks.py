@@ -1,5 +1,9 @@
 """Near-duplicates between test and training images, in the images of a run as they were decoded."""
 
+import contextlib
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +12,8 @@ import torch.nn.functional as F
 
 from thawlab.data.dataset import Dataset
 from thawlab.data.types import Indices
+from thawlab.errors import ThawlabError
+from thawlab.files import read_json, write_json
 from thawlab.quality.duplicates import SIDE, Thumbnails, pairs_between, too_smooth
 
 # Test images that are looked up, and training images among which: seconds of work at most.
@@ -42,14 +48,38 @@ class NearLeaks(NamedTuple):
         return {"looked_at": self.looked_at, "too_smooth": self.too_smooth, "count": len(self.pairs), "first": listed}
 
 
-def near_leaks(dataset: Dataset) -> NearLeaks | None:
+def near_leaks(dataset: Dataset, folder: Path | None = None) -> NearLeaks | None:
     """Look for near-duplicates of test images among the training images.
 
     Of larger splits an evenly spaced part is looked at: 2,000 test images, and 100,000 training images or 2 GiB of them.
 
+    Args:
+        dataset: with its splits.
+        folder: where what was found is kept for other runs on the same images and splits; nowhere if None.
+
     Returns:
         What was found; None where a split is empty.
     """
+    if folder is None:
+        return _look(dataset)
+    parts = [dataset.fingerprint, dataset.geometry, version("thawlab"), torch.__version__, _QUERIES, _TABLE]
+    indices = [np.ascontiguousarray(part).tobytes() for part in (dataset.splits.train, dataset.splits.test)]
+    key = hashlib.sha256(b"/".join([repr(parts).encode(), *indices])).hexdigest()[:32]
+    file = folder / f"{key}.json"
+    with contextlib.suppress(ThawlabError, KeyError, TypeError):
+        return _from_plain(read_json(file))
+    found = _look(dataset)
+    if found is not None:
+        write_json(file, found._asdict())
+    return found
+
+
+def _from_plain(values: dict[str, Any]) -> NearLeaks:
+    pairs = tuple((one, other) for one, other in values["pairs"])
+    return NearLeaks(values["looked_at"], values["too_smooth"], pairs, tuple(values["similarities"]))
+
+
+def _look(dataset: Dataset) -> NearLeaks | None:
     readable = max(1, _BYTES // int(np.prod(dataset.images.shape[1:])))
     train = _spread(dataset.splits.train, min(_TABLE, readable))
     test = _spread(dataset.splits.test, min(_QUERIES, readable))
