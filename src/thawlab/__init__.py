@@ -28,13 +28,14 @@ _HOMES = {
     "Recipe": "recipe",
     "read_recipe": "recipe",
     "Run": "opened",
-    "Comparison": "opened",
+    "Comparison": "comparison.comparison",
 }  # the rest: api
 
 if TYPE_CHECKING:
     from thawlab.api import check_data, compare, evaluate, find_lr, load, open_run, train
+    from thawlab.comparison.comparison import Comparison
     from thawlab.errors import ThawlabError, UsageError
-    from thawlab.opened import Comparison, Run
+    from thawlab.opened import Run
     from thawlab.recipe import Recipe, read_recipe
 
     __version__: str

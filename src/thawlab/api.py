@@ -6,18 +6,20 @@ What needs torch is imported where it is used: looking at a finished run takes l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawlab.errors import UsageError
 from thawlab.files import refuse_overwrite, user_path, write_text
-from thawlab.opened import Comparison, Run
+from thawlab.opened import Run
 from thawlab.opened import percent as percent  # noqa: PLC0414 - for the command line
 from thawlab.recipe import Data, Recipe, System, parse_part, source_text
 from thawlab.registry import about
 from thawlab.run import RunFolder, find_run
 
 if TYPE_CHECKING:
+    from thawlab.comparison.comparison import Comparison
     from thawlab.deploy.predictor import Prediction, Predictor
     from thawlab.judging.evaluate import Evaluated
     from thawlab.quality.data_check import DataCheck
@@ -200,37 +202,53 @@ def evaluate(
 
 
 def compare(
-    chosen: Sequence[Run | str | Path], *, page: str | Path | None = None, force: bool = False, runs: str | Path = "runs"
+    chosen: Sequence[Run | str | Path] | str | Path,
+    *,
+    page: str | Path | None = None,
+    force: bool = False,
+    runs: str | Path = "runs",
 ) -> Comparison:
-    """Compare runs with the first of them: what differs in their recipes, and what their predictions show.
+    """Compare runs: those that differ in nothing but their seed are one variant, and each change of one setting has its effect.
 
     Args:
-        chosen: runs, or their names or paths.
+        chosen: runs, or their names, paths or patterns of paths; or one study, by name or path.
         page: write a page (.html) too.
         force: whether the page may replace a file.
         runs: the folder of all runs.
 
     Raises:
-        UsageError: if there are fewer than two runs, or the page exists already.
+        UsageError: if there are fewer than two runs, no two were tested on the same images, or the page exists already.
         ThawlabError: if a file of a run is missing or damaged.
 
     Example:
         >>> import thawlab
         >>> settings = {"backbone": "cnn5", "size": 16, "phases.0.epochs": 1}
-        >>> both = [thawlab.train("shapes:200x16", seed=seed, **settings) for seed in (0, 1)]
-        >>> list(thawlab.compare(both).content.differences)
-        ['seed']
+        >>> found = [thawlab.train("shapes:200x16", seed=s, **{**settings, "phases.0.lr": lr}) for lr in (0.1, 0.01) for s in (0, 1)]
+        >>> [effect.name for effect in thawlab.compare(found).pairs]
+        ['lr 0.1 → 0.01']
     """
+    from thawlab.comparison.comparison import compare_runs
     from thawlab.report.comparison_page import write_comparison
-    from thawlab.study.comparison import compare_runs
+    from thawlab.study.folder import find_runs
 
-    folders = [_folder(run, runs) for run in chosen]
-    read = [file for folder in folders for file in folder.path.rglob("*")]
+    found = find_runs([chosen] if isinstance(chosen, str | Path) else [_named(run) for run in chosen], user_path(runs))
+    read = [file for folder in found.folders for file in folder.path.rglob("*")]
     [file] = _outputs(force, read, page=page)
-    content = compare_runs(folders)
+    content = replace(compare_runs(found.folders, found.names, found.question), notes=found.notes)
     if file is not None:
         write_comparison(content, file)
-    return Comparison(content, file)
+    return replace(content, page=file)
+
+
+def is_study(name: str | Path, runs: str | Path = "runs") -> bool:
+    """Return whether a name or path is that of a study."""
+    from thawlab.study.folder import find_study
+
+    return find_study(str(user_path(name)), user_path(runs)) is not None
+
+
+def _named(run: Run | str | Path) -> str:
+    return str(run.path if isinstance(run, Run) else run)
 
 
 def check_data(

@@ -1,4 +1,4 @@
-"""Runs, comparisons and figures as people hold them: opened from a folder, they show themselves, in a notebook too.
+"""Runs and figures as people hold them: opened from a folder, they show themselves, in a notebook too.
 
 What needs torch is imported where it is used: to look at a finished run takes no second.
 """
@@ -17,10 +17,9 @@ from thawlab.results import Results, read_results
 from thawlab.run import RunFolder
 
 if TYPE_CHECKING:
+    from thawlab.comparison.paired import PairedComparison
     from thawlab.deploy.predictor import Predictor
     from thawlab.evaluation.predictions import Predictions
-    from thawlab.study.comparison import Comparison as Compared
-    from thawlab.study.paired import PairedComparison
 
 
 def percent(value: float) -> str:
@@ -40,44 +39,6 @@ class Figure(NamedTuple):
 
     def _repr_svg_(self) -> str:
         return self.svg
-
-
-@final
-@dataclass(frozen=True)
-class Comparison:
-    """Runs beside the first of them; shows itself as a table.
-
-    Attributes:
-        content: the runs, what differs in their recipes, and caveats.
-        page: where it was written.
-    """
-
-    content: Compared
-    page: Path | None = None
-    columns = ("run", "test", "95 % interval", "against the first, points")
-
-    def rows(self) -> list[list[str]]:
-        """Return the table's rows as text."""
-        return [
-            [
-                run.folder.name,
-                percent(run.results.test.accuracy),
-                " – ".join(map(percent, run.results.test.accuracy_ci95)),
-                f"{100 * run.paired.difference:+.2f} (p = {run.paired.p_value:.2g})" if run.paired else "–",
-            ]
-            for run in self.content.runs
-        ]
-
-    def __repr__(self) -> str:
-        rows = [list(self.columns), *self.rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *(f"note: {line}" for line in self.content.caveats)])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
-        notes = "".join(f"<p>{escape(line)}</p>" for line in self.content.caveats)
-        return f"<table><tr>{''.join(f'<th>{name}</th>' for name in self.columns)}</tr>{rows}</table>{notes}"
 
 
 @final
@@ -167,7 +128,7 @@ class Run:
         Raises:
             UsageError: if they were not tested on the same images.
         """
-        from thawlab.study.paired import compare_predictions
+        from thawlab.comparison.paired import compare_predictions
 
         return compare_predictions(self.predictions("test"), other.predictions("test"))
 

@@ -9,6 +9,7 @@ from thawlab.cli import console
 from thawlab.errors import ThawlabError, UsageError
 
 judge_app = typer.Typer()
+_DifferenceOption = Annotated[float, typer.Option(min=0.0, help="Say how many seeds or test images would show this, in points.")]
 _OutOption = Annotated[Path | None, typer.Option(help="Where the page of several runs goes; comparison.html if omitted.")]
 
 
@@ -41,22 +42,23 @@ def evaluate(
 
 @judge_app.command(epilog="Example: thawlab compare runs/demo-two-phase-0123456789ab runs/demo-from-scratch-0123456789ab")
 def compare(
-    run: Annotated[list[str], typer.Argument(help="Runs, by folder name or path; all are compared with the first.")],
+    run: Annotated[list[str], typer.Argument(help="Runs, by name, path or pattern; or one study. The first is the reference.")],
     out: _OutOption = None,
+    difference: _DifferenceOption = 1.0,
     force: console.ForceOption = False,
     runs: console.RunsOption = Path("runs"),
     as_json: console.JsonOption = False,
 ) -> None:
-    """Compare runs on the same test images, print a table and write a page."""
+    """Compare runs or a study: what each change of one setting does, with intervals, as a table and a page."""
     from thawlab import api
 
     compared = api.compare(run, page=out or "comparison.html", force=force, runs=runs)
     if as_json:
-        console.print_json({**compared.content.as_json(), "page": str(compared.page)})
+        console.print_json({**compared.as_json(difference / 100), "page": str(compared.page)})
         return
-    console.print_table("", compared.columns, compared.rows())
-    for line in compared.content.caveats:
-        print(f"note: {line}")
+    console.print_table(compared.question, compared.columns, compared.rows())
+    for line in compared.lines():
+        print(line)
     print(f"page: {compared.page}")
 
 
@@ -64,15 +66,16 @@ def compare(
 def report(
     run: Annotated[list[str], typer.Argument(help="A run, by its folder's name or path; several are compared.")],
     out: _OutOption = None,
+    difference: _DifferenceOption = 1.0,
     force: console.ForceOption = False,
     runs: console.RunsOption = Path("runs"),
     as_json: console.JsonOption = False,
 ) -> None:
-    """Write a run's report.html and figures again; of several runs, the page of `thawlab compare`."""
+    """Write a run's report.html and figures again; of several runs or a study, the page of `thawlab compare`."""
     from thawlab import api
 
-    if len(run) > 1:
-        compare(run, out, force, runs, as_json)
+    if len(run) > 1 or api.is_study(run[0], runs):
+        compare(run, out, difference, force, runs, as_json)
         return
     if out is not None:
         raise UsageError("--out is for comparing several runs; the report of one run lies in its folder")

@@ -1,1 +1,1 @@
-"""Several runs beside each other."""
+"""Studies: one question, many runs; the runs of a study share caches and cores, and survive any interruption."""

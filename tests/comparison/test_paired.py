@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from thawlab.comparison.paired import compare_predictions
 from thawlab.errors import UsageError
 from thawlab.evaluation.predictions import Predictions
-from thawlab.study.paired import compare_predictions
 
 
 def table(right: list[bool], name: str = "p") -> Predictions:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from thawlab.comparison.comparison import compare_runs, differences
 from thawlab.errors import UsageError
 from thawlab.recipe import Recipe
 from thawlab.report.comparison_page import write_comparison
 from thawlab.run import RunFolder
 from thawlab.runner import train
-from thawlab.study.comparison import compare_runs, differences
 
 Make = Callable[..., Recipe]
 

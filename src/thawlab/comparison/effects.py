@@ -1,0 +1,286 @@
+"""Effects: what a change of one setting does, what several do together, and which changes cannot be credited to anything."""
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from thawlab.comparison import statistics
+from thawlab.comparison.runs import Variant
+from thawlab.comparison.settings import differing, short_keys, shown, value_of
+from thawlab.comparison.statistics import Components, Differences, Errors, Estimate
+
+_HIGHEST_ORDER = 3  # interactions of more than three settings say nothing to anybody
+
+
+class Effect(NamedTuple):
+    """A difference in test accuracy that belongs to one setting, or to several settings together.
+
+    Attributes:
+        kind: "pair" (two variants that differ in one key), "main" (averaged over the other settings of a grid) or "interaction".
+        name: what is changed, from what to what.
+        keys: the settings that it belongs to; none where nothing but the machine differs.
+        between: the names of the two variants of a pair.
+        seeds: that both sides have.
+        n_images: of each test split.
+        difference: of the accuracies, as a fraction.
+        by_seed: the same for each seed.
+        over_seeds: with other seeds on these test images; None for one seed, or where every seed has images of its own.
+        over_images: with other test images for these runs.
+        over_both: with other seeds and other images; None for one seed.
+        sign_flip: p-value of the sign-flip test over seeds; None for one seed.
+        logit: of a grid, the effect on the logit of accuracy with its t interval over seeds.
+        components: variances between seeds and images; None where they cannot be told apart.
+        p_holm: p-value of the widest question that can be answered, corrected over the family of its kind (Holm 1979).
+        corrected: the interval that covers zero exactly where that p-value is above 0.05.
+        only_second, only_first: of a pair, images that only one of them gets right, summed over seeds.
+    """
+
+    kind: str
+    name: str
+    keys: tuple[str, ...]
+    between: tuple[str, str] | None
+    seeds: tuple[int, ...]
+    n_images: int
+    difference: float
+    by_seed: tuple[float, ...]
+    over_seeds: Estimate | None
+    over_images: Estimate
+    over_both: Estimate | None
+    sign_flip: float | None
+    logit: tuple[float, Estimate | None] | None = None
+    components: Components | None = None
+    p_holm: float = 1.0
+    corrected: tuple[float, float] = (0.0, 0.0)
+    only_second: int | None = None
+    only_first: int | None = None
+
+    @property
+    def widest(self) -> Estimate:
+        """The answer to the widest question that can be answered: other seeds and images, or else other images."""
+        return self.over_both or self.over_images
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the difference is shown, after the correction."""
+        return self.p_holm < 1 - statistics.CONFIDENCE
+
+    @property
+    def verdict(self) -> str:
+        """A sentence of what is shown, and what is not."""
+        low, high = (100 * bound for bound in self.corrected)
+        if not self.is_shown:
+            return f"{self.name}: no difference shown; at most {max(abs(low), abs(high)):.2f} points either way"
+        scope = "with other seeds and test images" if self.over_both else "with other test images; of these runs only"
+        what = "together they change it by" if self.kind == "interaction" else "changes test accuracy by"
+        p = f"p < {1e-4:.0e}" if self.p_holm < 1e-4 else f"p = {self.p_holm:.2g}"
+        return f"{self.name}: {what} {100 * self.difference:+.2f} points ({low:+.2f} to {high:+.2f} {scope}; {p} after Holm)"
+
+    @property
+    def errors(self) -> Errors:
+        """The standard errors behind the widest answer."""
+        return self.widest.errors
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the effect as JSON values; differences are fractions."""
+        plain = {
+            key: getattr(self, key) for key in ("kind", "name", "keys", "between", "seeds", "n_images", "difference", "by_seed")
+        }
+        for key in ("over_seeds", "over_images", "over_both"):
+            estimate = getattr(self, key)
+            plain[key] = estimate and estimate.as_json()
+        logit = self.logit and {"difference": self.logit[0], "over_seeds": self.logit[1] and self.logit[1].as_json()}
+        rest = {key: getattr(self, key) for key in ("sign_flip", "p_holm", "corrected", "only_second", "only_first")}
+        return {**plain, **rest, "logit": logit, "shown": self.is_shown, "verdict": self.verdict}
+
+
+class Refusal(NamedTuple):
+    """Two variants whose difference belongs to no single setting, and why."""
+
+    first: str
+    second: str
+    keys: tuple[str, ...]
+    reason: str
+
+
+def contrast(weights: Sequence[tuple[float, Variant]], **described: Any) -> Effect | str:
+    """Measure a weighted sum of accuracies on the seeds that all variants have.
+
+    Returns:
+        The effect, or in words why there is none.
+    """
+    seeds = sorted(set.intersection(*(set(variant.runs) for _, variant in weights)))
+    if not seeds:
+        return "they have no seed in common"
+    rows, images = [], []
+    for seed in seeds:
+        answers = [(weight, variant.runs[seed].test) for weight, variant in weights]
+        if len({answer.images for _, answer in answers}) > 1:
+            return "they were not tested on the same images"
+        images.append(answers[0][1].images)
+        rows.append(sum((weight * answer.right.astype(np.float64) for weight, answer in answers), np.zeros(1)))
+    by_seed = [float(row.mean()) for row in rows]
+    crossed = len(set(images)) == 1
+    tables: list[Differences] = [np.stack(rows)] if crossed else [row[None] for row in rows]
+    return Effect(
+        seeds=tuple(seeds),
+        n_images=len(rows[0]),
+        difference=float(np.mean(by_seed)),
+        by_seed=tuple(by_seed),
+        over_seeds=statistics.over_seeds(by_seed) if crossed else None,
+        over_images=statistics.over_images(tables[0]) if crossed else statistics.over_own_images(tables),
+        # Where each seed has images of its own, its mean varies with both.
+        over_both=statistics.over_both(tables[0]) if crossed else statistics.over_seeds(by_seed),
+        sign_flip=statistics.sign_flip(by_seed) if len(seeds) > 1 else None,
+        components=statistics.components(tables[0]) if crossed and len(seeds) > 1 else None,
+        **described,
+    )
+
+
+def one_key_effects(variants: Sequence[Variant], skip_refusals: bool = False) -> tuple[list[Effect], list[Refusal]]:
+    """Return the effect of every pair of variants that differ in one key, and a refusal for every other pair.
+
+    Args:
+        variants: in the order in which they are shown; a difference is the later minus the earlier.
+        skip_refusals: whether a full grid explains the other pairs by its main effects and interactions.
+    """
+    effects, refusals = [], []
+    for first, second in itertools.combinations(variants, 2):
+        keys = differing(first.settings, second.settings)
+        if len(keys) > 1:
+            if not skip_refusals:
+                refusals.append(_confounded(first, second, keys))
+            continue
+        short = short_keys(list({**first.values, **second.values}))
+        change = "; ".join(
+            f"{short.get(key, key)} {shown(value_of(first.settings, key))} → {shown(value_of(second.settings, key))}"
+            for key in keys
+        )
+        same = [f"{short[key]} {shown(value)}" for key, value in first.values.items() if key not in keys]
+        at = f" (at {', '.join(same)})" if same else ""
+        found = contrast(
+            [(1.0, second), (-1.0, first)],
+            kind="pair",
+            name=f"{change or 'the same recipe again'}{at}",
+            keys=tuple(keys),
+            between=(first.name, second.name),
+        )
+        if isinstance(found, str):
+            refusals.append(_not_paired(first, second, keys, found))
+        else:
+            better, worse = _discordant(first, second, found.seeds)
+            effects.append(found._replace(only_second=better, only_first=worse))
+    return _corrected(effects), refusals
+
+
+def _confounded(first: Variant, second: Variant, keys: Sequence[str]) -> Refusal:
+    named = ", ".join(keys[:4]) + (", …" if len(keys) > 4 else "")
+    reason = f"they differ in {len(keys)} settings ({named}): which of them makes the difference cannot be told"
+    return Refusal(first.name, second.name, tuple(keys), reason)
+
+
+def _not_paired(first: Variant, second: Variant, keys: Sequence[str], why: str) -> Refusal:
+    if "seed" in why:
+        return Refusal(first.name, second.name, (*keys, "seed"), f"{why}: the difference may be the seed's")
+    return Refusal(first.name, second.name, tuple(keys), why)
+
+
+def _discordant(first: Variant, second: Variant, seeds: Sequence[int]) -> tuple[int, int]:
+    pairs = [(first.runs[seed].test.right, second.runs[seed].test.right) for seed in seeds]
+    return sum(int((b & ~a).sum()) for a, b in pairs), sum(int((a & ~b).sum()) for a, b in pairs)
+
+
+class Grid(NamedTuple):
+    """A full factorial design: its settings, their levels in order, and the variant of every combination."""
+
+    levels: dict[str, list[Any]]
+    cells: dict[tuple[int, ...], Variant]
+
+
+def full_grid(variants: Sequence[Variant]) -> Grid | None:
+    """Return the design if the variants are all combinations of the values of two or more settings, else None."""
+    keys = list(variants[0].values) if variants else []
+    levels: dict[str, list[Any]] = {key: [] for key in keys}
+    for variant in variants:
+        for key, value in variant.values.items():
+            if value not in levels[key]:
+                levels[key].append(value)
+    levels = {key: found for key, found in levels.items() if len(found) > 1}
+    if len(levels) < 2 or math.prod(map(len, levels.values())) != len(variants):
+        return None
+    cells = {tuple(found.index(variant.values[key]) for key, found in levels.items()): variant for variant in variants}
+    return Grid(levels, cells) if len(cells) == len(variants) else None
+
+
+def factorial_effects(grid: Grid) -> list[Effect]:
+    """Return the interactions and then the main effects of a full grid, each level against the first of its setting.
+
+    An effect is a contrast of the cells, measured for each seed by itself, so that cells that scatter more than others are
+    allowed for; its logit is given beside it, since an interaction may be one of the scale only.
+    """
+    keys = list(grid.levels)
+    short = short_keys(keys)
+    effects = []
+    for order in range(min(_HIGHEST_ORDER, len(keys)), 0, -1):
+        for chosen in itertools.combinations(range(len(keys)), order):
+            for levels in itertools.product(*(range(1, len(grid.levels[keys[place]])) for place in chosen)):
+                changes = [
+                    f"{short[keys[place]]} {shown(grid.levels[keys[place]][0])} → {shown(grid.levels[keys[place]][level])}"
+                    for place, level in zip(chosen, levels, strict=True)
+                ]
+                weights = _weights(grid, dict(zip(chosen, levels, strict=True)))
+                found = contrast(
+                    weights,
+                    kind="interaction" if order > 1 else "main",
+                    name=" × ".join(changes),
+                    keys=tuple(keys[place] for place in chosen),
+                    between=None,
+                )
+                if not isinstance(found, str):
+                    effects.append(found._replace(logit=_on_logits(weights, found.seeds)))
+    return _corrected(effects)
+
+
+def _weights(grid: Grid, chosen: Mapping[int, int]) -> list[tuple[float, Variant]]:
+    """Return the contrast of the chosen levels against the first ones, averaged over the levels of the other settings."""
+    others = math.prod(len(found) for place, found in enumerate(grid.levels.values()) if place not in chosen)
+    weights = []
+    for cell, variant in grid.cells.items():
+        if all(cell[place] in (0, level) for place, level in chosen.items()):
+            sign = math.prod(1 if cell[place] == level else -1 for place, level in chosen.items())
+            weights.append((sign / others, variant))
+    return weights
+
+
+def _on_logits(weights: Sequence[tuple[float, Variant]], seeds: Sequence[int]) -> tuple[float, Estimate | None]:
+    by_seed = []
+    for seed in seeds:
+        total = 0.0
+        for weight, variant in weights:
+            right = variant.runs[seed].test.right
+            # Half an image is added on both sides, so that nothing is infinite (Haldane 1956, Anscombe 1956).
+            total += weight * math.log((right.sum() + 0.5) / ((~right).sum() + 0.5))
+        by_seed.append(total)
+    return float(np.mean(by_seed)), statistics.over_seeds(by_seed)
+
+
+def _corrected(effects: Sequence[Effect]) -> list[Effect]:
+    """Correct the p-values of a family of effects, and the intervals with them."""
+    p_values = [effect.widest.p_value for effect in effects]
+    adjusted, levels = statistics.holm(p_values), statistics.holm_levels(p_values)
+    result = []
+    for effect, p_holm, level in zip(effects, adjusted, levels, strict=True):
+        half = effect.errors.half_width(level)
+        bounds = (effect.difference - half, effect.difference + half)
+        if level == 1 - statistics.CONFIDENCE:
+            bounds = (effect.widest.low, effect.widest.high)
+        result.append(effect._replace(p_holm=p_holm, corrected=bounds))
+    return result
+
+
+def grid_as_json(grid: Grid) -> dict[str, Any]:
+    """Return the settings of a grid with their levels as JSON values."""
+    return json.loads(json.dumps(grid.levels, default=str))  # type: ignore[no-any-return]
