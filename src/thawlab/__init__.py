@@ -20,6 +20,7 @@ __all__ = [
     "load",
     "open_run",
     "read_recipe",
+    "study",
     "train",
 ]
 _HOMES = {
@@ -32,7 +33,7 @@ _HOMES = {
 }  # the rest: api
 
 if TYPE_CHECKING:
-    from thawlab.api import check_data, compare, evaluate, find_lr, load, open_run, train
+    from thawlab.api import check_data, compare, evaluate, find_lr, load, open_run, study, train
     from thawlab.comparison.comparison import Comparison
     from thawlab.errors import ThawlabError, UsageError
     from thawlab.opened import Run

@@ -5,7 +5,7 @@ What needs torch is imported where it is used: looking at a finished run takes l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from thawlab.deploy.predictor import Prediction, Predictor
     from thawlab.judging.evaluate import Evaluated
     from thawlab.quality.data_check import DataCheck
+    from thawlab.study.design import Design
+    from thawlab.study.study import Forecast, Outcome
     from thawlab.training.lr_finder import LrFinding
 
 
@@ -223,7 +225,8 @@ def compare(
     Example:
         >>> import thawlab
         >>> settings = {"backbone": "cnn5", "size": 16, "phases.0.epochs": 1}
-        >>> found = [thawlab.train("shapes:200x16", seed=s, **{**settings, "phases.0.lr": lr}) for lr in (0.1, 0.01) for s in (0, 1)]
+        >>> pairs = [(lr, seed) for lr in (0.1, 0.01) for seed in (0, 1)]
+        >>> found = [thawlab.train("shapes:200x16", seed=seed, **settings, **{"phases.0.lr": lr}) for lr, seed in pairs]
         >>> [effect.name for effect in thawlab.compare(found).pairs]
         ['lr 0.1 → 0.01']
     """
@@ -231,7 +234,7 @@ def compare(
     from thawlab.report.comparison_page import write_comparison
     from thawlab.study.folder import find_runs
 
-    found = find_runs([chosen] if isinstance(chosen, str | Path) else [_named(run) for run in chosen], user_path(runs))
+    found = find_runs([str(chosen)] if isinstance(chosen, str | Path) else [_named(run) for run in chosen], user_path(runs))
     read = [file for folder in found.folders for file in folder.path.rglob("*")]
     [file] = _outputs(force, read, page=page)
     content = replace(compare_runs(found.folders, found.names, found.question), notes=found.notes)
@@ -249,6 +252,93 @@ def is_study(name: str | Path, runs: str | Path = "runs") -> bool:
 
 def _named(run: Run | str | Path) -> str:
     return str(run.path if isinstance(run, Run) else run)
+
+
+def design(
+    source: str | Path,
+    *,
+    vary: Sequence[str] | Mapping[str, Sequence[Any]] = (),
+    seeds: int | Sequence[int] | str | None = None,
+    question: str | None = None,
+    name: str | None = None,
+    **overrides: Any,
+) -> Design:
+    """Read the design of a study from a study file, or from a recipe or images and what is varied; takes what `study` takes.
+
+    Raises:
+        UsageError: if a key or a value is wrong.
+    """
+    from thawlab.study.design import read_design
+
+    return read_design(source_text(source), vary=vary, seeds=seeds, question=question, name=name, overrides=overrides)
+
+
+def forecast(design: Design, *, runs: str | Path = "runs", parallel: int | None = None) -> Forecast:
+    """Return the cells of a study with an estimate of their time; nothing is run.
+
+    Raises:
+        UsageError: if a variant is no recipe, or two are the same.
+    """
+    from thawlab.study.study import forecast
+
+    return forecast(design, user_path(runs), parallel)
+
+
+def run_study(design: Design, *, runs: str | Path = "runs", parallel: int | None = None, extend: bool = False) -> Outcome:
+    """Run the cells of a study that are missing, compare them, and write its page.
+
+    Raises:
+        UsageError: if a variant is no recipe, two are the same, or the folder holds a study with other cells.
+        ThawlabError: if fewer than two cells finished.
+    """
+    from thawlab.study.study import run_study
+
+    return run_study(design, user_path(runs), parallel, extend)
+
+
+def study(
+    source: str | Path,
+    *,
+    vary: Sequence[str] | Mapping[str, Sequence[Any]] = (),
+    seeds: int | Sequence[int] | None = None,
+    question: str | None = None,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    parallel: int | None = None,
+    extend: bool = False,
+    **overrides: Any,
+) -> Comparison:
+    """Run every variant with several seeds, and return what makes the difference; finished cells are not run again.
+
+    Cells run in processes of their own, several at once, and share what they can: decoded images, features of frozen layers.
+
+    Args:
+        source: a study file (.toml), or a recipe or images with `vary`.
+        vary: values by dotted key; all combinations are tried.
+        seeds: how many, or which.
+        question: what the study is to answer.
+        name: of the study and of its folder in `runs`.
+        runs: the folder of all runs.
+        parallel: how many cells to run at once; as many as cores and memory allow if None.
+        extend: whether cells may be added to a study that has some.
+        **overrides: settings of every cell, as for `train`.
+
+    Returns:
+        The comparison; cells that failed are in its notes, and its page is `comparison.html` in the study's folder.
+
+    Raises:
+        UsageError: if a key or a value is wrong, two variants are the same, or the folder holds a study with other cells.
+        ThawlabError: if fewer than two cells finished.
+
+    Example:
+        >>> import thawlab
+        >>> settings = {"backbone": "cnn5", "size": 16, "phases.0.epochs": 1}
+        >>> found = thawlab.study("shapes:200x16", vary={"phases.0.lr": [0.1, 0.01]}, seeds=2, **settings)
+        >>> [effect.name for effect in found.pairs]
+        ['lr 0.1 → 0.01']
+    """
+    asked = design(source, vary=vary, seeds=seeds, question=question, name=name, **overrides)
+    return run_study(asked, runs=runs, parallel=parallel, extend=extend).comparison
 
 
 def check_data(

@@ -20,6 +20,10 @@ class DivergedError(ThawlabError):
     """Training diverged: the loss or the weights contain NaN or infinity."""
 
 
+class BusyError(ThawlabError):
+    """Another process is at work on the same run."""
+
+
 class OtherVersionError(ThawlabError):
     """A file was written by another version of thawlab: it is not damaged, and must not be written over."""
 

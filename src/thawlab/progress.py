@@ -18,6 +18,11 @@ def silence(quiet: bool = True) -> None:
     _quiet = quiet
 
 
+def is_seen() -> bool:
+    """Return whether progress output is on."""
+    return not _quiet
+
+
 def say(message: str) -> None:
     """Print one line on standard error."""
     if not _quiet:

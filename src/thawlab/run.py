@@ -13,7 +13,7 @@ from typing import Any, Literal, final
 
 from filelock import FileLock, Timeout
 
-from thawlab.errors import ThawlabError, UsageError, nearest
+from thawlab.errors import BusyError, ThawlabError, UsageError, nearest
 from thawlab.files import read_json, write_json
 from thawlab.recipe import Recipe, read_recipe
 
@@ -96,7 +96,7 @@ class RunFolder:
                 lock.acquire()  # once more, so that it outlasts this block
         except Timeout:
             holder = (owner.read_text(encoding="utf-8") if owner.is_file() else "") or "another process"
-            raise ThawlabError(f"{self.path}: this run is being trained by {holder}; wait for it or stop it") from None
+            raise BusyError(f"{self.path}: this run is being trained by {holder}; wait for it or stop it") from None
         except OSError as error:
             raise ThawlabError(f"{self.path}: cannot be written: {error.strerror}") from None
         try:

@@ -91,8 +91,8 @@ def slug(name: str) -> str:
 def read_design(
     source: str | Path,
     *,
-    vary: Sequence[str] = (),
-    seeds: str | None = None,
+    vary: Sequence[str] | Mapping[str, Sequence[Any]] = (),
+    seeds: int | Sequence[int] | str | None = None,
     question: str | None = None,
     name: str | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -101,8 +101,8 @@ def read_design(
 
     Args:
         source: a study file or a recipe (.toml), or images by name or path.
-        vary: of the form `dotted.key=value,value,…`; replaces what a study file varies.
-        seeds: a number of seeds, or seeds separated by commas.
+        vary: values by dotted key, or texts of the form `dotted.key=value,value,…`; replaces what a study file varies.
+        seeds: a number of seeds, or which; as text, separated by commas.
         question: replaces the file's.
         name: of the study; the file's, or that of the file itself, if omitted.
         overrides: settings of every variant, by dotted key.
@@ -224,7 +224,7 @@ def _grid(vary: Mapping[str, list[Any]], origin: str) -> tuple[Variant, ...]:
 def _named(tables: Any, origin: str) -> tuple[Variant, ...]:
     if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables) or not tables:
         raise UsageError(f"{origin}: variants must be tables, each under [[variants]]")
-    variants = []
+    variants: list[Variant] = []
     for number, table in enumerate(tables):
         changes = {key: value for key, value in table.items() if key != "name"}
         dotted = {SHORT.get(key, key): None if value == "none" else value for key, value in _leaves(changes).items()}
@@ -242,8 +242,10 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _parse_vary(texts: Sequence[str]) -> dict[str, list[Any]]:
+def _parse_vary(texts: Sequence[str] | Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """Read `dotted.key=value,value,…`; a comma within brackets or quotes belongs to the value."""
+    if isinstance(texts, Mapping):
+        return {key: list(values) for key, values in texts.items()}
     found: dict[str, list[Any]] = {}
     for text in texts:
         key, separator, values = (part.strip() for part in text.partition("="))
