@@ -61,8 +61,8 @@ def _run_all(study: StudyFolder, pool: Pool, entries: Sequence[Entry], table: Ta
             name, content = answer
             if content["status"] == "busy":
                 elsewhere[name] = time.monotonic() + _BUSY_SECONDS
-            elif content["status"] == "failed":
-                failed[name] = content["reason"]
+            elif content["status"] != "finished":
+                failed[name] = content.get("reason", "was interrupted by somebody else")
             table.ended(by_name[name], content)
     return failed
 
