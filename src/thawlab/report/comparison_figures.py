@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from thawlab.comparison.effects import Effect
+from thawlab.comparison.statistics import Estimate
 from thawlab.report.figures import short
 from thawlab.report.style import BLUE, FOREGROUND, GREEN, MUTED, ORANGE, figure, to_svg
 from thawlab.results import EpochRow
@@ -19,18 +20,17 @@ _COLOURS = (BLUE, ORANGE, GREEN, FOREGROUND)
 
 
 class _Question(NamedTuple):
-    """How the interval of one question is drawn: told apart by place, marker and line as well as by its colour."""
+    """How the interval of one question is drawn: told apart by marker and line as well as by its colour."""
 
     key: str
     label: str
-    offset: float
     look: dict[str, Any]
 
 
 _QUESTIONS = (
-    _Question("over_both", "other seeds and other images", 0.22, {"color": FOREGROUND, "marker": "o", "lw": 3}),
-    _Question("over_seeds", "other seeds, these images", 0.0, {"color": BLUE, "marker": "s", "lw": 1.6}),
-    _Question("over_images", "these runs, other images", -0.22, {"color": ORANGE, "marker": "D", "lw": 1.6, "ls": (0, (3, 1.5))}),
+    _Question("over_both", "other seeds and other images", {"color": FOREGROUND, "marker": "o", "ms": 7, "linewidth": 3}),
+    _Question("over_seeds", "other seeds, these images", {"color": BLUE, "marker": "s", "ms": 5.5, "linewidth": 1.6}),
+    _Question("over_images", "these runs, other images", {"color": ORANGE, "marker": "D", "ms": 5.5, "linewidth": 1.6, "linestyle": (0, (3, 1.5))}),
 )
 
 
@@ -40,29 +40,30 @@ def effect_plot(effects: Sequence[Effect], name: str = "effects") -> str:
     A marker is filled where the difference is shown after the correction. `name` keeps the ids of several figures apart.
     """
     places = np.arange(len(effects))[::-1]
-    with figure(8.2, 1.15 + 0.52 * len(effects), name) as drawing:
+    asked = [question for question in _QUESTIONS if any(getattr(effect, question.key) for effect in effects)]
+    with figure(8.2, 1.15 + (0.3 + 0.08 * len(asked)) * len(effects), name) as drawing:
         axes = drawing.add_subplot()
         axes.axvline(0, color=MUTED, linewidth=1.2)
-        for question in _QUESTIONS:
-            found = [(place, effect, getattr(effect, question.key)) for place, effect in zip(places, effects, strict=True)]
-            label = question.label
-            for place, effect, estimate in found:
-                if estimate is None:
-                    continue
-                height, fill = place + question.offset, question.look["color"] if effect.is_shown else "none"
-                colour = {"color": question.look["color"], "lw": question.look["lw"], "ls": question.look.get("ls", "-")}
-                axes.plot([100 * estimate.low, 100 * estimate.high], [height] * 2, **colour, solid_capstyle="butt")
-                point = {"ls": "none", "mec": question.look["color"], "mfc": fill, "mew": 1.4, "zorder": 3}
-                axes.plot([100 * effect.difference], [height], marker=question.look["marker"], ms=7 if question.offset > 0 else 5.5, **point)
-                if label:
-                    axes.plot([], [], marker=question.look["marker"], ms=5, **colour, label=label)
-                    label = ""
+        for number, question in enumerate(asked):
+            axes.plot([], [], **question.look, label=question.label)
+            for place, effect in zip(places, effects, strict=True):
+                _draw_interval(axes, effect, question, place + 0.24 * ((len(asked) - 1) / 2 - number))
         axes.set_yticks(places, [_wrapped(effect.name) for effect in effects])
         axes.set_ylim(-0.6, len(effects) - 0.4)
         axes.set_xlabel("difference in test accuracy in points, with 95 % intervals")
         axes.grid(axis="y", visible=False)
         drawing.legend(loc="outside upper left", ncols=3, fontsize=9)
         return to_svg(drawing)
+
+
+def _draw_interval(axes: Any, effect: Effect, question: _Question, height: float) -> None:
+    estimate: Estimate | None = getattr(effect, question.key)
+    if estimate is not None:
+        fill = question.look["color"] if effect.is_shown else "none"
+        line = {**question.look, "marker": "none", "solid_capstyle": "butt"}
+        axes.plot([100 * estimate.low, 100 * estimate.high], [height] * 2, **line)
+        point = {**question.look, "linestyle": "none", "markerfacecolor": fill, "markeredgewidth": 1.4}
+        axes.plot([100 * effect.difference], [height], **point)
 
 
 def _wrapped(name: str) -> str:
@@ -83,6 +84,8 @@ def accuracy_dots(names: Sequence[str], accuracies: Sequence[Sequence[float]], i
                 axes.plot(100 * np.array(values), [place] * len(values), "o", ms=5, mfc="none", mec=FOREGROUND, mew=1.1)
         axes.set_yticks(places, [short(name, _LINE) for name in names])
         axes.set_ylim(-0.6, len(names) - 0.4)
+        least, most = axes.get_xlim()
+        axes.set_xlim(max(least, -1), min(most, 101))  # a t interval does not know that an accuracy ends there
         axes.set_xlabel("test accuracy in %")
         axes.grid(axis="y", visible=False)
         return to_svg(drawing)

@@ -51,6 +51,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         needed=[found for found in map(comparison.needed, _PLANNED) if found],
         counted=_counted(comparison),
         crossed=any(effect.over_seeds for effect in effects),
+        repeated=any(effect.over_both for effect in effects),
         drawn_of=min(len(rows), _MOST_VARIANTS),
         value=_value,
     )
