@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from thawlab.recipe import parse_recipe, with_overrides
-from thawlab.run import RunFolder
+from thawlab.comparison.comparison import Comparison, compare_runs
+from thawlab.evaluation.predictions import Predictions
+from thawlab.files import read_json
+from thawlab.recipe import parse_recipe, read_toml, with_overrides
+from thawlab.run import RunFolder, run_folder
 from thawlab.runner import train
 
 MakeRun = Callable[..., RunFolder]
@@ -51,3 +55,53 @@ def run_copy(plain_run: RunFolder, tmp_path: Path) -> RunFolder:
     """A copy of the run of three classes, which a test may damage."""
     shutil.copytree(plain_run.path, tmp_path / "run")
     return RunFolder(tmp_path / "run")
+
+
+Compared = Callable[..., Comparison]
+
+
+def copy_as_variant(source: RunFolder, runs: Path, overrides: Sequence[str], seed: int, skill: float, own_images: bool) -> RunFolder:
+    """Copy a run as one with another recipe and seed that got about `skill` of 60 test images right."""
+    recipe = parse_recipe(with_overrides(read_toml(source.recipe_file), [*overrides, f"seed={seed}"]))
+    folder = run_folder(recipe, runs)
+    shutil.copytree(source.path, folder.path, ignore=shutil.ignore_patterns("checkpoints", "model", "figures"))
+    folder.recipe_file.write_text(recipe.to_toml(), encoding="utf-8")
+    rng = np.random.default_rng([seed, *folder.name.encode()])
+    labels = np.arange(60) % 3
+    accuracy = {}
+    for split in ("val", "test"):
+        ids = np.array([f"{split} {number} of {seed if own_images else 0}" for number in range(60)])
+        predicted = np.where(rng.random(60) < skill, labels, (labels + 1) % 3)
+        accuracy[split] = float((predicted == labels).mean())
+        Predictions(ids, labels, np.eye(3, dtype=np.float32)[predicted]).save(folder.predictions(split))
+    results = read_json(folder.results)
+    results.update(seed=seed, name=recipe.name, gap=0.99 - accuracy["test"])
+    results["seconds"]["total"] = float(10 + 10 * rng.random())
+    results["dataset"].update(n_test=60, n_train=recipe.data.train_size or 500)
+    for split in ("val", "test"):
+        results[split].update(accuracy=accuracy[split], n=60)
+    results["test"]["accuracy_ci95"] = [max(accuracy["test"] - 0.1, 0), min(accuracy["test"] + 0.1, 1)]
+    folder.results.write_text(json.dumps(results), encoding="utf-8")
+    rows = [json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps({**row, "val_accuracy": float(accuracy["val"] * (1 - 0.5 / row["step"]))}) for row in rows]
+    folder.metrics.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="package")
+def compared(plain_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    """Compare copies of a run: variants as a skill by overrides (joined by blanks), each with some seeds; names by overrides."""
+
+    def compare(
+        skills: Mapping[str, float], seeds: int = 3, question: str = "", names: Mapping[str, str] | None = None, own_images: bool = False
+    ) -> Comparison:
+        runs = tmp_path_factory.mktemp("compared")
+        folders = {
+            (variant, seed): copy_as_variant(plain_run, runs, variant.split(), seed, skill, own_images)
+            for variant, skill in skills.items()
+            for seed in range(seeds)
+        }
+        given = {folder.name: (names or {})[variant] for (variant, _), folder in folders.items() if variant in (names or {})}
+        return compare_runs(list(folders.values()), given, question)
+
+    return compare

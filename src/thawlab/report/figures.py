@@ -11,7 +11,7 @@ from thawlab.evaluation.abstention import coverage_curve
 from thawlab.evaluation.metrics.calibration import reliability
 from thawlab.evaluation.predictions import Predictions
 from thawlab.report.style import ACCENT_RGB, BLUE, FOREGROUND, GREEN, MUTED, ORANGE, figure, to_svg
-from thawlab.results import EpochRow, PhaseResult, TestResult
+from thawlab.results import EpochRow, PhaseResult
 
 _MOST_NAMES = 40  # more class names than this cannot be read along an axis
 _MOST_SLANTED = 20  # more than this overlap unless they stand upright
@@ -83,41 +83,6 @@ def _mark_phases(panel: Any, phases: Sequence[PhaseResult], mark_best: bool, row
             panel.plot([best], [rows[best - 1].val_accuracy], "o", ms=8, mfc="none", mec=FOREGROUND)
         start += phase.epochs_run
     panel.set_title(panel.get_title(loc="left"), pad=16)
-
-
-def accuracy_intervals(names: Sequence[str], tests: Sequence[TestResult]) -> str:
-    """Draw the test accuracy of several runs with their intervals, the first on top."""
-    places = np.arange(len(names))[::-1]
-    with figure(8.2, 0.8 + 0.38 * len(names), "intervals") as drawing:
-        axes = drawing.add_subplot()
-        for place, test in zip(places, tests, strict=True):
-            low, high = test.accuracy_ci95
-            axes.plot([100 * low, 100 * high], [place, place], color=BLUE, linewidth=4, alpha=0.45, solid_capstyle="butt")
-            axes.plot([100 * test.accuracy], [place], "o", color=BLUE, ms=6)
-        axes.set_yticks(places, [short(name, 28) for name in names])
-        axes.set_ylim(-0.6, len(names) - 0.4)
-        axes.set_xlabel("test accuracy in %, with 95 % intervals")
-        axes.grid(axis="y", visible=False)
-        return to_svg(drawing)
-
-
-def validation_curves(names: Sequence[str], metrics: Sequence[Sequence[EpochRow]]) -> str:
-    """Draw the validation accuracy of several runs by epoch."""
-    from matplotlib.ticker import MaxNLocator
-
-    colours, styles = (BLUE, ORANGE, GREEN), ("-", "--", ":", "-.")
-    with figure(8.2, 3.4, "runs") as drawing:
-        axes = drawing.add_subplot()
-        for number, (name, rows) in enumerate(zip(names, metrics, strict=True)):
-            values = [row.val_accuracy for row in rows if row.val_accuracy is not None]
-            if rows and len(values) == len(rows):
-                look: dict[str, Any] = {"color": colours[number % 3], "linestyle": styles[number // 3 % 4]}
-                axes.plot(np.arange(1, len(values) + 1), values, label=short(name, 28), **look)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if axes.lines:
-            axes.legend()
-        return to_svg(drawing)
 
 
 def row_shares(matrix: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
