@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from thawlab.randomness import derive
 
@@ -29,30 +29,43 @@ _EXACT_SEEDS = 16  # 65,536 patterns of signs; beyond it they are drawn
 
 
 class Errors(NamedTuple):
-    """The standard errors of a mean difference: of its means by seed, with their degrees of freedom, and of the images."""
+    """The standard errors of a mean difference: of its means by seed, with their degrees of freedom, and of the images.
+
+    Attributes:
+        seeds: of the mean of the means by seed, what single answers scatter included.
+        df: degrees of freedom of that.
+        images: of the images' own part.
+        shrink: of the images' part in the interval, not in what the difference really varies by (see `over_both`).
+    """
 
     seeds: float
     df: float
     images: float
+    shrink: float = 1.0
 
     def half_width(self, level: float = 1 - CONFIDENCE) -> float:
         """Return half of the interval that misses with a probability of `level`.
 
         The two parts add as squares (Howe 1974), that of the seeds with its own t.
         """
-        of_seeds = float(stats.t.isf(level / 2, self.df)) * self.seeds if self.seeds else 0.0
-        return math.hypot(of_seeds, float(stats.norm.isf(level / 2)) * self.images)
+        of_seeds = -float(special.stdtrit(self.df, level / 2)) * self.seeds if self.seeds else 0.0
+        return math.hypot(of_seeds, -float(special.ndtri(level / 2)) * self.images * self.shrink)
 
     def p_value(self, difference: float) -> float:
         """Return the level at which the interval begins to cover zero."""
         size = abs(difference)
         if size == 0:
             return 1.0
-        if not self.seeds and not self.images:
-            return 0.0
-        if self.half_width(_LEAST_P) <= size:
-            return _LEAST_P
-        log_p = optimize.brentq(lambda log_p: self.half_width(math.exp(log_p)) - size, math.log(_LEAST_P), 0.0)
+        # Either part alone gives a p-value that is too small, and that is right where the other part is zero.
+        of_seeds = 2 * float(special.stdtr(self.df, -size / self.seeds)) if self.seeds else 0.0
+        of_images = 2 * float(special.ndtr(-size / (self.images * self.shrink))) if self.images else 0.0
+        least = max(of_seeds, of_images)
+        if not self.seeds or not self.images:
+            return least
+        least = max(least, _LEAST_P)
+        if self.half_width(least) <= size:
+            return least
+        log_p = optimize.brentq(lambda log_p: self.half_width(math.exp(log_p)) - size, math.log(least), 0.0)
         return math.exp(float(log_p))
 
 
@@ -79,7 +92,7 @@ class Components(NamedTuple):
     def errors(self, seeds: int, images: int) -> Errors:
         """Return the standard errors of the mean over this many seeds and images."""
         by_seed = (self.seeds + self.rest / images) / seeds
-        return Errors(math.sqrt(by_seed), seeds - 1, math.sqrt(self.images / images))
+        return Errors(math.sqrt(by_seed), seeds - 1, math.sqrt(self.images / images), _shrink(seeds))
 
 
 def _estimate(difference: float, errors: Errors) -> Estimate:
@@ -174,7 +187,7 @@ def over_both(d: Differences) -> Estimate | None:
         return None
     errors = components(d).errors(seeds, n)
     by_seed = float(d.mean(axis=1).std(ddof=1) / math.sqrt(seeds))
-    return _estimate(float(d.mean()), errors._replace(seeds=by_seed, images=errors.images * _shrink(seeds)))
+    return _estimate(float(d.mean()), errors._replace(seeds=by_seed))
 
 
 def _shrink(seeds: int) -> float:
@@ -216,19 +229,18 @@ def holm_levels(p_values: Sequence[float]) -> list[float]:
     return levels
 
 
-def power(difference: float, errors: Errors, shrink: float = 1.0) -> float:
+def power(difference: float, errors: Errors) -> float:
     """Return the probability that a test at 5 % finds a true difference.
 
     Args:
         difference: the true one.
         errors: the true standard errors; what a study estimates of the seeds' one scatters around it.
-        shrink: of the images' error in the interval, as `over_both` does it.
     """
     level = 1 - CONFIDENCE
     # The estimated variance of the seeds is a scaled chi-squared, independent of the mean: averaged over its quantiles.
     chi = stats.chi2.ppf((np.arange(400) + 0.5) / 400, errors.df) / errors.df if errors.seeds else np.ones(1)
     t = float(stats.t.isf(level / 2, errors.df)) if errors.seeds else 0.0
-    half = np.sqrt(t * t * errors.seeds**2 * chi + (stats.norm.isf(level / 2) * errors.images * shrink) ** 2)
+    half = np.sqrt(t * t * errors.seeds**2 * chi + (stats.norm.isf(level / 2) * errors.images * errors.shrink) ** 2)
     total = math.hypot(errors.seeds, errors.images)
     if total == 0:
         return float(difference != 0)
@@ -236,22 +248,22 @@ def power(difference: float, errors: Errors, shrink: float = 1.0) -> float:
     return float(found.mean())
 
 
-def smallest_detectable(errors: Errors, shrink: float = 1.0) -> float:
+def smallest_detectable(errors: Errors) -> float:
     """Return the difference that a test at 5 % finds in 80 % of all studies."""
     total = math.hypot(errors.seeds, errors.images)
     if total == 0:
         return 0.0
-    return float(optimize.brentq(lambda size: power(size * total, errors, shrink) - POWER, 0.0, 1000.0)) * total
+    return float(optimize.brentq(lambda size: power(size * total, errors) - POWER, 0.0, 1000.0)) * total
 
 
 def seeds_needed(difference: float, found: Components, images: int, most: int = 1000) -> int | None:
     """Return how many seeds find a difference in 80 % of all studies with as many test images; None if `most` do not."""
-    return _least(2, most, lambda seeds: power(difference, found.errors(seeds, images), _shrink(seeds)))
+    return _least(2, most, lambda seeds: power(difference, found.errors(seeds, images)))
 
 
 def images_needed(difference: float, found: Components, seeds: int, most: int = 10_000_000) -> int | None:
     """Return how many test images find a difference in 80 % of all studies with as many seeds; None if `most` do not."""
-    return _least(2, most, lambda images: power(difference, found.errors(seeds, images), _shrink(seeds)))
+    return _least(2, most, lambda images: power(difference, found.errors(seeds, images)))
 
 
 def _least(low: int, high: int, power_of: Callable[[int], float]) -> int | None:
