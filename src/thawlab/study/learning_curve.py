@@ -192,13 +192,14 @@ def _fitted(measured: Measured, scatter: Scatter) -> tuple[list[Fit], Floats]:
     return fits, akaike_weights(fits)
 
 
-def _drawn_means(means: Floats, scatter: Scatter, n_test: int, rng: np.random.Generator, replicates: int) -> tuple[Floats, Floats]:
+def _drawn_means(
+    means: Floats, scatter: Scatter, n_test: int, rng: np.random.Generator, replicates: int
+) -> tuple[Floats, Floats]:
     """Draw how the means may have come to lie: deviations due to the seeds, and due to the test images, a row per replicate."""
     of_seeds = rng.standard_normal((replicates, len(means))) @ _root(scatter.of_means()).T
-    if scatter.seeds < 2:
-        return of_seeds, np.zeros_like(of_seeds)
-    of_seeds *= np.sqrt(scatter.freedom / rng.chisquare(scatter.freedom, (replicates, 1)))
-    return of_seeds, rng.standard_normal((replicates, len(means))) @ _root(over_images(means, n_test)).T
+    if scatter.seeds > 1:
+        of_seeds *= np.sqrt(scatter.freedom / rng.chisquare(scatter.freedom, (replicates, 1)))
+    return of_seeds, rng.standard_normal((replicates, len(means))) @ _root(over_images(means, n_test, scatter.seeds)).T
 
 
 def _root(covariance: Floats) -> Floats:
