@@ -1,8 +1,9 @@
 """MLflow through `mlflow-skinny`: a run of the experiment "thawlab" for each of ours, found again by its recipe's digest."""
 
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from thawlab.errors import ThawlabError, UsageError, first_line
@@ -69,5 +70,7 @@ def _written(client: Any, filed: Any) -> set[tuple[str, int]]:
 
 def _set_status(client: Any, number: str, status: str) -> None:
     """Set how far MLflow's run is, where that changes: setting it anew would move its end."""
-    if client.get_run(number).info.status != status:
+    if client.get_run(number).info.status == status:
+        return
+    with redirect_stdout(sys.stderr):  # a server's run is announced there, where `--json` promises one document
         client.update_run(number, status=status) if status == "RUNNING" else client.set_terminated(number, status)
