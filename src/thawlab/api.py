@@ -341,6 +341,39 @@ def study(
     return run_study(asked, runs=runs, parallel=parallel, extend=extend).comparison
 
 
+def track(
+    chosen: Sequence[Run | str | Path],
+    to: str,
+    *,
+    out: str | Path | None = None,
+    uri: str | None = None,
+    follow: bool = False,
+    runs: str | Path = "runs",
+) -> dict[str, str]:
+    """Write settings, curves and test metrics of runs to a tracker; what it holds already is left as it is.
+
+    Args:
+        chosen: runs, or their names or paths.
+        to: "tensorboard", "mlflow", or a plug-in's tracker.
+        out: the folder of TensorBoard's event files.
+        uri: the address of MLflow's tracking server.
+        follow: go on until the runs are finished.
+        runs: the folder of all runs.
+
+    Returns:
+        Where each run is, by its folder's name.
+
+    Raises:
+        UsageError: if there is no such run or tracker, or its package is not installed.
+        ThawlabError: if a run is damaged or the tracker cannot be written.
+    """
+    from thawlab.tracking import Target, trackers
+    from thawlab.tracking import track as write
+
+    folders = {folder.path.resolve(): folder for folder in (_folder(run, runs) for run in chosen)}
+    return write(list(folders.values()), trackers.get(to, "--to"), Target(None if out is None else user_path(out), uri), follow)
+
+
 def check_data(
     source: str | Path,
     *,

@@ -1,84 +1,133 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from thawlab.comparison.comparison import compare_runs, differences
-from thawlab.errors import UsageError
+import thawlab
+from thawlab.comparison.comparison import Comparison, compare_runs
+from thawlab.comparison.paired import compare_predictions
+from thawlab.errors import ThawlabError, UsageError
+from thawlab.evaluation.predictions import load_predictions
 from thawlab.recipe import Recipe
-from thawlab.report.comparison_page import write_comparison
 from thawlab.run import RunFolder
 from thawlab.runner import train
 
 Make = Callable[..., Recipe]
+ONE_PHASE = ("phases.0.epochs=2", "phases.1.epochs=1")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture
-def folders(recipe: Make, tmp_path: Path) -> list[RunFolder]:
-    return [
-        train(recipe(*overrides), tmp_path)
-        for overrides in ((), ("phases.0.lr=0.03",), ("phases.0.lr=0.03", "model.dropout=[0.5]", "name=two"))
+def make(recipe: Make, runs: Path) -> Callable[..., RunFolder]:
+    """Train a run, or return it where it has been trained already."""
+    return lambda *overrides: train(recipe(*ONE_PHASE, *overrides), runs)
+
+
+def test_two_runs_of_one_seed_have_a_paired_test_over_images_only(make: Callable[..., RunFolder]) -> None:
+    first, second = make(), make("phases.0.lr=0.03")
+    comparison = compare_runs([first, second])
+    [effect] = comparison.pairs
+    test = [load_predictions(folder.predictions("test")) for folder in (first, second)]
+    paired = compare_predictions(test[1], test[0])
+    assert effect.difference == pytest.approx(paired.difference) and effect.over_images.p_value == paired.p_value
+    assert (effect.only_second, effect.only_first) == (paired.only_first, paired.only_second)
+    assert effect.over_seeds is None and effect.over_both is None and effect.sign_flip is None
+    assert effect.keys == ("phases.0.lr",) and effect.name == "lr 0.01 → 0.03" and comparison.refusals == ()
+    assert any("one seed only of every variant" in line for line in comparison.caveats)
+
+
+def test_several_settings_at_once_are_credited_to_none(make: Callable[..., RunFolder]) -> None:
+    comparison = compare_runs([make(), make("phases.0.lr=0.03", "model.dropout=[0.5]", "name=two")])
+    [refusal] = comparison.refusals
+    assert (
+        refusal.keys == ("model.dropout", "phases.0.lr") and "which of them makes the difference cannot be told" in refusal.reason
+    )
+    assert comparison.pairs == () and comparison.verdict.startswith("No two variants differ in one setting only")
+    assert any("2 settings" in line for line in comparison.caveats)
+
+
+def test_a_grid_has_interactions_before_main_effects(make: Callable[..., RunFolder]) -> None:
+    cells = [
+        make(f"phases.0.lr={lr}", f"model.dropout={rate}", f"seed={seed}")
+        for lr in (0.01, 0.03)
+        for rate in ("[]", "[0.5]")
+        for seed in (0, 1)
     ]
-
-
-def test_recipes_differ_in_what_was_changed(recipe: Make) -> None:
-    found = differences([recipe(), recipe("phases.0.lr=0.5", "name=other"), recipe("seed=3")])
-    assert found == {"seed": [0, 0, 3], "phases.0.lr": [recipe().phases[0].lr, 0.5, recipe().phases[0].lr]}
-
-
-def test_a_phase_more_is_a_difference_with_nothing_on_the_other_side(recipe: Make) -> None:
-    base = recipe()
-    longer = base.model_copy(update={"phases": (*base.phases, base.phases[0].model_copy(update={"name": "more"}))})
-    found = differences([base, longer])
-    assert found[f"phases.{len(base.phases)}.name"] == [None, "more"] and all(values[0] is None for values in found.values())
-
-
-def test_runs_are_compared_image_by_image_with_what_cannot_be_shown(folders: list[RunFolder], tmp_path: Path) -> None:
-    comparison = compare_runs(folders)
-    first, second, third = comparison.runs
-    assert first.paired is None and first.differs == {}
-    for run in (second, third):
-        gained = run.results.test.accuracy - first.results.test.accuracy
-        assert run.paired is not None and run.not_comparable == ""
-        assert run.paired.difference == pytest.approx(gained)
-        assert (run.paired.only_first - run.paired.only_second) / run.results.test.n == pytest.approx(gained)
-    assert list(second.differs) == ["phases.0.lr"] and set(third.differs) == {"phases.0.lr", "model.dropout"}
-    assert any("differs from" in line and "2 settings" in line for line in comparison.caveats)
-    assert any("another seed" in line for line in comparison.caveats)
+    comparison = compare_runs(cells, question="Which?")
+    assert [effect.kind for effect in comparison.factorial] == ["interaction", "main", "main"]
+    assert len(comparison.pairs) == 4 and comparison.refusals == ()
+    mean = {(v.values["phases.0.lr"], bool(v.values["model.dropout"])): np.mean(v.accuracies) for v in comparison.variants}
+    interaction, *mains = comparison.factorial
+    expected = (mean[0.03, True] - mean[0.03, False]) - (mean[0.01, True] - mean[0.01, False])
+    assert interaction.difference == pytest.approx(expected)
+    by_key = {effect.keys: effect.difference for effect in mains}
+    assert by_key["phases.0.lr",] == pytest.approx(np.mean([mean[0.03, d] - mean[0.01, d] for d in (True, False)]))
+    assert by_key["model.dropout",] == pytest.approx(np.mean([mean[lr, True] - mean[lr, False] for lr in (0.01, 0.03)]))
     document = comparison.as_json()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-    assert document["warnings"] == comparison.caveats and document["differences"] == comparison.differences
-    assert document["runs"][0]["against_first"] is None and document["runs"][0]["differs"] == {}
-    for row in document["runs"][1:]:
-        pair = row["against_first"]
-        gained = row["test"]["accuracy"] - document["runs"][0]["test"]["accuracy"]
-        assert pair["difference"] == pytest.approx(gained)
-        assert (pair["only_this"] - pair["only_first"]) / row["test"]["n"] == pytest.approx(gained)
-    page = write_comparison(comparison, tmp_path / "c.html").read_text("utf-8")
-    assert ("phases.0.lr" in page and "no difference shown" in page) or "points" in page
-    assert "http" not in page.replace("http://www.w3.org", "").replace("https://matplotlib.org", "")
+    assert document["question"] == "Which?" and document["warnings"] == comparison.caveats
+    assert [row["seeds"] for row in document["variants"]] == [2, 2, 2, 2]
+    assert document["smallest_detectable"]["difference"] > 0
+    assert repr(comparison).count("\n") >= 5 and comparison._repr_html_().count("<tr>") == 5
+    assert comparison.best is not None and comparison.best.among == 4 and math.isfinite(comparison.best.optimism)
 
 
-def test_runs_of_other_seeds_have_no_paired_test_and_are_no_warning_of_one_seed(recipe: Make, tmp_path: Path) -> None:
-    comparison = compare_runs([train(recipe(f"seed={seed}"), tmp_path) for seed in (0, 1)])
-    assert list(comparison.differences) == ["seed"]
-    assert comparison.runs[1].paired is None and "not tested on the same images" in comparison.runs[1].not_comparable
-    assert "not_comparable" in comparison.as_json()["runs"][1]
+def test_images_of_each_seeds_own_are_compared_within_the_seed(make: Callable[..., RunFolder]) -> None:
+    """Drawn shapes have no test split of their own: every seed holds out others."""
+    comparison = compare_runs([make(f"phases.0.lr={lr}", f"seed={seed}") for lr in (0.01, 0.03) for seed in (0, 1)])
+    [effect] = comparison.pairs
+    assert effect.seeds == (0, 1) and effect.over_both is not None and effect.over_seeds is None
+    assert comparison.needed(0.01) is None
+
+
+def test_runs_of_several_seeds_are_one_variant(make: Callable[..., RunFolder]) -> None:
+    comparison = compare_runs([make("seed=0"), make("seed=1")])
+    [variant] = comparison.variants
+    assert list(variant.runs) == [0, 1] and comparison.pairs == () and comparison.differences == {}
     assert not any("another seed" in line for line in comparison.caveats)
 
 
-def test_a_run_is_not_compared_with_itself(recipe: Make, tmp_path: Path) -> None:
-    folder = train(recipe(), tmp_path)
-    with pytest.raises(UsageError, match="two different runs"):
-        compare_runs([folder, folder])
-
-
-def test_a_setting_with_one_seed_beside_others_with_several_is_warned_of(recipe: Make, tmp_path: Path) -> None:
+def test_a_setting_with_one_seed_beside_others_with_several_is_warned_of(make: Callable[..., RunFolder]) -> None:
     """B20: two seeds of one setting and one of another say nothing of how that other would do with another seed."""
-    runs = [train(recipe(*overrides), tmp_path) for overrides in ((), ("seed=1",), ("phases.0.lr=0.03",))]
-    [line] = [line for line in compare_runs(runs).caveats if "another seed" in line]
-    assert runs[2].name in line and runs[0].name not in line
-    assert not any("another seed" in line for line in compare_runs(runs[:2]).caveats)
+    found = [make(*overrides) for overrides in ((), ("seed=1",), ("phases.0.lr=0.03",))]
+    [line] = [line for line in compare_runs(found).caveats if "another seed" in line]
+    assert "lr 0.03" in line and "lr 0.01" not in line
+
+
+def test_a_run_is_not_compared_with_itself(make: Callable[..., RunFolder]) -> None:
+    with pytest.raises(UsageError, match="is named twice"):
+        compare_runs([make(), make()])
+    with pytest.raises(UsageError, match="two different runs"):
+        compare_runs([make()])
+
+
+def test_runs_that_were_tested_on_other_images_are_refused(make: Callable[..., RunFolder]) -> None:
+    with pytest.raises(UsageError, match="were not tested on the same images") as caught:
+        compare_runs([make(), make("data.source=shapes:280x16")])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lost", ["results.json", "predictions/test.npz", "predictions/val.npz", "data.json", "recipe.toml"])
+def test_a_run_that_lost_a_file_is_named(make: Callable[..., RunFolder], lost: str) -> None:
+    import shutil
+
+    first, second = make(), make("phases.0.lr=0.03")
+    broken = RunFolder(second.path.with_name(f"broken-{lost.replace('/', '-')}"))
+    shutil.copytree(second.path, broken.path)
+    (broken.path / lost).unlink()
+    with pytest.raises(ThawlabError, match=lost) as caught:
+        compare_runs([first, broken])
+    assert str(broken.path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_comparison_is_what_the_package_offers() -> None:
+    assert thawlab.Comparison is Comparison

@@ -12,11 +12,18 @@ from thawlab.comparison.effects import Effect
 from thawlab.comparison.learning_curve import learning_curve
 from thawlab.comparison.statistics import Errors, Estimate
 from thawlab.report import comparison_figures as figures
-from thawlab.report.style import BLUE, FOREGROUND, MUTED, ORANGE, for_file, for_page
 from thawlab.report.study_figures import learning_curve_figure
+from thawlab.report.style import BLUE, FOREGROUND, MUTED, ORANGE, for_file, for_page
 from thawlab.results import EpochRow
 
-NASTY = ["<img src=x onerror=alert(1)>", 'a "quoted" & \'single\'', "cost $5 or $6", "\x1b[31mred", r"\frac{1}{2} $x^2$", "x" * 300]
+NASTY = [
+    "<img src=x onerror=alert(1)>",
+    "a \"quoted\" & 'single'",
+    "cost $5 or $6",
+    "\x1b[31mred",
+    r"\frac{1}{2} $x^2$",
+    "x" * 300,
+]
 QUESTIONS = ["other seeds and other images", "other seeds, these images", "these runs, other images"]
 
 

@@ -20,7 +20,9 @@ def changes_of(design: Design) -> list[dict[str, Any]]:
 
 
 def test_a_grid_is_all_combinations_with_a_cell_for_every_seed(study_file: Write) -> None:
-    design = read_design(study_file(vary={"phases": {"0": {"lr": [0.01, 0.03]}}, "model": {"dropout": [[], [0.3]]}}, seeds=[4, 1]))
+    design = read_design(
+        study_file(vary={"phases": {"0": {"lr": [0.01, 0.03]}}, "model": {"dropout": [[], [0.3]]}}, seeds=[4, 1])
+    )
     assert changes_of(design) == [{"phases.0.lr": lr, "model.dropout": rate} for lr in (0.01, 0.03) for rate in ([], [0.3])]
     cells = design.cells()
     assert [(cell.variant, cell.seed) for cell in cells][:3] == [
@@ -83,10 +85,14 @@ def test_a_base_is_a_file_beside_the_study(study_file: Write, tmp_path: Path, ba
     import tomli_w
 
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps(base))
-    assert [c.run for c in read_design(study_file(base="recipe.toml")).cells()] == [c.run for c in read_design(study_file()).cells()]
+    assert [c.run for c in read_design(study_file(base="recipe.toml")).cells()] == [
+        c.run for c in read_design(study_file()).cells()
+    ]
 
 
-def test_seeds_are_many_where_cells_are_cheap_and_few_where_everything_is_trained(study_file: Write, base: dict[str, Any]) -> None:
+def test_seeds_are_many_where_cells_are_cheap_and_few_where_everything_is_trained(
+    study_file: Write, base: dict[str, Any]
+) -> None:
     def usual(**phase: Any) -> int:
         return len(read_design(study_file(seeds=None, base={**base, "phases": [{**base["phases"][0], **phase}]})).seeds)
 
@@ -100,7 +106,10 @@ def test_seeds_are_many_where_cells_are_cheap_and_few_where_everything_is_traine
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"vary": {"data.trainsize": [10, 20]}}, r"variant 'trainsize 10'.*data.trainsize is not a key \(did you mean 'train_size'\?\)"),
+        (
+            {"vary": {"data.trainsize": [10, 20]}},
+            r"variant 'trainsize 10'.*data.trainsize is not a key \(did you mean 'train_size'\?\)",
+        ),
         ({"vary": {"model.dropout": [[0.1], [1.5]]}}, r"variant 'dropout \[1.5\]'.*every rate must be in \[0, 1\)"),
         ({"vary": {"phases.3.lr": [0.1]}}, "phases.3.lr: phases has 1 entries"),
         ({"vary": {"phases.0.lr": [0.1, 0.1]}}, "phases.0.lr has 0.1 twice"),
@@ -124,7 +133,10 @@ def test_seeds_are_many_where_cells_are_cheap_and_few_where_everything_is_traine
         ({"name": "a/b"}, "must be made of letters"),
         ({"vary": None, "search": {"runs": 3}}, "search needs a range"),
         ({"vary": None, "search": {"phases.0.lr": {"low": 2, "high": 1}}}, "low = 2 must be a number below high = 1"),
-        ({"vary": None, "search": {"phases.0.lr": {"lo": 2, "high": 1}}}, r"lo is not a key of a range \(did you mean 'log'\?\)|lo is not"),
+        (
+            {"vary": None, "search": {"phases.0.lr": {"lo": 2, "high": 1}}},
+            r"lo is not a key of a range \(did you mean 'log'\?\)|lo is not",
+        ),
         ({"vary": None, "search": {"phases.0.lr": {"low": 0, "high": 1, "log": True}}}, "begins above 0"),
         ({"vary": None, "search": {"phases.0.lr": [1]}}, "at least two values"),
         ({"vary": None, "search": {"phases.0.lr": [1, 2], "runs": 0}}, "search.runs = 0"),

@@ -28,7 +28,12 @@ def begun(study: StudyFolder, design: Design, extend: bool = False, threads: int
 def test_a_study_records_its_cells_and_writes_their_recipes(study: StudyFolder, design_of: Designs) -> None:
     record = begun(study, design_of(), threads=3)
     assert study.read() == record and record.threads == 3 and record.question == "Which rate?"
-    assert [(entry.variant, entry.seed) for entry in record.entries] == [("lr 0.01", 0), ("lr 0.01", 1), ("lr 0.03", 0), ("lr 0.03", 1)]
+    assert [(entry.variant, entry.seed) for entry in record.entries] == [
+        ("lr 0.01", 0),
+        ("lr 0.01", 1),
+        ("lr 0.03", 0),
+        ("lr 0.03", 1),
+    ]
     assert all("threads = 3" in study.recipe(entry).read_text() for entry in record.entries)
     assert all(study.status(entry) == "new" for entry in record.entries)
 
@@ -45,7 +50,11 @@ def test_other_cells_are_refused_and_nothing_is_lost(study: StudyFolder, design_
     record = begun(study, design_of())
     before = study.record_file.read_bytes()
     more, fewer, other = ({"vary": {"phases.0.lr": rates}} for rates in ([0.01, 0.03, 0.1], [0.01], [0.01, 0.1]))
-    for changes, says in ((more, "lr 0.1, seed 0: only in the new one"), (fewer, "lr 0.03, seed 0: only there"), (other, "only there")):
+    for changes, says in (
+        (more, "lr 0.1, seed 0: only in the new one"),
+        (fewer, "lr 0.03, seed 0: only there"),
+        (other, "only there"),
+    ):
         with pytest.raises(UsageError, match=says) as caught:
             begun(study, design_of(**changes))
         assert "--name" in str(caught.value) and "\n" not in str(caught.value)

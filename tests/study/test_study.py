@@ -38,7 +38,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def test_a_study_runs_every_cell_once_and_writes_what_they_show(design_of: Designs, tmp_path: Path, in_process: list[str]) -> None:
+def test_a_study_runs_every_cell_once_and_writes_what_they_show(
+    design_of: Designs, tmp_path: Path, in_process: list[str]
+) -> None:
     outcome = run_study(design_of(), tmp_path / "runs", parallel=1)
     assert outcome.folder.path == tmp_path / "runs" / "rates" and len(in_process) == 4
     assert outcome.conducted == (4, 0, {})
@@ -78,7 +80,7 @@ def test_a_study_without_two_finished_cells_says_why(design_of: Designs, tmp_pat
 
 
 def test_a_cell_that_another_process_has_is_waited_for(
-    design_of: Designs, tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch
+    design_of: Designs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conduct, "_BUSY_SECONDS", 0.1)
     turns = iter(range(100))
@@ -122,8 +124,23 @@ def same(one: RunFolder, other: RunFolder) -> None:
 
 def test_a_study_that_is_interrupted_goes_on_to_the_same_result(study_file: Callable[..., Path], tmp_path: Path) -> None:
     """Through real processes: a Ctrl-C, then a kill of everything, then to the end; beside it a study without either."""
-    phases = [{"name": "all", "train": "all", "epochs": 6, "lr": 0.003, "batch_size": 16, "augment": ["shift:0.1"], "batch_norm": "eval"}]
-    base = {"name": "b", "data": {"source": "shapes:240x16", "image_size": 16}, "model": {"backbone": "bundled"}, "phases": phases}
+    phases = [
+        {
+            "name": "all",
+            "train": "all",
+            "epochs": 6,
+            "lr": 0.003,
+            "batch_size": 16,
+            "augment": ["shift:0.1"],
+            "batch_norm": "eval",
+        }
+    ]
+    base = {
+        "name": "b",
+        "data": {"source": "shapes:240x16", "image_size": 16},
+        "model": {"backbone": "bundled"},
+        "phases": phases,
+    }
     file = study_file(base=base, vary={"phases.0.lr": [0.003, 0.001]})
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
 

@@ -1,4 +1,4 @@
-"""The verbs that use runs: `thawlab evaluate`, `compare`, `report`, `repair` and `predict`."""
+"""The verbs that use runs: `thawlab evaluate`, `compare`, `report`, `repair`, `predict` and `track`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -121,3 +121,24 @@ def predict(
     failed = sum(result.error is not None for result in results)
     if failed == len(results):
         raise ThawlabError(f"none of the {failed} images could be read")
+
+
+@judge_app.command(epilog="Example: thawlab track runs/demo-two-phase-0123456789ab --to tensorboard --out events/ --follow")
+def track(
+    run: Annotated[list[str], typer.Argument(help="Runs, by folder name or path.")],
+    to: Annotated[str, typer.Option(help="tensorboard, mlflow, or a plug-in's tracker.")],
+    out: Annotated[Path | None, typer.Option(help="The folder of TensorBoard's event files.")] = None,
+    uri: Annotated[str | None, typer.Option(help="The address of MLflow's tracking server.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the runs are finished.")] = False,
+    runs: console.RunsOption = Path("runs"),
+    as_json: console.JsonOption = False,
+) -> None:
+    """Write settings, curves and test metrics of runs to a tracker, while they train or afterwards; never anything twice."""
+    from thawlab import api
+
+    places = api.track(run, to, out=out, uri=uri, follow=follow, runs=runs)
+    if as_json:
+        console.print_json({"runs": [{"run": name, "tracked": place} for name, place in places.items()]})
+        return
+    for name, place in places.items():
+        print(f"{name}: {place}")

@@ -52,6 +52,14 @@ def _exponential_slope(x: Floats, rate: Floats) -> Floats:
     return np.asarray(-rate * x * np.exp(-rate * x), dtype=np.float64)
 
 
+def _offset(x: Floats, offset: Floats) -> Floats:
+    return np.asarray((x + offset) ** -0.5, dtype=np.float64)
+
+
+def _offset_slope(x: Floats, offset: Floats) -> Floats:
+    return np.asarray(-x / 2 * (x + offset) ** -1.5, dtype=np.float64)
+
+
 def _exponents(_least: float) -> Floats:
     return np.linspace(*_EXPONENTS, _NODES)
 
@@ -64,11 +72,17 @@ def _rates(least: float) -> Floats:
     return np.geomspace(0.05, 5 / least, _NODES)  # from hardly bent over all sizes to gone at the smallest
 
 
+def _offsets(least: float) -> Floats:
+    return np.concatenate([[0.0], np.geomspace(least / 20, 1, _NODES - 1)])
+
+
 POWER = Form("power", 3, _power, _power_slope, _exponents)
 FORMS = (
     POWER,
     Form("square root", 2, _power, _power_slope, _square_root),
     Form("exponential", 3, _exponential, _exponential_slope, _rates),
+    # Bends at small sizes, where the others do not: without it, curves with a shoulder were given too narrow intervals.
+    Form("square root with an offset", 3, _offset, _offset_slope, _offsets),
 )
 
 
@@ -131,7 +145,7 @@ def _vertex(grid: Floats, squares: Floats) -> Floats:
     """Return the minimum of each row of sums of squares: of the parabola through its least node and that node's neighbours."""
     best = squares.argmin(axis=1)
     if len(grid) < 3:
-        return grid[best]
+        return np.asarray(grid[best], dtype=np.float64)
     middle, rows = np.clip(best, 1, len(grid) - 2), np.arange(len(squares))
     a, b, c = (grid[middle + step] for step in (-1, 0, 1))
     u, v, w = (squares[rows, middle + step] for step in (-1, 0, 1))
@@ -140,7 +154,7 @@ def _vertex(grid: Floats, squares: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         vertex = (a + b) / 2 - below / (2 * curvature)
     inside = (best == middle) & (curvature > 0)
-    return np.where(inside, np.clip(vertex, a, c), grid[best])
+    return np.asarray(np.where(inside, np.clip(vertex, a, c), grid[best]), dtype=np.float64)
 
 
 def akaike_weights(fits: Sequence[Fit]) -> Floats:

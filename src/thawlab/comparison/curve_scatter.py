@@ -71,16 +71,17 @@ class Scatter(NamedTuple):
         return np.asarray(np.outer(self.deviation, self.deviation) * between / self.seeds, dtype=np.float64)
 
 
-def over_images(levels: Floats, n_test: int) -> Floats:
-    """Return the covariance of errors that are measured on the same test images, a Brownian bridge."""
-    return np.asarray(np.minimum.outer(levels, levels) * (1 - np.maximum.outer(levels, levels)) / n_test, dtype=np.float64)
+def over_images(levels: Floats, n_test: int, seeds: int) -> Floats:
+    """Return the covariance of errors that are measured on the same test images; half of it for one seed, see `scatter_of`."""
+    bridge = np.minimum.outer(levels, levels) * (1 - np.maximum.outer(levels, levels)) / n_test
+    return np.asarray(bridge if seeds > 1 else bridge / 2, dtype=np.float64)
 
 
 def scatter_of(measured: Measured) -> Scatter:
-    """Estimate the scatter over the seeds; of one seed, that of as many independent test images."""
+    """Estimate the scatter over the seeds; of one seed, which shows none, half of the binomial variance of the test images."""
     means, (count, seeds) = measured.means, measured.errors.shape
     if seeds < 2:
-        return Scatter(np.sqrt(means * (1 - means) / measured.n_test), 0.0, 1, np.inf)
+        return Scatter(np.sqrt(means * (1 - means) / measured.n_test / 2), 0.0, 1, np.inf)
     deviation = np.sqrt(_smooth_variance(measured.x, measured.errors.var(axis=1, ddof=1), measured.n_test))
     standardised = (measured.errors - means[:, None]) / deviation[:, None]
     of_seeds = float((standardised.mean(axis=0) ** 2).sum() / (seeds - 1))  # its mean: ρ + (1 − ρ)/count
@@ -144,8 +145,7 @@ def _is_flat(measured: Measured, scatter: Scatter) -> str:
 
 def total_covariance(measured: Measured, scatter: Scatter) -> Floats:
     """Return the covariance of the mean errors over seeds and test images."""
-    own = scatter.of_means()
-    return own if scatter.seeds < 2 else own + over_images(measured.means, measured.n_test)
+    return scatter.of_means() + over_images(measured.means, measured.n_test, scatter.seeds)
 
 
 def lack_of_fit(measured: Measured, scatter: Scatter, form: str, chi_squared: float, parameters: int) -> str:

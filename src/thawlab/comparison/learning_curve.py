@@ -10,7 +10,7 @@ would be far too sure of themselves. It then takes one of the forms, with the fo
 extrapolate badly (Mahmood et al., CVPR 2022, "How Much More Data Do I Need?"), so nothing is said beyond 2N.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -155,15 +155,10 @@ def learning_curve(
         UsageError: if the numbers do not belong together or are no errors.
     """
     measured = _checked(sizes, errors, n_test)
-    curve = LearningCurve(_points(measured), n_test)
-    scatter = scatter_of(measured)
-    if reason := ill_behaved(measured, scatter):
-        return LearningCurve(curve.points, n_test, reason)
-    fits, weights = _fitted(measured, scatter)
-    best = fits[int(weights.argmax())]
-    if reason := lack_of_fit(measured, scatter, best.form.name, float(best.chi_squared[0]), best.form.parameters):
-        return LearningCurve(curve.points, n_test, reason)
-    return _estimated(measured, scatter, fits, weights, np.random.default_rng(derive(seed, "learning curve")), replicates)
+    fitted = _fitted(measured)
+    if isinstance(fitted, str):
+        return LearningCurve(_points(measured), n_test, fitted)
+    return _estimated(fitted, np.random.default_rng(derive(seed, "learning curve")), replicates)
 
 
 def _checked(sizes: Sequence[int], errors: Sequence[Sequence[float]], n_test: int) -> Measured:
@@ -185,22 +180,39 @@ def _points(measured: Measured) -> tuple[CurvePoint, ...]:
     return tuple(point(size, row) for size, row in zip(measured.sizes.tolist(), measured.errors, strict=True))
 
 
-def _fitted(measured: Measured, scatter: Scatter) -> tuple[list[Fit], Floats]:
-    """Fit every form to the means; return the fits and the forms' weights."""
+class _Fitted(NamedTuple):
+    """Errors with all forms fitted to their means; `weights` are the forms'."""
+
+    measured: Measured
+    scatter: Scatter
+    fits: list[Fit]
+    weights: Floats
+
+    def averaged(self, of: Callable[[Fit], Floats]) -> Floats:
+        """Return a function of the fit to the means, averaged over the forms."""
+        return np.asarray(sum(weight * of(found)[0] for weight, found in zip(self.weights, self.fits, strict=True)))
+
+
+def _fitted(measured: Measured) -> _Fitted | str:
+    """Fit every form to the means; or return why there is no curve to fit."""
+    scatter = scatter_of(measured)
+    if reason := ill_behaved(measured, scatter):
+        return reason
     covariance = total_covariance(measured, scatter)
     fits = [fit(form, measured.x, measured.means[None], covariance) for form in FORMS]
-    return fits, akaike_weights(fits)
+    weights = akaike_weights(fits)
+    best = fits[int(weights.argmax())]
+    reason = lack_of_fit(measured, scatter, best.form.name, float(best.chi_squared[0]), best.form.parameters)
+    return reason or _Fitted(measured, scatter, fits, weights)
 
 
-def _drawn_means(
-    means: Floats, scatter: Scatter, n_test: int, rng: np.random.Generator, replicates: int
-) -> tuple[Floats, Floats]:
-    """Draw how the means may have come to lie: deviations due to the seeds, and due to the test images, a row per replicate."""
+def _deviations(means: Floats, scatter: Scatter, n_test: int, rng: np.random.Generator, replicates: int) -> Floats:
+    """Draw how far the means may lie from the truth, because of the seeds and of the test images; a row per replicate."""
     of_seeds = rng.standard_normal((replicates, len(means))) @ _root(scatter.of_means()).T
-    if scatter.seeds < 2:
-        return of_seeds, np.zeros_like(of_seeds)
-    of_seeds *= np.sqrt(scatter.freedom / rng.chisquare(scatter.freedom, (replicates, 1)))
-    return of_seeds, rng.standard_normal((replicates, len(means))) @ _root(over_images(means, n_test)).T
+    if scatter.seeds > 1:
+        of_seeds *= np.sqrt(scatter.freedom / rng.chisquare(scatter.freedom, (replicates, 1)))
+    of_images = rng.standard_normal((replicates, len(means))) @ _root(over_images(means, n_test, scatter.seeds)).T
+    return np.asarray(of_seeds + of_images, dtype=np.float64)
 
 
 def _root(covariance: Floats) -> Floats:
@@ -209,34 +221,42 @@ def _root(covariance: Floats) -> Floats:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0)), dtype=np.float64)
 
 
-def _estimated(
-    measured: Measured, scatter: Scatter, fits: list[Fit], weights: Floats, rng: np.random.Generator, replicates: int
-) -> LearningCurve:
-    covariance, n = total_covariance(measured, scatter), measured.sizes[-1]
-    drawn = measured.means + sum(_drawn_means(measured.means, scatter, measured.n_test, rng, replicates))
-    chosen = rng.choice(len(FORMS), replicates, p=weights)
-    again = [fit(form, measured.x, drawn, covariance) for form in FORMS]
+def _replicated(
+    fitted: _Fitted, drawn: Floats, rng: np.random.Generator, *of: Callable[[Fit], Floats]
+) -> tuple[list[Fit], list[Floats]]:
+    """Fit all forms to drawn means; return the fits, and functions of the one form that each replicate takes."""
+    covariance = total_covariance(fitted.measured, fitted.scatter)
+    again = [fit(form, fitted.measured.x, drawn, covariance) for form in FORMS]
+    chosen = rng.choice(len(FORMS), len(drawn), p=fitted.weights)
+    return again, [np.stack([function(found) for found in again])[chosen, np.arange(len(drawn))] for function in of]
+
+
+def _estimated(fitted: _Fitted, rng: np.random.Generator, replicates: int) -> LearningCurve:
+    measured = fitted.measured
+    n = float(measured.sizes[-1])
     places = np.concatenate([np.geomspace(measured.x[0], 2, _DRAWN), [1.0, 2.0]])
-    value = sum(weight * found.at(places)[0] for weight, found in zip(weights, fits, strict=True))
-    spread = np.stack([found.at(places) for found in again])[chosen, np.arange(replicates)]
+
+    def at_places(found: Fit) -> Floats:
+        return found.at(places)
+
+    drawn = measured.means + _deviations(measured.means, fitted.scatter, measured.n_test, rng, replicates)
+    again, (spread, reliances) = _replicated(fitted, drawn, rng, at_places, Fit.reliance)
+    value, power = fitted.averaged(at_places), FORMS.index(POWER)
     low, high = np.percentile(spread, (2.5, 97.5), axis=0)
-    reliance = float(sum(weight * found.reliance()[0] for weight, found in zip(weights, fits, strict=True)))
-    reliances = np.stack([found.reliance() for found in again])[chosen, np.arange(replicates)]
-    power = FORMS.index(POWER)
     return LearningCurve(
         _points(measured),
         measured.n_test,
         error=_estimate(value[-2], spread[:, -2]),
-        reliance=_estimate(reliance, reliances),
-        exponent=_estimate(fits[power].theta[0], again[power].theta),
+        reliance=_estimate(fitted.averaged(Fit.reliance), reliances),
+        exponent=_estimate(fitted.fits[power].theta[0], again[power].theta),
         error_at_twice=_estimate(value[-1], spread[:, -1]),
         gain=_estimate(value[-2] - value[-1], spread[:, -2] - spread[:, -1]),
-        forms=tuple(_form(found, weight, n) for found, weight in zip(fits, weights.tolist(), strict=True)),
+        forms=tuple(_form(found, weight, n) for found, weight in zip(fitted.fits, fitted.weights.tolist(), strict=True)),
         band=Band(*(tuple(row[:_DRAWN].tolist()) for row in (places * n, value, low, high))),
     )
 
 
-def _estimate(value: float, replicates: Floats) -> Estimate:
+def _estimate(value: float | Floats, replicates: Floats) -> Estimate:
     return Estimate(float(value), *map(float, np.percentile(replicates, (2.5, 97.5))))
 
 
@@ -266,23 +286,19 @@ def backtest(
 
 
 def _held_out(measured: Measured, count: int, seed: int, replicates: int) -> HeldOut | None:
-    known, n = measured.until(count), measured.sizes[count]
-    scatter = scatter_of(known)
-    if ill_behaved(known, scatter):
+    fitted, n = _fitted(measured.until(count)), measured.sizes[count]
+    if isinstance(fitted, str):
         return None
-    fits, weights = _fitted(known, scatter)
-    best = fits[int(weights.argmax())]
-    if lack_of_fit(known, scatter, best.form.name, float(best.chi_squared[0]), best.form.parameters):
-        return None
+    known, scatter = fitted.measured, fitted.scatter
     place = np.array([n / known.sizes[-1]])
-    predicted = float(sum(weight * found.at(place)[0, 0] for weight, found in zip(weights, fits, strict=True)))
-    rng = np.random.default_rng(derive(seed, "backtest", count))
+
+    def at_place(found: Fit) -> Floats:
+        return found.at(place)[:, 0]
+
+    predicted = fitted.averaged(at_place)
     # The held-out errors scatter as those of the largest size that is known, and share the test images with all of them.
     wider = scatter._replace(deviation=np.append(scatter.deviation, scatter.deviation[-1]))
-    of_seeds, of_images = _drawn_means(np.append(known.means, predicted), wider, known.n_test, rng, replicates)
-    deviations = of_seeds + of_images
-    chosen = rng.choice(len(FORMS), replicates, p=weights)
-    drawn = known.means - deviations[:, :-1]
-    again = np.stack([fit(form, known.x, drawn, total_covariance(known, scatter)).at(place)[:, 0] for form in FORMS])
-    outcomes = again[chosen, np.arange(replicates)] + deviations[:, -1]
-    return HeldOut(int(n), float(measured.means[count]), _estimate(predicted, outcomes))
+    rng = np.random.default_rng(derive(seed, "backtest", count))
+    deviations = _deviations(np.append(known.means, predicted), wider, known.n_test, rng, replicates)
+    _, [outcomes] = _replicated(fitted, known.means - deviations[:, :-1], rng, at_place)
+    return HeldOut(int(n), float(measured.means[count]), _estimate(predicted, outcomes + deviations[:, -1]))

@@ -30,7 +30,11 @@ class _Question(NamedTuple):
 _QUESTIONS = (
     _Question("over_both", "other seeds and other images", {"color": FOREGROUND, "marker": "o", "ms": 7, "linewidth": 3}),
     _Question("over_seeds", "other seeds, these images", {"color": BLUE, "marker": "s", "ms": 5.5, "linewidth": 1.6}),
-    _Question("over_images", "these runs, other images", {"color": ORANGE, "marker": "D", "ms": 5.5, "linewidth": 1.6, "linestyle": (0, (3, 1.5))}),
+    _Question(
+        "over_images",
+        "these runs, other images",
+        {"color": ORANGE, "marker": "D", "ms": 5.5, "linewidth": 1.6, "linestyle": (0, (3, 1.5))},
+    ),
 )
 
 
@@ -105,7 +109,7 @@ def validation_curves(names: Sequence[str], metrics: Sequence[Sequence[Sequence[
         axes = drawing.add_subplot()
         rest = [table for place, (_, table) in enumerate(drawn) if place not in leading]
         for number, table in enumerate(rest):
-            others = {"label": f"the other {len(rest)}"} if number == len(rest) - 1 else {}
+            others: dict[str, Any] = {"label": f"the other {len(rest)}"} if number == len(rest) - 1 else {}
             axes.plot(*_mean_curve(table), color=MUTED, linewidth=0.8, alpha=0.7, **others)
         for number, place in enumerate(sorted(leading)):
             name, table = drawn[place]

@@ -70,7 +70,9 @@ def _measures(comparison: Comparison, rows: Sequence[dict[str, Any]]) -> tuple[d
     few = rows[:_MOST_VARIANTS]
     epochs = [[read_rows(run.folder.metrics) for run in variant.runs.values()] for variant in comparison.variants]
     drawn = {
-        "accuracies": figures.accuracy_dots(names[: len(few)], [row["accuracies"] for row in few], [row["interval"] for row in few]),
+        "accuracies": figures.accuracy_dots(
+            names[: len(few)], [row["accuracies"] for row in few], [row["interval"] for row in few]
+        ),
         "validation": figures.validation_curves(names, epochs),
     }
     costs = {"seconds": [row["seconds"] for row in rows], "parameters": [row["parameters"] for row in rows]}
