@@ -219,7 +219,7 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     """
     data = recipe.data
     listing = open_data(data, recipe.system)
-    splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test)
+    splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test, data.long_tail)
     dataset = decode_all(listing, preprocessing, recipe.system, splits)
     missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
     if missing:
