@@ -126,7 +126,7 @@ class Phase(Part):
         positive = all(isinstance(one, int | float) and not isinstance(one, bool) and one > 0 for one in numbers)
         if value not in (None, "balanced") and not (numbers and positive):
             raise ValueError('must be "balanced", or a list of one number above 0 for each class')
-        return read(value)
+        return read(tuple(value) if numbers else value)  # a strict tuple is no list
 
     @model_validator(mode="after")
     def _check_keys_that_need_another(self) -> Self:
