@@ -156,6 +156,7 @@ def test_no_default_ever_changes_since_digests_leave_defaults_out() -> None:
             "normalize": "weights",
             "exclude": None,
             "group": None,
+            "long_tail": None,
         },
         "model": {"pretrained": True, "head": [], "dropout": []},
         "evaluation": {"calibrate": True, "ece_bins": 15, "tta": None, "ood": False},
@@ -182,6 +183,17 @@ def test_no_default_ever_changes_since_digests_leave_defaults_out() -> None:
         "bias_lr": 1.0,
         "views": None,
         "sizes": [],
+        "plateau_factor": 0.1,
+        "plateau_patience": 10,
+        "min_lr": 0.0,
+        "l2_head": 0.0,
+        "l2_backbone": 0.0,
+        "loss": "cross-entropy",
+        "focal_gamma": 2.0,
+        "class_weights": None,
+        "sampling": "shuffle",
+        "logit_adjustment": 0.0,
+        "monitor": "accuracy",
     }
     assert {key: defaults[key] for key in ("name", "seed", "precision")} == {"name": "run", "seed": 0, "precision": "float32"}
     for part, values in pinned.items():
@@ -227,6 +239,18 @@ def test_a_recipe_cannot_be_changed() -> None:
         ("phases.0.lr=high", "phases.0.lr = 'high'", "number"),
         ("phases.0.warmup=1", "phases.0.warmup", "leave nothing of the 1 epochs"),
         ("phases=[]", "phases", "at least 1"),
+        ("phases.0.plateau_factor=0.5", "phases.0.plateau_factor: ", 'no effect without schedule = "plateau"'),
+        ("phases.0.plateau_patience=5", "phases.0.plateau_patience: ", 'no effect without schedule = "plateau"'),
+        ("phases.0.min_lr=1e-5", "phases.0.min_lr: ", 'no effect without schedule = "plateau"'),
+        ("phases.0.focal_gamma=1", "phases.0.focal_gamma: ", 'no effect without loss = "focal"'),
+        ("phases.0.plateau_factor=1", "phases.0.plateau_factor = 1", "less than 1"),
+        ("phases.0.class_weights=balance", "phases.0.class_weights = 'balance'", 'must be "balanced", or a list'),
+        ("phases.0.class_weights=[1, 0]", "phases.0.class_weights = [1, 0]", "above 0 for each class"),
+        ("phases.0.class_weights=[]", "phases.0.class_weights = []", "above 0 for each class"),
+        ("phases.0.class_weights=[true]", "phases.0.class_weights = [True]", "above 0 for each class"),
+        ("phases.0.class_weights=[nan]", "phases.0.class_weights", "above 0 for each class"),
+        ("phases.0.monitor=f1", "phases.0.monitor = 'f1'", "macro_f1"),
+        ("data.long_tail=0.5", "data.long_tail = 0.5", "greater than or equal to 1"),
         ("data.val=1.0", "data.val = 1.0", "less than 1"),
         ("data.train_size=10.5", "data.train_size = 10.5", "integer"),
         ("model.pretrained=yes", "model.pretrained = 'yes'", "boolean"),
@@ -242,6 +266,49 @@ def test_a_wrong_key_or_value_is_named_with_its_place_in_one_line(override: str,
         parse_recipe(with_overrides(MINIMAL, [override]), "my.toml")
     text = one_line(error)
     assert text.startswith("my.toml: ") and place in text and hint in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.long_tail=10", "data.train_size=50"], "data.long_tail: already says how many images of each class to use; leave"),
+        (["phases.0.l2_backbone=1e-4", "phases.0.train=head"], "phases.0.l2_backbone: has no effect with train = "),
+        (["phases.0.schedule=plateau", "phases.0.min_lr=0.1"], "phases.0.min_lr: 0.1 is above lr = 0.001"),
+        (
+            ["phases.0.class_weights=balanced", "phases.0.sampling=balanced"],
+            'phases.0.class_weights: "balanced" and sampling = "balanced" would even out the classes twice; keep one of them',
+        ),
+        (
+            ["phases.0.class_weights=balanced", "phases.0.logit_adjustment=1"],
+            'phases.0.class_weights: "balanced" and logit_adjustment = 1.0 would even out the classes twice',
+        ),
+        (
+            ["phases.0.sampling=balanced", "phases.0.logit_adjustment=1"],
+            'phases.0.sampling: "balanced" and logit_adjustment = 1.0 would even out the classes twice',
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_together_are_refused_in_one_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_recipe(with_overrides(MINIMAL, overrides))
+    assert message in one_line(error)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["phases.0.schedule=plateau", "phases.0.plateau_factor=0.5", "phases.0.min_lr=1e-6", "phases.0.l2_backbone=1e-4"],
+        ["phases.0.class_weights=[1, 2.5, 3]", "phases.0.loss=focal", "phases.0.focal_gamma=0.5", "phases.0.monitor=macro_f1"],
+        ["phases.0.class_weights=balanced", "data.long_tail=100"],
+        ["phases.0.class_weights=[1, 2]", "phases.0.sampling=balanced"],
+        ["phases.0.logit_adjustment=1", "phases.0.loss=focal"],
+    ],
+)
+def test_settings_for_unequal_classes_survive_toml(overrides: list[str]) -> None:
+    recipe = parse_recipe(with_overrides(MINIMAL, overrides))
+    again = parse_recipe(tomllib.loads(recipe.to_toml()))
+    assert again == recipe and again.digest == recipe.digest != parse_recipe(MINIMAL).digest
+    assert parse_recipe(recipe.model_dump(mode="json", exclude_unset=True)) == recipe
 
 
 @pytest.mark.parametrize("missing", ["data", "model", "phases"])

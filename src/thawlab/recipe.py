@@ -45,6 +45,13 @@ class Data(Part):
     normalize: Literal["weights", "unit", "symmetric"] = "weights"
     exclude: str | None = Field(default=None, min_length=1)
     group: str | None = Field(default=None, min_length=1)
+    long_tail: float | None = Field(default=None, ge=1.0)
+
+    @model_validator(mode="after")
+    def _check_long_tail(self) -> Self:
+        if self.long_tail is not None and self.train_size is not None:
+            raise ValueError("long_tail: already says how many images of each class to use; leave out data.train_size")
+        return self
 
 
 class Model(Part):
@@ -79,12 +86,22 @@ class Phase(Part):
     lr: float | Literal["auto"] = Field(default=1e-3)
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
-    schedule: Literal["constant", "linear", "cosine", "one-cycle"] = "constant"
+    schedule: Literal["constant", "linear", "cosine", "one-cycle", "plateau"] = "constant"
+    plateau_factor: float = Field(default=0.1, gt=0.0, lt=1.0)
+    plateau_patience: int = Field(default=10, ge=1)
+    min_lr: float = Field(default=0.0, ge=0.0)
     warmup: float = Field(default=0.0, ge=0.0)
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
     head_lr: float = Field(default=1.0, gt=0.0)
     bias_lr: float = Field(default=1.0, gt=0.0)
+    l2_head: float = Field(default=0.0, ge=0.0)
+    l2_backbone: float = Field(default=0.0, ge=0.0)
+    loss: Literal["cross-entropy", "focal"] = "cross-entropy"
+    focal_gamma: float = Field(default=2.0, ge=0.0)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    logit_adjustment: float = Field(default=0.0, ge=0.0)
     clip: float | None = Field(default=None, gt=0.0)
     accumulate: int = Field(default=1, ge=1)
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
@@ -93,6 +110,7 @@ class Phase(Part):
     views: int | None = Field(default=None, ge=1, le=1000)
     sizes: tuple[int, ...] = ()
     patience: int | None = Field(default=None, ge=1)
+    monitor: Literal["accuracy", "loss", "balanced_accuracy", "macro_f1"] = "accuracy"
 
     @field_validator("lr", mode="wrap")
     @classmethod
@@ -100,6 +118,45 @@ class Phase(Part):
         if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
             raise ValueError('must be a number greater than 0, or "auto"')
         return read(value)
+
+    @field_validator("class_weights", mode="wrap")
+    @classmethod
+    def _check_class_weights(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        numbers = value if isinstance(value, list | tuple) else ()
+        positive = all(isinstance(one, int | float) and not isinstance(one, bool) and one > 0 for one in numbers)
+        if value not in (None, "balanced") and not (numbers and positive):
+            raise ValueError('must be "balanced", or a list of one number above 0 for each class')
+        return read(tuple(value) if numbers else value)  # a strict tuple is no list
+
+    @model_validator(mode="after")
+    def _check_keys_that_need_another(self) -> Self:
+        fields = type(self).model_fields
+        for key, needed, value in (
+            ("plateau_factor", "schedule", "plateau"),
+            ("plateau_patience", "schedule", "plateau"),
+            ("min_lr", "schedule", "plateau"),
+            ("focal_gamma", "loss", "focal"),
+        ):
+            if getattr(self, key) != fields[key].default and getattr(self, needed) != value:
+                raise ValueError(f'{key}: has no effect without {needed} = "{value}"')
+        if self.l2_backbone and self.train == "head":
+            raise ValueError('l2_backbone: has no effect with train = "head", which trains no layer of the backbone')
+        if not isinstance(self.lr, str) and self.min_lr > self.lr:
+            raise ValueError(f"min_lr: {self.min_lr} is above lr = {self.lr}, which it must not exceed")
+        return self
+
+    @model_validator(mode="after")
+    def _check_imbalance(self) -> Self:
+        settings = {
+            'class_weights = "balanced"': self.class_weights == "balanced",
+            'sampling = "balanced"': self.sampling == "balanced",
+            f"logit_adjustment = {self.logit_adjustment}": self.logit_adjustment > 0,
+        }
+        chosen = [name for name, is_set in settings.items() if is_set]
+        if len(chosen) > 1:
+            key, _, rest = chosen[0].partition(" = ")
+            raise ValueError(f"{key}: {rest} and {chosen[1]} would even out the classes twice; keep one of them")
+        return self
 
     @model_validator(mode="after")
     def _check_train(self) -> Self:

@@ -56,7 +56,10 @@ class ModelResult(Value):
 
 @final
 class PhaseResult(Value):
-    """How one phase of training ended; `best_val_accuracy` is None without a validation split, `lr` is the schedule's peak."""
+    """How one phase of training ended: the best epoch's measures on the validation split, None where they were not taken.
+
+    `lr` is the schedule's peak; balanced accuracy and macro F1 are measured where the phase monitors them.
+    """
 
     name: str
     trainable_parameters: int
@@ -67,6 +70,8 @@ class PhaseResult(Value):
     stopped: str
     precision: str = "float32"
     lr: float | None = None
+    best_val_balanced_accuracy: float | None = None
+    best_val_macro_f1: float | None = None
 
 
 class TrainResult(Value):
@@ -281,7 +286,10 @@ class Results(Value):
 
 @final
 class EpochRow(Value):
-    """One epoch of `metrics.jsonl`; `lr` is the one of the epoch's last step."""
+    """One epoch of `metrics.jsonl`; `lr` is the one of the epoch's last step.
+
+    `val_balanced_accuracy` and `val_macro_f1` are measured where the phase monitors them.
+    """
 
     phase: str
     epoch: int
@@ -292,6 +300,8 @@ class EpochRow(Value):
     val_accuracy: float | None
     lr: float
     images_per_second: float | None = None
+    val_balanced_accuracy: float | None = None
+    val_macro_f1: float | None = None
 
 
 @final

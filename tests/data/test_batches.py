@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thawlab.data.batches import alternating_turns, batch_spans, epoch_order, prefetched
+from thawlab.data.batches import alternating_turns, balanced_order, batch_spans, epoch_order, prefetched
 
 
 @given(st.integers(0, 2**40), st.integers(0, 10), st.integers(0, 1000), st.integers(0, 300))
@@ -85,3 +86,29 @@ def test_an_error_while_preparing_reaches_the_one_who_waits_for_the_item() -> No
     assert next(batches)[0] == 0
     with pytest.raises(OSError, match="gone"):
         next(batches)
+
+
+@given(st.integers(0, 2**40), st.integers(0, 10), st.integers(0, 1000), st.lists(st.integers(0, 40), min_size=1, max_size=8))
+def test_a_balanced_order_shows_every_class_and_every_image_of_a_class_as_often(
+    seed: int, phase: int, epoch: int, counts: list[int]
+) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    if not len(labels):
+        return
+    state = torch.get_rng_state()
+    order = balanced_order(seed, phase, epoch, labels)
+    assert order.dtype == np.int64 and len(order) == len(labels)
+    shown = np.bincount(labels[order], minlength=len(counts))
+    present = np.array(counts) > 0
+    assert np.ptp(shown[present]) <= 1 and not shown[~present].any()
+    times = np.bincount(order, minlength=len(labels))
+    assert all(np.ptp(times[labels == label]) <= 1 for label in np.flatnonzero(present))
+    assert np.array_equal(order, balanced_order(seed, phase, epoch, labels))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("other", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_every_seed_phase_and_epoch_has_a_balanced_order_of_its_own(other: tuple[int, int, int]) -> None:
+    labels = np.repeat(np.arange(3), [50, 40, 10])
+    assert not np.array_equal(balanced_order(0, 0, 0, labels), balanced_order(*other, labels))
+    assert set(np.concatenate([balanced_order(0, 0, epoch, labels) for epoch in range(20)]).tolist()) == set(range(100))

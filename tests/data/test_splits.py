@@ -193,3 +193,43 @@ def test_a_source_with_test_images_only_is_refused_in_one_line(groups: np.ndarra
     listing = replace(listing_of(np.arange(8) % 2, ["test"] * 8), groups=groups)
     with pytest.raises(UsageError, match="no training images of"):
         make_splits(listing, 0, None, 0.1, 0.2)
+
+
+def counts_of_cao_et_al(largest: int, classes: int, ratio: float) -> list[int]:
+    """Return what `get_img_num_per_cls` of LDAM-DRW gives for imb_type "exp"; its imb_factor is 1 / ratio."""
+    return [int(largest * ((1 / ratio) ** (index / (classes - 1.0)))) for index in range(classes)]
+
+
+def test_cifar10_with_a_long_tail_of_100_is_that_of_cao_et_al() -> None:
+    labels = np.concatenate([np.arange(50_000) % 10, np.arange(10_000) % 10])
+    listing = listing_of(labels, ["train"] * 50_000 + ["test"] * 10_000)
+    splits = make_splits(listing, 0, None, 0.1, 0.2, 100.0)
+    kept = np.bincount(labels[np.concatenate([splits.train, splits.val])])
+    assert kept.tolist() == counts_of_cao_et_al(5000, 10, 100.0) and kept.sum() == 12_406 and kept[-1] == 50
+    assert np.array_equal(np.bincount(labels[splits.val]), np.ceil(kept * 0.1))
+    assert len(splits.test) == 10_000
+
+
+@settings(max_examples=100, deadline=None)
+@given(listings(), st.integers(0, 10**6), st.floats(0.0, 0.4), st.lists(st.floats(1, 300), min_size=2, max_size=4))
+def test_a_longer_tail_lies_inside_a_shorter_one_and_leaves_the_test_split_alone(
+    listing: Listing, seed: int, val: float, ratios: list[float]
+) -> None:
+    whole = make_splits(listing, seed, None, val, 0.2)
+    parts = [make_splits(listing, seed, None, val, 0.2, ratio) for ratio in (1.0, *sorted(ratios))]
+    had = np.bincount(listing.labels[np.concatenate([whole.train, whole.val])])
+    for splits, ratio in zip(parts, (1.0, *sorted(ratios)), strict=True):
+        assert_disjoint(splits)
+        assert np.array_equal(splits.test, whole.test)
+        assert absent_classes(splits.train, listing.labels, listing.classes) == []
+        wanted = had.max() * ratio ** (-np.arange(len(had)) / (len(had) - 1))
+        kept = np.bincount(listing.labels[np.concatenate([splits.train, splits.val])])
+        assert np.array_equal(kept, np.minimum(had, np.maximum(np.floor(wanted + 1e-6), 2)))
+    for short, long in pairwise(parts):
+        assert set(long.train) <= set(short.train) and set(long.val) <= set(short.val)
+
+
+def test_a_long_tail_leaves_the_val_split_of_the_source_whole() -> None:
+    kinds = ["train"] * 40 + ["val"] * 4 + ["test"] * 4
+    splits = make_splits(listing_of(np.arange(48) % 2, kinds), 0, None, 0.1, 0.2, 10.0)
+    assert (len(splits.train), splits.val.tolist(), len(splits.test)) == (22, [*range(40, 44)], 4)

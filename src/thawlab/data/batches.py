@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 import torch
 
+from thawlab.data.types import Indices, Labels
 from thawlab.randomness import derive
 
 T = TypeVar("T")
@@ -20,6 +22,35 @@ def epoch_order(seed: int, phase: int, epoch: int, count: int) -> torch.Tensor:
     """
     generator = torch.Generator().manual_seed(derive(seed, "order", phase, epoch))
     return torch.randperm(count, generator=generator)
+
+
+def balanced_order(seed: int, phase: int, epoch: int, labels: Labels) -> Indices:
+    """Return the order of an epoch of as many samples as there are, in which every class occurs equally often.
+
+    What cannot be shared out evenly goes to classes drawn anew. A small class is gone through again and again, each time in
+    a new order; of a large one each epoch draws other samples. A function of its arguments alone.
+
+    Args:
+        seed: of the recipe.
+        phase: its index.
+        epoch: counted from 0.
+        labels: int64 class numbers of the samples.
+
+    Returns:
+        int64, positions in `labels`, as many as it has.
+    """
+    generator = np.random.default_rng(derive(seed, "balanced-order", phase, epoch))
+    counts = np.bincount(labels)
+    classes = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    members = [one for one in classes if len(one)]
+    share, rest = divmod(len(labels), len(members))
+    shares = np.full(len(members), share)
+    shares[generator.permutation(len(members))[:rest]] += 1
+    drawn = [
+        np.concatenate([generator.permutation(own) for _ in range(-(-wanted // len(own)))] or [own[:0]])[:wanted]
+        for own, wanted in zip(members, shares.tolist(), strict=True)
+    ]
+    return generator.permutation(np.concatenate(drawn))
 
 
 def alternating_turns(seed: int, phase: int, epoch: int, count: int) -> torch.Tensor:

@@ -221,7 +221,7 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     data = recipe.data
     source = (data.source, data.exclude, data.group, recipe.system.data_dir)
     listing = remember(("listing", *source), lambda: open_data(data, recipe.system))
-    splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test)
+    splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test, data.long_tail)
     scan = remember(("scan", *source), lambda: hash_files(listing, recipe.system.workers))
     dataset = decode_all(listing, preprocessing, recipe.system, splits, scan)
     missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)

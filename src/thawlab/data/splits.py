@@ -86,14 +86,29 @@ def nested_subset(labels: Labels, ranks: Indices, size: int) -> npt.NDArray[np.b
     return chosen
 
 
-def make_splits(listing: Listing, seed: int, train_size: int | None, val: float, test: float) -> Splits:
+def long_tailed(labels: Labels, ranks: Indices, ratio: float) -> npt.NDArray[np.bool_]:
+    """Mark a long-tailed subset; that of a larger ratio always lies inside that of a smaller one.
+
+    Class k of K, in the order of their numbers, keeps n · ratio^(−k/(K−1)) samples, where n is the size of the largest class
+    (Cao et al. 2019, LDAM); at least two, one to train on and one to hold out, and at most those it has.
+    """
+    counts = np.bincount(labels)
+    kept = counts.max() * ratio ** (-np.arange(len(counts)) / max(len(counts) - 1, 1))
+    # The whole part, as in the paper; a rounding error must not take the last sample of what divides evenly.
+    chosen: npt.NDArray[np.bool_] = ranks < np.maximum(np.floor(kept + 1e-6), 2)[labels]
+    return chosen
+
+
+def make_splits(
+    listing: Listing, seed: int, train_size: int | None, val: float, test: float, long_tail: float | None = None
+) -> Splits:
     """Split a listing, keeping the splits that the source has.
 
     A source without a test split gives the fraction `test` of its images to one, whatever `train_size` is. `train_size`
     counts the labelled images that may be trained on: a source without a val split gives the fraction `val` of them to
-    validation. All parts are stratified; with the same seed, the parts of a smaller `train_size` lie inside those of a
-    larger one. Images of one group are never trained on and held out at once by a split that is made here; the fractions
-    then count groups.
+    validation. `long_tail` makes them long-tailed instead (see `long_tailed`). All parts are stratified; with the same seed,
+    the parts of a smaller `train_size`, or of a larger `long_tail`, lie inside those of a larger (smaller) one. Images of one
+    group are never trained on and held out at once by a split that is made here; the fractions then count groups.
 
     Raises:
         UsageError: if there are fewer than two classes, a class without training images, or not enough images.
@@ -120,7 +135,11 @@ def make_splits(listing: Listing, seed: int, train_size: int | None, val: float,
         )
     ranks, unit_ranks, lonely = ranked("val")
     held = np.zeros(len(pool), dtype=bool) if len(given_val) else held_out(unit_ranks, val) & ~lonely
-    chosen = nested_subset(labels[pool], trained_first(labels[pool], ranks, held), train_size or len(pool))
+    ranks = trained_first(labels[pool], ranks, held)
+    if long_tail is not None:
+        chosen = long_tailed(labels[pool], ranks, long_tail)
+    else:
+        chosen = nested_subset(labels[pool], ranks, train_size or len(pool))
     result = Splits(pool[chosen & ~held], given_val if len(given_val) else pool[chosen & held], in_test)
     missing = absent_classes(result.train, labels, listing.classes)
     if missing:

@@ -116,7 +116,7 @@ def _median(work: object) -> float:
 
 def _sizes(recipe: Recipe) -> _Sizes:
     data = recipe.data
-    splits = make_splits(open_data(data, recipe.system), recipe.seed, data.train_size, data.val, data.test)
+    splits = make_splits(open_data(data, recipe.system), recipe.seed, data.train_size, data.val, data.test, data.long_tail)
     return _Sizes(len(splits.train), len(splits.val), len(splits.test))
 
 

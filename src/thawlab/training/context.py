@@ -17,7 +17,7 @@ from thawlab.inference.batch_statistics import batch_norm_distance
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_classifier, check_size, feature_map_side, make_preprocessing
 from thawlab.models.whitening import fit_whitening
-from thawlab.recipe import Recipe
+from thawlab.recipe import Phase, Recipe
 from thawlab.results import Diagnosis
 from thawlab.run import RunFolder
 from thawlab.training.freezing import trained_names
@@ -74,8 +74,7 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: Ru
     classifier = build_classifier(recipe, spec, preprocessing.size, len(dataset.classes))
     classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for index, phase in enumerate(recipe.phases):
-        if phase.patience is not None and len(dataset.splits.val) == 0:
-            raise UsageError(f"phases.{index}.patience: early stopping needs a validation split; set data.val above 0")
+        _check_phase(phase, f"phases.{index}", dataset)
         trained_names(classifier.backbone, phase.train, f"phases.{index}.train")
         for size in sorted(set(phase.sizes)):
             check_size(classifier.backbone, spec, size, f"phases.{index}.sizes")
@@ -84,6 +83,21 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: Ru
         count = max(1, min(_WHITENED_BY, _PIXELS // preprocessing.size**2))
         fit_whitening(classifier.backbone, lambda: context.some_inputs(count))
     return context
+
+
+def _check_phase(phase: Phase, place: str, dataset: Dataset) -> None:
+    """Refuse what a phase asks of data that cannot give it."""
+    if len(dataset.splits.val) == 0:
+        wishes = {
+            "patience: early stopping": phase.patience is not None,
+            'schedule: "plateau"': phase.schedule == "plateau",
+            f'monitor: "{phase.monitor}"': phase.monitor != "accuracy",
+        }
+        for wish in (wish for wish, is_set in wishes.items() if is_set):
+            raise UsageError(f"{place}.{wish} needs a validation split; set data.val above 0")
+    weights, classes = phase.class_weights, len(dataset.classes)
+    if isinstance(weights, tuple) and len(weights) != classes:
+        raise UsageError(f"{place}.class_weights: has {len(weights)} weights for {classes} classes; give one for each")
 
 
 def diagnose_start(context: Context) -> list[Diagnosis]:

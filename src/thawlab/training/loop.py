@@ -7,15 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from thawlab import progress
 from thawlab.data.augmentation import scaled
-from thawlab.data.batches import alternating_turns, batch_spans, epoch_order, prefetched
+from thawlab.data.batches import alternating_turns, batch_spans, prefetched
 from thawlab.data.types import indicator
 from thawlab.errors import DivergedError
-from thawlab.evaluation.metrics.calibration import log_loss
 from thawlab.inference.infer import infer
 from thawlab.randomness import derive
 from thawlab.recipe import Phase
@@ -23,9 +21,12 @@ from thawlab.results import EpochRow, PhaseResult, write_rows
 from thawlab.training.averaging import WeightAverage
 from thawlab.training.context import Context
 from thawlab.training.freezing import set_modes, trainable_count
+from thawlab.training.losses import l2_penalty, training_loss
 from thawlab.training.optimizers import lr_factor, lr_of, make_optimizer, set_lr
 from thawlab.training.phase_data import Batch, PhaseData
+from thawlab.training.plateau import after_epoch
 from thawlab.training.state import Best, OptimizerState, TrainingState, save_checkpoint, save_if_due, snapshot
+from thawlab.training.validation import validate
 
 # Batches of this many bytes are gathered in a thread of their own; smaller ones take less time than passing them on.
 _WORTH_A_THREAD = 1 << 20
@@ -74,9 +75,8 @@ def _train_epoch(
 ) -> _Course:
     """Train from `state.step` to the end of the epoch."""
     started, first_step, phase, seed = time.monotonic(), state.step, data.phase, context.recipe.seed
-    train = data.dataset.splits.train
-    positions = epoch_order(seed, state.phase, state.epoch, len(train)).numpy()
-    order = train[positions]
+    positions = data.order(seed, state.phase, state.epoch)
+    order = data.dataset.splits.train[positions]
     mirrored = alternating_turns(seed, state.phase, state.epoch, len(order)).numpy() if data.alternates else None
     spans = batch_spans(len(order), phase.batch_size)
     lr = lr_of(phase)
@@ -89,7 +89,7 @@ def _train_epoch(
 
     threaded = data.rows[:1].nbytes * phase.batch_size > _WORTH_A_THREAD
     for step, batch in prefetched(range(first_step, len(spans)), gather, threaded):
-        lr = lr_of(phase) * lr_factor(phase, state.epoch * len(spans) + step, len(spans))
+        lr = lr_of(phase) * state.plateau.factor * lr_factor(phase, state.epoch * len(spans) + step, len(spans))
         set_lr(optimizer.optimizer, lr)
         loss = take_step(context, data, state, optimizer, batch)
         state.step += 1
@@ -102,7 +102,7 @@ def _train_epoch(
 
 
 def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer: OptimizerState, batch: Batch) -> float:
-    """Take one step on a batch; returns its mean loss.
+    """Take one step on a batch; returns its mean loss, without an L2 penalty.
 
     Raises:
         DivergedError: if the loss is NaN or infinite.
@@ -122,9 +122,11 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
     for part, wanted in zip(inputs.chunk(phase.accumulate), targets.chunk(phase.accumulate), strict=True):
         with torch.autocast(device.type, torch.bfloat16, enabled=data.bfloat16):
             logits = data.module(data.prepare(part))
-        loss = F.cross_entropy(logits.float(), wanted, label_smoothing=phase.label_smoothing) * (len(part) / len(inputs))
+        loss = training_loss(logits, wanted, phase, data.terms) * (len(part) / len(inputs))
         loss.backward()  # type: ignore[no-untyped-call]
         value += loss.item()
+    if (penalty := l2_penalty(context.classifier, phase)) is not None:
+        penalty.backward()  # type: ignore[no-untyped-call]
     if phase.clip is not None:
         nn.utils.clip_grad_norm_(context.classifier.parameters(), phase.clip)
     with torch.autocast(device.type, torch.bfloat16, enabled=data.bfloat16):  # for Muon's matrix products
@@ -161,14 +163,16 @@ def _finish_epoch(context: Context, data: PhaseData, state: TrainingState, optim
     module = optimizer.average.module if optimizer.average else data.module
     if not all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters()):
         raise _diverged(phase, state, "the weights contain NaN or infinity")
-    loss = accuracy = None
-    if len(val := dataset.splits.val):
-        logits = infer(module, data.rows, val, lambda rows: data.prepare(data.arrange(rows)), context.device)
-        loss, accuracy = log_loss(logits, dataset.labels[val]), float((logits.argmax(axis=1) == dataset.labels[val]).mean())
-        if not np.isfinite(loss):
-            raise _diverged(phase, state, f"the validation loss is {loss}")
-        if state.best is None or (accuracy, -loss) > (state.best.accuracy, -state.best.loss):
-            state.best = Best(accuracy, loss, epoch, snapshot(module))
+    val = None
+    if len(dataset.splits.val):
+        logits = infer(module, data.rows, dataset.splits.val, lambda rows: data.prepare(data.arrange(rows)), context.device)
+        val = validate(dataset, logits, phase)
+        if not np.isfinite(val.loss):
+            raise _diverged(phase, state, f"the validation loss is {val.loss}")
+        if state.best is None or val.order(phase.monitor) > state.best.measured.order(phase.monitor):
+            state.best = Best(val.accuracy, val.loss, epoch, snapshot(module), val.balanced_accuracy, val.macro_f1)
+        if phase.schedule == "plateau":
+            state.plateau = after_epoch(state.plateau, phase, lr_of(phase), val.loss)
     seconds = time.monotonic() - course.started
     state.seconds += seconds
     row = EpochRow(
@@ -177,14 +181,16 @@ def _finish_epoch(context: Context, data: PhaseData, state: TrainingState, optim
         step=epoch * len(batch_spans(len(dataset.splits.train), phase.batch_size)),
         seconds=round(seconds, 3),
         train_loss=state.loss_sum / len(dataset.splits.train),
-        val_loss=loss,
-        val_accuracy=accuracy,
+        val_loss=val and val.loss,
+        val_accuracy=val and val.accuracy,
         lr=course.lr,
         images_per_second=round(course.images_per_second, 1) if course.images_per_second else None,
+        val_balanced_accuracy=val and val.balanced_accuracy,
+        val_macro_f1=val and val.macro_f1,
     )
     state.rows.append(row)
     write_rows(context.folder.metrics, state.rows)
-    shown = f", val accuracy {accuracy:.4f}" if accuracy is not None else ""
+    shown = f", {val.described()}" if val else ""
     context.folder.log(f"{phase.name} epoch {epoch}/{phase.epochs}: train loss {row.train_loss:.4f}{shown}, {seconds:.1f} s")
     state.epoch, state.step, state.loss_sum = epoch, 0, 0.0
 
@@ -206,8 +212,10 @@ def _finish_phase(context: Context, data: PhaseData, state: TrainingState, optim
         stopped=stopped,
         precision="bfloat16" if data.bfloat16 else "float32",
         lr=lr_of(data.phase),
+        best_val_balanced_accuracy=best and best.balanced_accuracy,
+        best_val_macro_f1=best and best.macro_f1,
     )
     state.phases.append(result)
-    reached = f", best val accuracy {best.accuracy:.4f} in epoch {best.epoch}" if best else ""
+    reached = f", best {best.measured.described()} in epoch {best.epoch}" if best else ""
     context.report(f"{data.phase.name}: {state.epoch} epochs in {state.seconds:.1f} s{reached}")
     state.begin_phase(state.phase + 1)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thawlab.data.batches import batch_spans, epoch_order
+from thawlab.data.batches import batch_spans
 from thawlab.errors import DivergedError, ThawlabError
 from thawlab.randomness import derive
 from thawlab.training.context import Context
@@ -58,7 +58,7 @@ def find_lr(context: Context, data: PhaseData) -> LrFinding:
             rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (_STEPS - 1))
             set_lr(optimizer.optimizer, rate)
             epoch, place = divmod(step, len(spans))  # the epochs of the test have orders of their own
-            order = train[epoch_order(seed, -1, epoch, len(train)).numpy()]
+            order = train[data.order(seed, -1, epoch)]
             batch = data.batch(order[slice(*spans[place])], derive(seed, "lr-find", step))
             try:
                 loss = take_step(context, data, TrainingState(phase=-1, epoch=epoch, step=place), optimizer, batch)

@@ -70,7 +70,7 @@ def lr_factor(phase: Phase, step: int, steps_per_epoch: int) -> float:
     warmup = phase.warmup * steps_per_epoch
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    if phase.schedule == "constant":
+    if phase.schedule in ("constant", "plateau"):  # the state of training holds how far a plateau has lowered it
         return 1.0
     if phase.schedule == "linear":
         return 1 - (step - warmup) / max(total - warmup, 1)

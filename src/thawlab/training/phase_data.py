@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from thawlab.data.augmentation import Pipeline
+from thawlab.data.batches import balanced_order, epoch_order
 from thawlab.data.dataset import Dataset
 from thawlab.data.preprocessing import to_tensor
 from thawlab.data.types import Indices
@@ -19,6 +20,7 @@ from thawlab.models.classifier import Classifier
 from thawlab.recipe import Phase
 from thawlab.training.context import Context
 from thawlab.training.freezing import freeze, is_frozen, set_modes
+from thawlab.training.losses import ClassTerms, class_terms
 
 Rows = npt.NDArray[Any]
 _ALTERNATE = "alternate-flip"
@@ -48,6 +50,7 @@ class PhaseData:
         views: what training takes in place of `rows`: one array, or several of which each sample draws one.
         module: the classifier, or the part of it above the cache.
         bfloat16: whether the module computes in bfloat16 while it trains.
+        terms: what the loss knows of the classes.
         network: the frozen part whose output the rows are; None where they are images.
         note: how the phase is cached, for the log.
         alternates: whether every sample is mirrored in every other epoch.
@@ -62,12 +65,21 @@ class PhaseData:
     views: tuple[Rows, ...]
     module: nn.Module
     bfloat16: bool
+    terms: ClassTerms
     network: FrozenNetwork | None = None
     note: str = ""
     alternates: bool = False
     pipeline: Pipeline = field(default_factory=lambda: Pipeline(()))
     arrange: Callable[[torch.Tensor], torch.Tensor] = from_rows
     prepare: Callable[[torch.Tensor], torch.Tensor] = _unchanged
+
+    def order(self, seed: int, number: int, epoch: int) -> Indices:
+        """Return the order of an epoch of the phase with this number: positions within the train split."""
+        train = self.dataset.splits.train
+        if self.phase.sampling == "balanced":
+            return balanced_order(seed, number, epoch, self.dataset.labels[train])
+        order: Indices = epoch_order(seed, number, epoch, len(train)).numpy()
+        return order
 
     def batch(self, samples: Indices, seed: int, mirrored: npt.NDArray[np.bool_] | None = None) -> Batch:
         """Return some samples for a step; the views and the augmentation are each drawn from the seed."""
@@ -129,12 +141,18 @@ def on_images(context: Context, phase: Phase, note: str = "") -> PhaseData:
         (context.dataset.images,),
         context.classifier,
         context.recipe.precision == "bfloat16",
+        _terms(context, phase),
         note=note,
         alternates=_ALTERNATE in phase.augment,
         pipeline=Pipeline([step for step in phase.augment if step != _ALTERNATE]),
         arrange=to_tensor,
         prepare=context.preprocessing.normalize,
     )
+
+
+def _terms(context: Context, phase: Phase) -> ClassTerms:
+    dataset = context.dataset
+    return class_terms(phase, dataset.labels[dataset.splits.train], len(dataset.classes), context.device)
 
 
 def _flips_only(phase: Phase) -> bool:
@@ -167,7 +185,9 @@ def _on_cache(context: Context, phase: Phase, network: FrozenNetwork, module: nn
         views = cached_views(network, dataset, train, folder, phase.augment, phase.views or 1, context.recipe.seed)
         note += f", in {len(views)} fixed random views of each image"
     bfloat16, alternates = context.recipe.precision == "bfloat16", phase.augment == (_ALTERNATE,)
-    return PhaseData(phase, dataset, rows, tuple(views), module, bfloat16, network, note, alternates)
+    return PhaseData(
+        phase, dataset, rows, tuple(views), module, bfloat16, _terms(context, phase), network, note, alternates=alternates
+    )
 
 
 def _parts(context: Context) -> tuple[FrozenNetwork, nn.Module] | None:

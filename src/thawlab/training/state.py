@@ -13,6 +13,8 @@ from thawlab.files import write_atomically
 from thawlab.results import EpochRow, PhaseResult
 from thawlab.training.averaging import WeightAverage
 from thawlab.training.context import Context
+from thawlab.training.plateau import Plateau
+from thawlab.training.validation import Validation
 
 _FORMAT = 1
 # A checkpoint at an epoch's end is skipped when the last one is younger than this, since epochs on cached features take
@@ -23,12 +25,19 @@ StateDict = dict[str, torch.Tensor]
 
 
 class Best(NamedTuple):
-    """The best epoch of a phase, by validation accuracy and then loss, with its weights."""
+    """The best epoch of a phase, by what the phase monitors and then loss, with its weights."""
 
     accuracy: float
     loss: float
     epoch: int
     weights: StateDict
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
+
+    @property
+    def measured(self) -> Validation:
+        """How it did on the validation split."""
+        return Validation(self.accuracy, self.loss, self.balanced_accuracy, self.macro_f1)
 
 
 @final
@@ -43,6 +52,7 @@ class TrainingState:
         loss_sum: of the samples of this epoch so far.
         seconds: spent in this phase so far.
         best: the best epoch of this phase.
+        plateau: where the schedule "plateau" stands in this phase.
         rows: the metric rows of all epochs.
         phases: what `results.json` says of the finished phases.
         found_lr: the learning rates of the phases that leave them open, as they were found.
@@ -57,6 +67,7 @@ class TrainingState:
     loss_sum: float = 0.0
     seconds: float = 0.0
     best: Best | None = None
+    plateau: Plateau = field(default_factory=Plateau)
     rows: list[EpochRow] = field(default_factory=list)
     phases: list[PhaseResult] = field(default_factory=list)
     found_lr: dict[int, float] = field(default_factory=dict)
@@ -68,19 +79,22 @@ class TrainingState:
         """Move to the start of a phase."""
         self.phase, self.epoch, self.step = phase, 0, 0
         self.loss_sum, self.seconds, self.best, self.cached = 0.0, 0.0, None, None
+        self.plateau = Plateau()
 
     def as_plain(self) -> dict[str, Any]:
         """Return plain values and tensors, as a checkpoint holds them."""
         rows, phases = ([value.model_dump() for value in part] for part in (self.rows, self.phases))
-        plain = {**vars(self), "best": self.best and self.best._asdict(), "rows": rows, "phases": phases}
+        best, plateau = self.best and self.best._asdict(), self.plateau._asdict()
+        plain = {**vars(self), "best": best, "plateau": plateau, "rows": rows, "phases": phases}
         return {key: value for key, value in plain.items() if key != "saved"}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
-        """Return the state that `as_plain` was called on."""
+        """Return the state that `as_plain` was called on; versions without the schedule "plateau" wrote none."""
         best = plain["best"] and Best(**plain["best"])
         rows, phases = [EpochRow(**row) for row in plain["rows"]], [PhaseResult(**phase) for phase in plain["phases"]]
-        return cls(**{**plain, "best": best, "rows": rows, "phases": phases})
+        plateau = Plateau(**plain.get("plateau", {}))
+        return cls(**{**plain, "best": best, "plateau": plateau, "rows": rows, "phases": phases})
 
 
 class OptimizerState(NamedTuple):
