@@ -19,6 +19,7 @@ __all__ = [
     "find_lr",
     "load",
     "open_run",
+    "probe",
     "read_recipe",
     "train",
 ]
@@ -32,7 +33,7 @@ _HOMES = {
 }  # the rest: api
 
 if TYPE_CHECKING:
-    from thawlab.api import check_data, compare, evaluate, find_lr, load, open_run, train
+    from thawlab.api import check_data, compare, evaluate, find_lr, load, open_run, probe, train
     from thawlab.errors import ThawlabError, UsageError
     from thawlab.opened import Comparison, Run
     from thawlab.recipe import Recipe, read_recipe

@@ -20,6 +20,7 @@ from thawlab.run import RunFolder, find_run
 if TYPE_CHECKING:
     from thawlab.deploy.predictor import Prediction, Predictor
     from thawlab.judging.evaluate import Evaluated
+    from thawlab.probing.result import Probe
     from thawlab.quality.data_check import DataCheck
     from thawlab.training.lr_finder import LrFinding
 
@@ -283,6 +284,63 @@ def check_data(
         write_data_page(found, page)
     if write_clean is not None:
         write_text(write_clean, write_rows(clean_list(found)))
+    return found
+
+
+def probe(
+    source: str | Path,
+    backbones: Sequence[str],
+    *,
+    sizes: Sequence[int | str] | None = None,
+    seeds: int = 3,
+    shots: Sequence[int | str] = (1, 5, 10, "all"),
+    train_size: int | None = None,
+    page: str | Path | None = None,
+    force: bool = False,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+) -> Probe:
+    """Find out which backbone suits some images before anything is fine-tuned: fit heads to the features of frozen ones.
+
+    Features are computed once and cached. Four kinds of heads choose their hyperparameters on val and are then scored on test.
+
+    Args:
+        source: images by name or path.
+        backbones: pretrained ones.
+        sizes: of their input in pixels, each with each; the weights' own if omitted.
+        seeds: how many times a few images of each class are drawn.
+        shots: images a class; "all" for every training image.
+        train_size: labelled images to use, as `data.train_size`.
+        page: write a page (.html) too.
+        force: whether the page may replace a file.
+        data_dir: a local copy of the named data set.
+        cache_dir: where decoded images and features are kept.
+
+    Raises:
+        UsageError: if the images, a backbone, a size or the shots are wrong, or the page exists already.
+        ThawlabError: if weights cannot be loaded, or half of the images cannot be read.
+
+    Example:
+        >>> import thawlab
+        >>> found = thawlab.probe("shapes:200x16", ["bundled"], sizes=[16], shots=[5, "all"])
+        >>> found.verdict.best.of.label, found.n["test"]
+        ('bundled at 16 px', 40)
+    """
+    from thawlab.data.sources import canonical
+    from thawlab.plan.resolve import pretrained_input
+    from thawlab.probing.draws import distinct, parse_shots, whole
+    from thawlab.probing.probe import probe as fit
+    from thawlab.report.probe_page import write_probe
+
+    [file] = _outputs(force, [source, data_dir], page=page)
+    pixels = [None] if sizes is None else [whole("sizes", size) for size in distinct("sizes", sizes)]
+    images = {"source": canonical(source_text(source)), "train_size": train_size}
+    data = [parse_part(Data, {**images, "image_size": size}, "probe") for size in pixels]
+    system = parse_part(System, {"data_dir": data_dir, "cache_dir": cache_dir}, "probe")
+    inputs = [pretrained_input(name, one) for name in distinct("backbones", backbones) for one in data]
+    found = fit(data[0], inputs, system, parse_shots(shots), whole("seeds", seeds))
+    if file is not None:
+        write_probe(found, file)
     return found
 
 
