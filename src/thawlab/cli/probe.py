@@ -44,6 +44,7 @@ def probe(
         return
     counts = ", ".join(f"{split} {count:,}" for split, count in found.n.items())
     console.print_table(f"{found.name}: {len(found.classes)} classes ({counts})", found.columns, found.rows())
+    print(f"The head is the best of {len({row.head for row in found.heads})} by val; --page and --json show all.")
     print(found.verdict.text)
     for line in found.notes:
         print(f"note: {line}")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from thawlab.probing.linear import train_linear
 
-# Learning rates are divided by the width: the largest stable one falls with the mean squared length of standardised rows.
+# Learning rates are divided by the mean squared length of the features, with which the largest stable one falls.
 RATES = tuple(10 ** (k / 3 - 0.5) for k in range(10))
 DECAYS = tuple(10 ** (k / 2 - 4) for k in range(10))
 # Of more classes than this, every second value of each is tried: a grid costs as much as it has logits.
@@ -58,16 +58,29 @@ def standardiser(features: torch.Tensor) -> Callable[[torch.Tensor], torch.Tenso
     return lambda others: (others - mean) / floored
 
 
-def grid(classes: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def coordinates(features: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the function that gives features by coordinates in the span of some, those of training, where these are few.
+
+    All heads see features through products with those of training only, and these products stay: the answers are the same
+    (Schölkopf et al. 2001, the representer theorem), and ten samples cost ten coordinates instead of a thousand features.
+    """
+    if len(features) >= features.shape[1]:
+        return lambda others: others
+    basis = torch.linalg.qr(features.T).Q
+    return lambda others: others @ basis
+
+
+def grid(features: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the learning rates and weight decays of the linear heads that are trained at once: each with each."""
     every = 1 if classes <= _MOST_CLASSES else 2
-    pairs = torch.cartesian_prod(torch.tensor(RATES[::every]) / width, torch.tensor(DECAYS[::every]))
+    scale = float(features.square().sum(dim=1).mean())
+    pairs = torch.cartesian_prod(torch.tensor(RATES[::every]) / scale, torch.tensor(DECAYS[::every]))
     return pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
 
 
 def linear(train: Samples, val: Samples, classes: int, seed: int) -> Fitted:
     """Fit softmax regression by SGD with a grid of learning rates and weight decays, all at once."""
-    rates, decays = grid(classes, train.features.shape[1])
+    rates, decays = grid(train.features, classes)
     heads = train_linear(*train, classes, rates, decays, seed)
     judged = heads.judge(*val)
     # Equal accuracies are common on a small val split; of these heads the one with the lower loss was trained well.
@@ -112,13 +125,13 @@ def _affine(weight: torch.Tensor, bias: torch.Tensor) -> Callable[[torch.Tensor]
 
 
 def k_nearest(train: Samples, val: Samples, classes: int, seed: int) -> Fitted:  # noqa: ARG001 - nothing random in it
-    """Let the training samples with the largest cosine similarity vote (Cover and Hart 1967); equal votes go to the first class."""
+    """Let the training samples with the largest cosine similarity vote (Cover and Hart 1967); ties go to the first class."""
     unit = F.normalize(train.features, dim=1)
     counts = [k for k in NEIGHBOURS if k <= len(unit)]
 
     def votes(features: torch.Tensor, most: int) -> torch.Tensor:
         """Return the classes of the nearest training samples, n × `most`, the nearest first."""
-        parts = F.normalize(features, dim=1).split(_ROWS)
+        parts = torch.split(F.normalize(features, dim=1), _ROWS)
         return torch.cat([train.labels[(part @ unit.T).topk(most, dim=1).indices] for part in parts])
 
     def tally(cast: torch.Tensor) -> torch.Tensor:

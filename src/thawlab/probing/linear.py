@@ -31,7 +31,7 @@ class LinearHeads(NamedTuple):
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits of every head, n × heads × classes, of features, n × width."""
-        return torch.addmm(self.bias.flatten(), features, self.weight.flatten(1)).unflatten(1, self.bias.shape)
+        return torch.addmm(self.bias.flatten(), features, self.weight.flatten(1)).view(-1, *self.bias.shape)
 
     def one(self, head: int) -> Self:
         """Return one of the heads."""
@@ -40,7 +40,7 @@ class LinearHeads(NamedTuple):
     def judge(self, features: torch.Tensor, labels: torch.Tensor) -> list[tuple[float, float]]:
         """Return accuracy and negative cross-entropy of every head; both are minus infinity for one that diverged."""
         right, loss = torch.zeros(len(self.bias), dtype=torch.float64), torch.zeros(len(self.bias), dtype=torch.float64)
-        for rows, truth in zip(features.split(_ROWS), labels.split(_ROWS), strict=True):
+        for rows, truth in zip(torch.split(features, _ROWS), torch.split(labels, _ROWS), strict=True):
             logits = self.logits(rows)
             right += (logits.argmax(dim=2) == truth[:, None]).sum(dim=0)
             loss -= logits.log_softmax(dim=2)[torch.arange(len(rows)), :, truth].double().sum(dim=0)
@@ -78,7 +78,7 @@ def train_linear(
     together = max(1, _COLUMNS // classes)
     parts = [
         _train_together(features, labels, classes, rate, decay, seed, epochs, batch)
-        for rate, decay in zip(rates.split(together), decays.split(together), strict=True)
+        for rate, decay in zip(torch.split(rates, together), torch.split(decays, together), strict=True)
     ]
     return LinearHeads(torch.cat([part.weight for part in parts], dim=1), torch.cat([part.bias for part in parts]))
 
@@ -103,14 +103,14 @@ def _train_together(
         epoch, place = divmod(step, per_epoch)
         if place == 0:
             generator = torch.Generator().manual_seed(derive(seed, "probe", "order", epoch))
-            batches = torch.randperm(n, generator=generator).split(batch)
+            batches = torch.split(torch.randperm(n, generator=generator), batch)
         rows = batches[place]
         inputs, left = features[rows], 1 - step / steps
-        slope = torch.addmm(bias, inputs, weight).unflatten(1, shape).softmax(dim=2)
+        slope = torch.addmm(bias, inputs, weight).view(-1, *shape).softmax(dim=2)
         slope[torch.arange(len(rows)), :, labels[rows]] -= 1
         flat = slope.flatten(1)
         velocity.addmm_(inputs.T, flat, beta=MOMENTUM, alpha=1 / len(rows)).addcmul_(weight, decay)
         bias_velocity.mul_(MOMENTUM).add_(flat.mean(dim=0))
         weight.addcmul_(velocity, rate, value=-left)
         bias.addcmul_(bias_velocity, rate, value=-left)
-    return LinearHeads(weight.unflatten(1, shape), bias.unflatten(0, shape))
+    return LinearHeads(weight.view(width, *shape), bias.view(shape))

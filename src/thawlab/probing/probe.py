@@ -23,7 +23,7 @@ from thawlab.inference.feature_cache import FrozenNetwork, Rows, cached_rows, fr
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import build_backbone, check_size
 from thawlab.probing.draws import draw, planned_shots
-from thawlab.probing.heads import HEADS, Fitted, Samples, standardiser
+from thawlab.probing.heads import HEADS, Fitted, Samples, coordinates, standardiser
 from thawlab.probing.result import Probe, ProbedBackbone, ProbedHead, Verdict, images_interval
 from thawlab.randomness import derive
 from thawlab.recipe import Data, System
@@ -159,8 +159,11 @@ def _standardised(rows: Rows, dataset: Dataset, shots: int | None, number: int) 
     """Return the training samples of a draw, the val samples, and the features of the test images, by training's statistics."""
     chosen = dataset.splits.train[draw(dataset.labels[dataset.splits.train], shots, derive(_SEED, "probe", "draw", number))]
     train, val, test = (torch.from_numpy(rows.take(part, axis=0)) for part in (chosen, *dataset.splits[1:]))
-    scaled, labels = standardiser(train), torch.from_numpy(dataset.labels)
-    return Samples(scaled(train), labels[chosen]), Samples(scaled(val), labels[dataset.splits.val]), scaled(test)
+    scaled = standardiser(train)
+    train = scaled(train)
+    placed, labels = coordinates(train), torch.from_numpy(dataset.labels)
+    samples = Samples(placed(train), labels[chosen]), Samples(placed(scaled(val)), labels[dataset.splits.val])
+    return *samples, placed(scaled(test))
 
 
 def _fit(head: str, train: Samples, val: Samples, test: torch.Tensor, classes: int, number: int) -> _OneFit:

@@ -186,10 +186,18 @@ class Probe:
     heads: tuple[ProbedHead, ...]
     verdict: Verdict
     notes: tuple[str, ...]
-    columns = ("backbone", "size", "images a class", "head", "test", "95 % over images", "95 % over draws", "val", "seconds")
+    columns = ("backbone", "size", "images a class", "best head", "test", "95 % over images", "95 % over draws", "val")
+
+    def best_heads(self, of: ProbedBackbone) -> list[ProbedHead]:
+        """Return for each number of images a class the head on a backbone with the best val accuracy, fewest images first."""
+        best: dict[int | None, ProbedHead] = {}
+        for row in self.heads:
+            if row.of == of and (row.shots not in best or row.val > best[row.shots].val):
+                best[row.shots] = row
+        return list(best.values())
 
     def rows(self) -> list[list[str]]:
-        """Return the table's rows as text."""
+        """Return the table's rows as text: of the heads on a backbone the one that is best on val."""
         return [
             [
                 row.of.backbone,
@@ -200,9 +208,9 @@ class Probe:
                 _between(row.ci95_images),
                 "–" if row.ci95_draws is None else _between(row.ci95_draws),
                 _percent(row.val),
-                f"{row.seconds:.1f}",
             ]
-            for row in self.heads
+            for of in self.backbones
+            for row in self.best_heads(of)
         ]
 
     def __repr__(self) -> str:

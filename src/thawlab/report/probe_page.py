@@ -33,21 +33,12 @@ def write_probe(probe: Probe, path: Path) -> Path:
     )
 
 
-def best_heads(probe: Probe, of: ProbedBackbone) -> list[ProbedHead]:
-    """Return for each number of shots the head on a backbone with the best val accuracy."""
-    best: dict[int | None, ProbedHead] = {}
-    for row in probe.heads:
-        if row.of == of and (row.shots not in best or row.val > best[row.shots].val):
-            best[row.shots] = row
-    return list(best.values())
-
-
 def accuracy_by_shots(probe: Probe) -> str:
     """Draw the test accuracy of each backbone's best head against the images a class, with intervals over draws or images."""
     with figure(8.2, 3.6, "probe-shots") as drawing:
         axes = drawing.add_subplot()
         for of, look in _looks(probe):
-            rows = best_heads(probe, of)
+            rows = probe.best_heads(of)
             places = [row.shots or row.n_train / len(probe.classes) for row in rows]
             axes.errorbar(places, [100 * row.test for row in rows], _reach(rows), label=_label(of), capsize=3, ms=5, **look)
         ticks = {row.shots or row.n_train / len(probe.classes): shots_text(row.shots) for row in probe.heads}
@@ -65,7 +56,7 @@ def accuracy_by_seconds(probe: Probe) -> str:
     with figure(8.2, 3.4, "probe-seconds") as drawing:
         axes = drawing.add_subplot()
         for of, look in _looks(probe):
-            row = best_heads(probe, of)[-1]
+            row = probe.best_heads(of)[-1]
             if of.seconds:
                 reach = [[100 * (row.test - row.ci95_images[0])], [100 * (row.ci95_images[1] - row.test)]]
                 point = {**look, "linestyle": "none"}
