@@ -42,8 +42,8 @@ class ProbedBackbone(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The backbone with its size."""
-        return f"{self.backbone} at {self.size} px"
+        """The end of the backbone's name, without folders or hubs, with its size."""
+        return f"{self.backbone.rsplit('/', 1)[-1]} at {self.size} px"
 
 
 @final

@@ -20,14 +20,15 @@ def write_probe(probe: Probe, path: Path) -> Path:
     Raises:
         ThawlabError: if the file cannot be written.
     """
-    by_shots: dict[str, list[ProbedHead]] = {}
+    by_shots: dict[str, dict[ProbedBackbone, list[ProbedHead]]] = {}
     for row in probe.heads:
-        by_shots.setdefault(shots_text(row.shots), []).append(row)
+        by_shots.setdefault(shots_text(row.shots), {}).setdefault(row.of, []).append(row)
     return write_page(
         "probe.html",
         path,
         probe=probe,
         tables=dict(reversed(by_shots.items())),
+        best=[row for of in probe.backbones for row in probe.best_heads(of)],
         shots_figure=Markup(for_page(accuracy_by_shots(probe))) if len(by_shots) > 1 else None,
         cost_figure=Markup(for_page(accuracy_by_seconds(probe))) if any(of.seconds for of in probe.backbones) else None,
     )
@@ -40,14 +41,16 @@ def accuracy_by_shots(probe: Probe) -> str:
         for of, look in _looks(probe):
             rows = probe.best_heads(of)
             places = [row.shots or row.n_train / len(probe.classes) for row in rows]
-            axes.errorbar(places, [100 * row.test for row in rows], _reach(rows), label=_label(of), capsize=3, ms=5, **look)
+            axes.errorbar(
+                places, [100 * row.test for row in rows], _reach(rows), label=short(of.label, 40), capsize=3, ms=5, **look
+            )
         ticks = {row.shots or row.n_train / len(probe.classes): shots_text(row.shots) for row in probe.heads}
         axes.set_xscale("log")
         axes.set_xticks(list(ticks), list(ticks.values()))
         axes.set_xticks([], minor=True)
         axes.set_xlabel("training images a class")
         axes.set_ylabel("test accuracy in %")
-        axes.legend(loc="lower right")
+        _legend(axes)
         return to_svg(drawing)
 
 
@@ -60,12 +63,14 @@ def accuracy_by_seconds(probe: Probe) -> str:
             if of.seconds:
                 reach = [[100 * (row.test - row.ci95_images[0])], [100 * (row.ci95_images[1] - row.test)]]
                 point = {**look, "linestyle": "none"}
-                axes.errorbar([of.seconds], [100 * row.test], reach, label=_label(of), capsize=3, ms=7, **point)
+                axes.errorbar([of.seconds], [100 * row.test], reach, label=short(of.label, 40), capsize=3, ms=7, **point)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.margins(x=0.15)
         axes.set_xlabel(f"seconds for the features of {probe.backbones[0].images:,} images")
         axes.set_ylabel("test accuracy in %")
-        axes.legend(loc="best")
+        _legend(axes)
         return to_svg(drawing)
 
 
@@ -75,8 +80,9 @@ def _looks(probe: Probe) -> Iterator[tuple[ProbedBackbone, dict[str, Any]]]:
         yield of, {"color": _COLOURS[number % 3], **style}
 
 
-def _label(of: ProbedBackbone) -> str:
-    return f"{short(of.backbone, 32)}, {of.size} px"
+def _legend(axes: Any) -> None:
+    """Name the backbones above a figure, where no line is."""
+    axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
 
 
 def _reach(rows: list[ProbedHead]) -> list[list[float]]:
