@@ -16,7 +16,20 @@ import pytest
 from thawlab.recipe import Recipe
 from thawlab.run import RunFolder, find_run
 
-VERBS = ["train", "demo", "evaluate", "predict", "compare", "report", "repair", "models", "datasets", "data show", "data check"]
+VERBS = [
+    "train",
+    "demo",
+    "evaluate",
+    "predict",
+    "compare",
+    "report",
+    "repair",
+    "probe",
+    "models",
+    "datasets",
+    "data show",
+    "data check",
+]
 
 
 def thawlab(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

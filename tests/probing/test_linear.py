@@ -53,7 +53,7 @@ def test_steps_are_those_of_torch() -> None:
 
 def test_with_enough_steps_sgd_ends_where_logistic_regression_does() -> None:
     train, decay = blobs(600), 0.1
-    heads = train_linear(*train, 5, torch.tensor([0.02]), torch.tensor([decay]), seed=0, epochs=150)
+    heads = train_linear(*train, 5, torch.tensor([0.01]), torch.tensor([decay]), seed=0, epochs=2000, batch=600)
     reference = LogisticRegression(C=1 / (decay * 600), tol=1e-8, max_iter=1000).fit(*(part.numpy() for part in train))
     torch.testing.assert_close(heads.weight[:, 0].T, torch.from_numpy(reference.coef_), rtol=0.02, atol=2e-3, check_dtype=False)
 

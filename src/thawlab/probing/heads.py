@@ -91,7 +91,7 @@ def linear(train: Samples, val: Samples, classes: int, seed: int) -> Fitted:
 
 
 def logistic(train: Samples, val: Samples, classes: int, seed: int) -> Fitted:  # noqa: ARG001 - nothing random in it
-    """Fit logistic regression with L2 to convergence (scikit-learn's L-BFGS), from strong to weak regularisation.
+    """Fit logistic regression with L2 by scikit-learn's L-BFGS, to its tolerance, from strong to weak regularisation.
 
     Every fit starts from the one before it. The search ends when weaker regularisation has not improved val twice in turn, or
     needs too many iterations.
