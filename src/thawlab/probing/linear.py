@@ -6,8 +6,8 @@ import torch
 
 from thawlab.randomness import derive
 
-# Chosen by measuring (benchmarks/README.md): twice as many epochs give the best head 0.05 points more on CIFAR-10, and larger
-# batches cost as much time per epoch.
+# Chosen by measuring on features of CIFAR-10: with twice as many epochs the best head gets 0.05 points more, and larger batches
+# take as much time per epoch.
 EPOCHS, BATCH, MOMENTUM = 6, 256, 0.9
 # Of few images an epoch is a step or two; every head takes this many at least.
 LEAST_STEPS = 300
