@@ -18,11 +18,12 @@ def _best(work, repetitions: int = 7) -> float:
     return statistics.median(seconds)
 
 
-def measure() -> dict[str, float]:
-    """Return GFLOP/s of matrix products in float32 and bfloat16, and GB/s of copying, with all threads."""
+def measure(*kinds: str) -> dict[str, float]:
+    """Return GFLOP/s of matrix products (in float32 and bfloat16 unless named) and GB/s of copying, with all threads."""
     side = 2048
     result = {"threads": float(torch.get_num_threads())}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    for name in kinds or ("float32", "bfloat16"):
+        dtype = getattr(torch, name)
         a, b = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype)
         result[f"gflops_{name}"] = round(2 * side**3 / _best(lambda a=a, b=b: a @ b) / 1e9, 1)
     source = torch.randn(64_000_000)

@@ -41,7 +41,9 @@ def test_importing_the_package_and_looking_at_a_run_is_cheap(run: thawlab.Run) -
 
 def test_every_name_is_there_and_says_what_it_does() -> None:
     assert (
-        {"train", "open_run", "load", "compare", "evaluate", "check_data", "find_lr"} <= set(thawlab.__all__) <= set(dir(thawlab))
+        {"train", "open_run", "load", "compare", "evaluate", "check_data", "find_lr", "probe"}
+        <= set(thawlab.__all__)
+        <= set(dir(thawlab))
     )
     assert all(getattr(thawlab, name).__doc__ for name in thawlab.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
@@ -52,7 +54,7 @@ def test_every_verb_of_the_face_has_an_example() -> None:
     finder, modules = doctest.DocTestFinder(recurse=True), ("thawlab.api", "thawlab.opened")
     tests = [test for module in modules for test in finder.find(import_module(module), "face")]
     with_example = {test.name.removeprefix("face.") for test in tests if test.examples}
-    assert {"train", "find_lr", "open_run", "load", "evaluate", "compare", "check_data", "Run"} <= with_example
+    assert {"train", "find_lr", "open_run", "load", "evaluate", "compare", "check_data", "probe", "Run"} <= with_example
 
 
 def test_a_run_is_read_from_its_folder(run: thawlab.Run) -> None:

@@ -11,7 +11,7 @@ import pytest
 import thawlab
 
 # How many examples the face has at least: raise it when one is added, so that none is lost unseen.
-MINIMUM = 8
+MINIMUM = 9
 
 
 def examples() -> list[doctest.DocTest]:

@@ -19,6 +19,7 @@ __all__ = [
     "find_lr",
     "load",
     "open_run",
+    "probe",
     "read_recipe",
     "study",
     "train",
@@ -33,7 +34,7 @@ _HOMES = {
 }  # the rest: api
 
 if TYPE_CHECKING:
-    from thawlab.api import check_data, compare, evaluate, find_lr, load, open_run, study, train
+    from thawlab.api import check_data, compare, evaluate, find_lr, load, open_run, probe, study, train
     from thawlab.comparison.comparison import Comparison
     from thawlab.errors import ThawlabError, UsageError
     from thawlab.opened import Run

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from thawlab.comparison.comparison import Comparison
     from thawlab.deploy.predictor import Prediction, Predictor
     from thawlab.judging.evaluate import Evaluated
+    from thawlab.probing.result import Probe
     from thawlab.quality.data_check import DataCheck
-    from thawlab.study.design import Design
-    from thawlab.study.study import Forecast, Outcome
+    from thawlab.studies.design import Design
+    from thawlab.studies.study import Forecast, Outcome
     from thawlab.training.lr_finder import LrFinding
 
 
@@ -232,7 +233,7 @@ def compare(
     """
     from thawlab.comparison.comparison import compare_runs
     from thawlab.report.comparison_page import write_comparison
-    from thawlab.study.folder import find_runs
+    from thawlab.studies.folder import find_runs
 
     found = find_runs([str(chosen)] if isinstance(chosen, str | Path) else [_named(run) for run in chosen], user_path(runs))
     read = [file for folder in found.folders for file in folder.path.rglob("*")]
@@ -245,7 +246,7 @@ def compare(
 
 def is_study(name: str | Path, runs: str | Path = "runs") -> bool:
     """Return whether a name or path is that of a study."""
-    from thawlab.study.folder import find_study
+    from thawlab.studies.folder import find_study
 
     return find_study(str(user_path(name)), user_path(runs)) is not None
 
@@ -268,7 +269,7 @@ def design(
     Raises:
         UsageError: if a key or a value is wrong.
     """
-    from thawlab.study.design import read_design
+    from thawlab.studies.design import read_design
 
     return read_design(source_text(source), vary=vary, seeds=seeds, question=question, name=name, overrides=overrides)
 
@@ -279,7 +280,7 @@ def forecast(design: Design, *, runs: str | Path = "runs", parallel: int | None 
     Raises:
         UsageError: if a variant is no recipe, or two are the same.
     """
-    from thawlab.study.study import forecast
+    from thawlab.studies.study import forecast
 
     return forecast(design, user_path(runs), parallel)
 
@@ -291,7 +292,7 @@ def run_study(design: Design, *, runs: str | Path = "runs", parallel: int | None
         UsageError: if a variant is no recipe, two are the same, or the folder holds a study with other cells.
         ThawlabError: if fewer than two cells finished.
     """
-    from thawlab.study.study import run_study
+    from thawlab.studies.study import run_study
 
     return run_study(design, user_path(runs), parallel, extend)
 
@@ -424,6 +425,63 @@ def check_data(
         write_data_page(found, page)
     if write_clean is not None:
         write_text(write_clean, write_rows(clean_list(found)))
+    return found
+
+
+def probe(
+    source: str | Path,
+    backbones: Sequence[str],
+    *,
+    sizes: Sequence[int | str] | None = None,
+    seeds: int = 3,
+    shots: Sequence[int | str] = (1, 5, 10, "all"),
+    train_size: int | None = None,
+    page: str | Path | None = None,
+    force: bool = False,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+) -> Probe:
+    """Find out which backbone suits some images before anything is fine-tuned: fit heads to the features of frozen ones.
+
+    Features are computed once and cached. Four kinds of heads choose their hyperparameters on val and are then scored on test.
+
+    Args:
+        source: images by name or path.
+        backbones: pretrained ones.
+        sizes: of their input in pixels, each with each; the weights' own if omitted.
+        seeds: how many times a few images of each class are drawn.
+        shots: images a class; "all" for every training image.
+        train_size: labelled images to use, as `data.train_size`.
+        page: write a page (.html) too.
+        force: whether the page may replace a file.
+        data_dir: a local copy of the named data set.
+        cache_dir: where decoded images and features are kept.
+
+    Raises:
+        UsageError: if the images, a backbone, a size or the shots are wrong, or the page exists already.
+        ThawlabError: if weights cannot be loaded, or half of the images cannot be read.
+
+    Example:
+        >>> import thawlab
+        >>> found = thawlab.probe("shapes:200x16", ["bundled"], sizes=[16], shots=[5, "all"])
+        >>> found.verdict.best.of.label, found.n["test"]
+        ('bundled at 16 px', 40)
+    """
+    from thawlab.data.sources import canonical
+    from thawlab.plan.resolve import pretrained_input
+    from thawlab.probing.draws import distinct, parse_shots, whole
+    from thawlab.probing.probe import probe as fit
+    from thawlab.report.probe_page import write_probe
+
+    [file] = _outputs(force, [source, data_dir], page=page)
+    pixels = [None] if sizes is None else [whole("sizes", size) for size in distinct("sizes", sizes)]
+    images = {"source": canonical(source_text(source)), "train_size": train_size}
+    data = [parse_part(Data, {**images, "image_size": size}, "probe") for size in pixels]
+    system = parse_part(System, {"data_dir": data_dir, "cache_dir": cache_dir}, "probe")
+    inputs = [pretrained_input(name, one) for name in distinct("backbones", backbones) for one in data]
+    found = fit(data[0], inputs, system, parse_shots(shots), whole("seeds", seeds))
+    if file is not None:
+        write_probe(found, file)
     return found
 
 

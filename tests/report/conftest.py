@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from thawlab.comparison.comparison import Comparison, compare_runs
+from thawlab.comparison.paired import PairedComparison
 from thawlab.evaluation.predictions import Predictions
 from thawlab.files import read_json
+from thawlab.probing.result import Probe, ProbedBackbone, ProbedHead, Verdict
 from thawlab.recipe import parse_recipe, read_toml, with_overrides
 from thawlab.run import RunFolder, run_folder
 from thawlab.runner import train
@@ -111,3 +113,31 @@ def compared(plain_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> 
         return compare_runs(list(folders.values()), given, question)
 
     return compare
+
+
+@pytest.fixture(scope="package")
+def probed() -> Probe:
+    """What a probe of two backbones might have found, with names that a page must escape."""
+    backbones = (
+        ProbedBackbone("bundled", 32, 1_969_920, 256, 300, 300, 2.5),
+        ProbedBackbone("local-dir:/a/folder/with/a/very/long/name/of/weights/large", 64, 20_000_000, 1280, 300, 300, 60.0),
+    )
+    rows = []
+    for of, better in zip(backbones, (0.0, 0.04), strict=True):
+        for shots, base in ((1, 0.4), (None, 0.7)):
+            for place, head in enumerate(("linear", "logistic", "k-NN", "prototypes")):
+                test = base + better + place / 100
+                draws = (test - 0.05, test, test + 0.05) if shots else (test,)
+                vals, chosen = tuple(value + 0.01 for value in draws), ({"rate": 0.01, "heads": 100},) * len(draws)
+                interval = (test - 0.1, test + 0.1)
+                rows.append(ProbedHead(of, head, shots, 10 * (shots or 18), draws, vals, chosen, interval, 1.5))
+    return Probe(
+        name="<img src=x onerror=console.error(1)>",
+        fingerprint="0" * 64,
+        classes=tuple("0123456789"),
+        n={"train": 180, "val": 60, "test": 60},
+        backbones=backbones,
+        heads=tuple(rows),
+        verdict=Verdict(rows[-1], rows[7], PairedComparison(60, 8, 5, 0.58)),
+        notes=("5 images a class are left out: 'ant' has 4 training images",),
+    )

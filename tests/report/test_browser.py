@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from thawlab.probing.result import Probe
 from thawlab.report.page import write_report
+from thawlab.report.probe_page import write_probe
 from thawlab.run import RunFolder
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -22,6 +24,11 @@ def report(make_run: Callable[..., RunFolder]) -> Path:
 
 
 @pytest.fixture(scope="module")
+def probe_page(probed: Probe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_probe(probed, tmp_path_factory.mktemp("probe") / "probe.html")
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -30,18 +37,17 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.mark.parametrize("width", [1100, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_opens_from_its_file_quietly_and_its_table_sorts(browser: Any, report: Path, scheme: str, width: int) -> None:
+def opened_quietly(browser: Any, file: Path, scheme: str, width: int) -> tuple[Any, list[str]]:
+    """Open a page, check that it asks for nothing, fits and can be read, and return it with what it says on its console."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     said: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(report.as_uri())
+    page.goto(file.as_uri())
     assert said == []
-    assert [url for url in asked if url != report.as_uri() and not url.startswith("data:")] == []
+    assert [url for url in asked if url != file.as_uri() and not url.startswith("data:")] == []
 
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than the screen"
     light = scheme == "light"
@@ -54,6 +60,13 @@ def test_the_report_opens_from_its_file_quietly_and_its_table_sorts(browser: Any
         "parseFloat(getComputedStyle(text).fontSize) * text.ownerSVGElement.getScreenCTM().a))"
     )
     assert smallest >= 8
+    return page, said
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_opens_from_its_file_quietly_and_its_table_sorts(browser: Any, report: Path, scheme: str, width: int) -> None:
+    page, said = opened_quietly(browser, report, scheme, width)
 
     def column(number: int) -> list[str]:
         return page.locator(f"table.sortable tbody td:nth-child({number})").all_inner_texts()
@@ -108,4 +121,18 @@ def test_axe_finds_no_serious_violation(browser: Any, report: Path, scheme: str)
         grave = [(entry["id"], entry["nodes"][0]["html"][:200]) for entry in found if entry["impact"] in {"serious", "critical"}]
         assert grave == []
         page.keyboard.press("Escape")
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_a_probe_opens_quietly_and_axe_finds_no_serious_violation(
+    browser: Any, probe_page: Path, scheme: str, width: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page, said = opened_quietly(browser, probe_page, scheme, width)
+    page.locator("summary").click()
+    found = axe.run(page).response["violations"]
+    assert [(entry["id"], entry["nodes"][0]["html"][:200]) for entry in found if entry["impact"] in {"serious", "critical"}] == []
+    assert said == []
     page.close()

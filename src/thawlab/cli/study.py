@@ -11,7 +11,7 @@ from thawlab.cli.console import CacheDirOption, DataDirOption, JsonOption, RunsO
 from thawlab.errors import ThawlabError
 
 if TYPE_CHECKING:
-    from thawlab.study.study import Forecast
+    from thawlab.studies.study import Forecast
 
 study_app = typer.Typer()
 
@@ -74,7 +74,7 @@ def study(
 
 
 def _print_forecast(planned: Forecast) -> None:
-    from thawlab.study.live import duration
+    from thawlab.studies.live import duration
 
     rows = [
         [cell.variant, str(cell.seed), "finished" if done else duration(cost.seconds), cell.run]

@@ -154,7 +154,7 @@ class Comparison:
             "interactions": [effect.as_json() for effect in self.factorial if effect.kind == "interaction"],
             "main_effects": [effect.as_json() for effect in self.factorial if effect.kind == "main"],
             "pairs": [effect.as_json() for effect in self.pairs],
-            "refused": [refusal._asdict() for refusal in self.refusals],
+            "refused": [{**refusal._asdict(), "keys": list(refusal.keys)} for refusal in self.refusals],
             "best_on_validation": self.best and self.best.as_json(),
             "smallest_detectable": self.detectable(),
             "needed": self.needed(0.01 if difference is None else difference),

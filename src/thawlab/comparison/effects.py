@@ -86,15 +86,14 @@ class Effect(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Return the effect as JSON values; differences are fractions."""
-        plain = {
-            key: getattr(self, key) for key in ("kind", "name", "keys", "between", "seeds", "n_images", "difference", "by_seed")
-        }
+        plain = {key: getattr(self, key) for key in ("kind", "name", "n_images", "difference", "sign_flip", "p_holm")}
+        plain |= {key: getattr(self, key) for key in ("only_second", "only_first")}
+        plain |= {key: list(getattr(self, key) or ()) for key in ("keys", "between", "seeds", "by_seed", "corrected")}
         for key in ("over_seeds", "over_images", "over_both"):
             estimate = getattr(self, key)
             plain[key] = estimate and estimate.as_json()
         logit = self.logit and {"difference": self.logit[0], "over_seeds": self.logit[1] and self.logit[1].as_json()}
-        rest = {key: getattr(self, key) for key in ("sign_flip", "p_holm", "corrected", "only_second", "only_first")}
-        return {**plain, **rest, "logit": logit, "shown": self.is_shown, "verdict": self.verdict}
+        return {**plain, "logit": logit, "shown": self.is_shown, "verdict": self.verdict}
 
 
 class Refusal(NamedTuple):

@@ -15,8 +15,8 @@ from thawlab.models.classifier import build_backbone
 from thawlab.models.hooks import eval_mode
 from thawlab.recipe import Phase, Recipe
 from thawlab.results import read_results
-from thawlab.study.design import Cell
-from thawlab.study.folder import StudyFolder
+from thawlab.studies.design import Cell
+from thawlab.studies.folder import StudyFolder
 
 _BATCH, _TRIALS = 16, 3
 # Of a cell whose features are there already: judging, bookkeeping, and a head's pass over one image (measured, CIFAR-10).

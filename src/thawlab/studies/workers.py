@@ -97,7 +97,7 @@ class Worker:
 
     def _start(self) -> "subprocess.Popen[str]":
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._threads)}
-        command = [sys.executable, "-m", "thawlab.study.worker"]
+        command = [sys.executable, "-m", "thawlab.studies.worker"]
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C on the terminal reaches the study alone, which asks each worker once.
             return subprocess.Popen(

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from thawlab import progress
 from thawlab.errors import Interrupted
-from thawlab.study.folder import Entry, Record, StudyFolder
-from thawlab.study.live import Table
-from thawlab.study.workers import Pool
+from thawlab.studies.folder import Entry, Record, StudyFolder
+from thawlab.studies.live import Table
+from thawlab.studies.workers import Pool
 
 _POLL_SECONDS = 0.2
 _BUSY_SECONDS = 2.0

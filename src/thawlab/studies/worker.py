@@ -1,4 +1,4 @@
-"""A process that runs cells, one after the other, and keeps between them what they share: `python -m thawlab.study.worker`.
+"""A process that runs cells, one after the other, and keeps between them what they share: `python -m thawlab.studies.worker`.
 
 It reads a JSON line per cell from standard input, {"recipe": FILE, "runs": FOLDER}, or {"stop": true} to interrupt the cell that
 is running, and answers each cell with a JSON line. When standard input ends, as it does when the study's process dies, the cell

@@ -11,7 +11,7 @@ from thawlab.errors import UsageError, listed, nearest
 from thawlab.files import user_path
 from thawlab.plan.resolve import Plan, plan_of, resolve
 from thawlab.recipe import SHORT, Recipe, parse_overrides, parse_recipe, read_toml, with_overrides
-from thawlab.study.ranges import Search, parse_search
+from thawlab.studies.ranges import Search, parse_search
 
 _KEYS = ("name", "question", "base", "seeds", "vary", "variants", "search")
 _WAYS = ("vary", "variants", "search")

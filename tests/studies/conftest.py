@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from thawlab.study.design import Design, read_design
+from thawlab.studies.design import Design, read_design
 
 BASE: dict[str, Any] = {
     "name": "small",

@@ -12,7 +12,7 @@ import numpy as np
 from thawlab import progress
 from thawlab.errors import ThawlabError
 from thawlab.results import read_results, read_rows
-from thawlab.study.folder import Entry, Record, StudyFolder
+from thawlab.studies.folder import Entry, Record, StudyFolder
 
 _REFRESH_SECONDS = 0.5
 _MOST_ROWS = 24

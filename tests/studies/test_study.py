@@ -16,11 +16,11 @@ import pytest
 from thawlab.comparison.comparison import compare_runs
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.run import RunFolder
-from thawlab.study import conduct
-from thawlab.study.design import Design
-from thawlab.study.folder import StudyFolder
-from thawlab.study.study import forecast, run_study
-from thawlab.study.worker import run_cell
+from thawlab.studies import conduct
+from thawlab.studies.design import Design
+from thawlab.studies.folder import StudyFolder
+from thawlab.studies.study import forecast, run_study
+from thawlab.studies.worker import run_cell
 
 Designs = Callable[..., Design]
 
@@ -34,7 +34,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ran.append(recipe.stem)
         return run_cell(recipe, runs)
 
-    monkeypatch.setattr("thawlab.study.workers.Worker.run", run)
+    monkeypatch.setattr("thawlab.studies.workers.Worker.run", run)
     return ran
 
 
@@ -65,7 +65,7 @@ def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(
         return {"status": "failed", "reason": "no room"} if recipe.stem == bad else real(recipe, runs)
 
     with monkeypatch.context() as patch:
-        patch.setattr("thawlab.study.workers.Worker.run", run)
+        patch.setattr("thawlab.studies.workers.Worker.run", run)
         outcome = run_study(design, tmp_path, parallel=1)
     assert outcome.conducted.failed == {bad: "no room"} and outcome.conducted.ran == 3
     assert any("1 of 4 cells are missing, the first is lr 0.01, seed 1" in line for line in outcome.comparison.caveats)
@@ -74,7 +74,7 @@ def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(
 
 
 def test_a_study_without_two_finished_cells_says_why(design_of: Designs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thawlab.study.workers.Worker.run", lambda *_: {"status": "failed", "reason": "no room"})
+    monkeypatch.setattr("thawlab.studies.workers.Worker.run", lambda *_: {"status": "failed", "reason": "no room"})
     with pytest.raises(ThawlabError, match="0 of 4 cells finished"):
         run_study(design_of(), tmp_path, parallel=1)
 
@@ -88,7 +88,7 @@ def test_a_cell_that_another_process_has_is_waited_for(
     def run(_worker: Any, recipe: Path, runs: Path) -> dict[str, Any]:
         return {"status": "busy", "reason": "elsewhere"} if next(turns) == 0 else run_cell(recipe, runs)
 
-    monkeypatch.setattr("thawlab.study.workers.Worker.run", run)
+    monkeypatch.setattr("thawlab.studies.workers.Worker.run", run)
     assert run_study(design_of(), tmp_path, parallel=1).conducted == (4, 0, {})
 
 

@@ -10,7 +10,7 @@ import pytest
 from thawlab.errors import UsageError
 from thawlab.plan.resolve import plan_of
 from thawlab.run import run_folder
-from thawlab.study.design import Design, read_design, slug
+from thawlab.studies.design import Design, read_design, slug
 
 Write = Callable[..., Path]
 

@@ -12,11 +12,11 @@ from thawlab.cores import usable_cores
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.results import read_results, read_rows
 from thawlab.run import RunFolder
-from thawlab.study.conduct import next_answer, pool_of
-from thawlab.study.design import Design, Variant
-from thawlab.study.folder import Entry, StudyFolder
-from thawlab.study.ranges import Range, Search
-from thawlab.study.workers import Pool, cells_at_once
+from thawlab.studies.conduct import next_answer, pool_of
+from thawlab.studies.design import Design, Variant
+from thawlab.studies.folder import Entry, StudyFolder
+from thawlab.studies.ranges import Range, Search
+from thawlab.studies.workers import Pool, cells_at_once
 
 
 class Trial(NamedTuple):

@@ -10,12 +10,12 @@ from thawlab.cores import usable_cores
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.files import write_json
 from thawlab.report.comparison_page import write_comparison
-from thawlab.study.conduct import Conducted, conduct
-from thawlab.study.design import Cell, Design
-from thawlab.study.estimate import Cost, costs
-from thawlab.study.folder import Record, StudyFolder, begin, find_runs
-from thawlab.study.search import Found, search
-from thawlab.study.workers import cells_at_once
+from thawlab.studies.conduct import Conducted, conduct
+from thawlab.studies.design import Cell, Design
+from thawlab.studies.estimate import Cost, costs
+from thawlab.studies.folder import Record, StudyFolder, begin, find_runs
+from thawlab.studies.search import Found, search
+from thawlab.studies.workers import cells_at_once
 
 
 class Outcome(NamedTuple):

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from thawlab.study.design import Design
-from thawlab.study.folder import StudyFolder
-from thawlab.study.worker import run_cell
-from thawlab.study.workers import Worker, cells_at_once
+from thawlab.studies.design import Design
+from thawlab.studies.folder import StudyFolder
+from thawlab.studies.worker import run_cell
+from thawlab.studies.workers import Worker, cells_at_once
 
 Designs = Callable[..., Design]
 LONG = {"phases.0.epochs": 100_000, "phases.0.train": "all", "phases.0.augment": ["shift:0.1"]}
@@ -81,7 +81,7 @@ def test_a_worker_runs_cells_one_after_the_other_and_dies_with_its_input(study: 
 
 def test_a_worker_whose_study_is_killed_saves_its_cell_and_ends(study: StudyFolder, design_of: Designs) -> None:
     [file, *_] = files_of(study, design_of(vary={k: [v] for k, v in LONG.items()}))
-    command = [sys.executable, "-m", "thawlab.study.worker"]
+    command = [sys.executable, "-m", "thawlab.studies.worker"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(json.dumps({"recipe": str(file), "runs": str(study.path)}) + "\n")
@@ -141,18 +141,18 @@ def test_a_process_that_is_killed_is_a_failed_cell_and_is_replaced(study: StudyF
 
 def test_cells_at_once_are_no_more_than_cores_cells_and_memory(design_of: Designs, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = design_of().cells()[0].recipe
-    monkeypatch.setattr("thawlab.study.workers.usable_cores", lambda: 8)
-    monkeypatch.setattr("thawlab.study.workers._free_memory", lambda: 100 << 30)
+    monkeypatch.setattr("thawlab.studies.workers.usable_cores", lambda: 8)
+    monkeypatch.setattr("thawlab.studies.workers._free_memory", lambda: 100 << 30)
     assert [cells_at_once(cells, recipe) for cells in (1, 3, 100)] == [1, 3, 8]
     assert cells_at_once(100, recipe, threads=4) == 2
-    monkeypatch.setattr("thawlab.study.workers._free_memory", lambda: 5 << 30)
+    monkeypatch.setattr("thawlab.studies.workers._free_memory", lambda: 5 << 30)
     assert cells_at_once(100, recipe) == 2
-    monkeypatch.setattr("thawlab.study.workers._free_memory", lambda: 1 << 20)
+    monkeypatch.setattr("thawlab.studies.workers._free_memory", lambda: 1 << 20)
     assert cells_at_once(100, recipe) == 1
 
 
 def test_orders_end_with_the_input() -> None:
-    from thawlab.study.worker import serve
+    from thawlab.studies.worker import serve
 
     answers, before = io.StringIO(), signal.getsignal(signal.SIGTERM)
     try:

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import read_json, write_json, write_text
 from thawlab.run import RunFolder, Status, find_run
-from thawlab.study.design import Cell
+from thawlab.studies.design import Cell
 
 _SCHEMA = 1
 

@@ -9,8 +9,8 @@ import pytest
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.recipe import Recipe
 from thawlab.runner import train
-from thawlab.study.design import Design
-from thawlab.study.folder import StudyFolder, begin, find_runs, notes_on, study_or_error
+from thawlab.studies.design import Design
+from thawlab.studies.folder import StudyFolder, begin, find_runs, notes_on, study_or_error
 
 Designs = Callable[..., Design]
 Make = Callable[..., Recipe]
