@@ -60,7 +60,9 @@ def run_copy(plain_run: RunFolder, tmp_path: Path) -> RunFolder:
 Compared = Callable[..., Comparison]
 
 
-def copy_as_variant(source: RunFolder, runs: Path, overrides: Sequence[str], seed: int, skill: float, own_images: bool) -> RunFolder:
+def copy_as_variant(
+    source: RunFolder, runs: Path, overrides: Sequence[str], seed: int, skill: float, own_images: bool
+) -> RunFolder:
     """Copy a run as one with another recipe and seed that got about `skill` of 60 test images right."""
     recipe = parse_recipe(with_overrides(read_toml(source.recipe_file), [*overrides, f"seed={seed}"]))
     folder = run_folder(recipe, runs)
@@ -93,7 +95,11 @@ def compared(plain_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> 
     """Compare copies of a run: variants as a skill by overrides (joined by blanks), each with some seeds; names by overrides."""
 
     def compare(
-        skills: Mapping[str, float], seeds: int = 3, question: str = "", names: Mapping[str, str] | None = None, own_images: bool = False
+        skills: Mapping[str, float],
+        seeds: int = 3,
+        question: str = "",
+        names: Mapping[str, str] | None = None,
+        own_images: bool = False,
     ) -> Comparison:
         runs = tmp_path_factory.mktemp("compared")
         folders = {

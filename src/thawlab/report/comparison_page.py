@@ -58,7 +58,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
 
 
 def in_order(effects: Sequence[Effect]) -> list[Effect]:
-    """Return effects as the page lists them: interactions, main effects, pairs; of many, within each those that are shown first."""
+    """Return interactions, main effects and pairs in this order; where they are many, those of a kind that are shown come first."""
     kinds = ("interaction", "main", "pair")
     many = len(effects) > _OPEN
     return sorted(effects, key=lambda effect: (kinds.index(effect.kind), many and not effect.is_shown))
@@ -70,7 +70,9 @@ def _measures(comparison: Comparison, rows: Sequence[dict[str, Any]]) -> tuple[d
     few = rows[:_MOST_VARIANTS]
     epochs = [[read_rows(run.folder.metrics) for run in variant.runs.values()] for variant in comparison.variants]
     drawn = {
-        "accuracies": figures.accuracy_dots(names[: len(few)], [row["accuracies"] for row in few], [row["interval"] for row in few]),
+        "accuracies": figures.accuracy_dots(
+            names[: len(few)], [row["accuracies"] for row in few], [row["interval"] for row in few]
+        ),
         "validation": figures.validation_curves(names, epochs),
     }
     costs = {"seconds": [row["seconds"] for row in rows], "parameters": [row["parameters"] for row in rows]}
