@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from thawlab.comparison.comparison import Comparison
 from thawlab.probing.result import Probe
+from thawlab.report.comparison_page import write_comparison
 from thawlab.report.page import write_report
 from thawlab.report.probe_page import write_probe
 from thawlab.run import RunFolder
@@ -26,6 +29,19 @@ def report(make_run: Callable[..., RunFolder]) -> Path:
 @pytest.fixture(scope="module")
 def probe_page(probed: Probe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_probe(probed, tmp_path_factory.mktemp("probe") / "probe.html")
+
+
+@pytest.fixture(scope="module")
+def comparison(compared: Callable[..., Comparison], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    skills = {
+        f"phases.0.lr={lr} model.dropout=[{dropout}]": 0.3 + lr + dropout
+        for lr in (0.1, 0.2, 0.4)
+        for dropout in (0.1, 0.2)
+        if (lr, dropout) != (0.4, 0.2)
+    }
+    found = compared(skills, 2, "What <i>helps</i>?", dict(zip(skills, NASTY, strict=False)))
+    found = replace(found, pairs=found.pairs * 6)  # more than are open at once
+    return write_comparison(found, tmp_path_factory.mktemp("page") / "comparison.html")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +100,47 @@ def test_the_report_opens_from_its_file_quietly_and_its_table_sorts(browser: Any
     assert page.locator("table.sortable th[aria-sort]").count() == 1
     assert page.locator("table.sortable th").nth(3).get_attribute("aria-sort") == "descending"
     assert said == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_comparison_opens_quietly_and_accessibly_and_its_variants_sort(
+    browser: Any, comparison: Path, scheme: str, width: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(comparison.as_uri())
+    assert said == []
+    assert asked == [comparison.as_uri()]
+    for details in page.locator("details").all():
+        details.locator("summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than the screen"
+    text = page.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
+    assert text == ("rgb(29, 35, 43)" if scheme == "light" else "rgb(230, 235, 240)"), "figures follow the page's colours"
+    smallest = page.evaluate(
+        "Math.min(...[...document.querySelectorAll('svg text')].map(text => "
+        "parseFloat(getComputedStyle(text).fontSize) * text.ownerSVGElement.getScreenCTM().a))"
+    )
+    assert smallest >= 8
+
+    titles = page.locator("table.variants thead th").all_inner_texts()
+    column = titles.index("test accuracy")
+    values = page.locator(f"table.variants tbody tr > :nth-child({column + 1})")
+    given = [float(value.split()[0]) for value in values.all_inner_texts()]
+    page.locator("table.variants thead button").nth(column).click()
+    falling = [float(value.split()[0]) for value in values.all_inner_texts()]
+    assert falling == sorted(given, reverse=True) != given
+    assert said == []
+
+    found = axe.run(page).response["violations"]
+    grave = [(entry["id"], entry["nodes"][0]["html"][:200]) for entry in found if entry["impact"] in {"serious", "critical"}]
+    assert grave == []
     page.close()
 
 

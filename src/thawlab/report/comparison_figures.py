@@ -12,7 +12,7 @@ from thawlab.report.figures import short
 from thawlab.report.style import BLUE, FOREGROUND, GREEN, MUTED, ORANGE, figure, to_svg
 from thawlab.results import EpochRow
 
-_NAME, _LINE = 66, 34  # letters of a name beside an axis, and of one of its lines
+_LINE = 34  # letters on a line of a name beside an axis
 _DECADE = 10  # within a smaller range powers of ten would be one tick or none
 _MOST_DRAWN = 8  # more curves than this cannot be told apart
 _STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
@@ -71,9 +71,10 @@ def _draw_interval(axes: Any, effect: Effect, question: _Question, height: float
 
 
 def _wrapped(name: str) -> str:
-    """Return a name on at most two lines."""
-    cut = name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[-_NAME // 2 :]}"
-    return "\n".join(short(line, _LINE) for line in textwrap.wrap(cut, _LINE, max_lines=2, placeholder=" …") or [""])
+    """Return a name on at most two lines; of a longer one, how it begins and how it ends."""
+    lines = textwrap.wrap(name, _LINE) or [""]
+    kept = lines if len(lines) <= 2 else [lines[0], f"…{name[1 - _LINE :]}"]
+    return "\n".join(short(line, _LINE) for line in kept)
 
 
 def accuracy_dots(names: Sequence[str], accuracies: Sequence[Sequence[float]], intervals: Sequence[Sequence[float]]) -> str:
@@ -171,8 +172,9 @@ def trade_offs(costs: Mapping[str, Sequence[float]], accuracies: Sequence[float]
                 panel.annotate(f"{place + 1}", (x[place], y[place]), xytext=(4, 4), textcoords="offset points", **look)
             panel.set_xlabel(title)
             panel.margins(0.12)
-            wide = max(x) / min(x) > _DECADE
-            panel.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=9) if wide else MaxNLocator(4, steps=[1, 2, 5, 10]))
+            ratio = max(x) / min(x)
+            powers = LogLocator(subs=(1, 3) if ratio < _DECADE**3 else (1,))
+            panel.xaxis.set_major_locator(powers if ratio > _DECADE else MaxNLocator(4, steps=[1, 2, 5, 10]))
             panel.xaxis.set_minor_locator(NullLocator())
             panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panels[0].set_ylabel("test accuracy in %")

@@ -58,7 +58,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
 
 
 def in_order(effects: Sequence[Effect]) -> list[Effect]:
-    """Return effects as the page lists them: interactions, main effects, pairs; of many, within each those that are shown first."""
+    """Return interactions, main effects, pairs in this order; of many, those that are shown come first within their kind."""
     kinds = ("interaction", "main", "pair")
     many = len(effects) > _OPEN
     return sorted(effects, key=lambda effect: (kinds.index(effect.kind), many and not effect.is_shown))
