@@ -219,7 +219,9 @@ def no_effect(scale: float) -> dict[str, Any]:
         result[f"{seeds} seeds"] = {
             name: {f"{level}": rate([p <= level for p in values]) for level in LEVELS} for name, values in found_p.items()
         }
-        print("no effect", seeds, {name: {k: v["rate"] for k, v in row.items()} for name, row in result[f"{seeds} seeds"].items()})
+        print(
+            "no effect", seeds, {name: {k: v["rate"] for k, v in row.items()} for name, row in result[f"{seeds} seeds"].items()}
+        )
     print("mcnemar", {k: v["rate"] for k, v in result["mcnemar"]["rejected"].items()}, ks, flush=True)
     return result
 

@@ -164,12 +164,14 @@ def test_both_is_wider_than_seeds_alone_and_their_squares_add() -> None:
     assert math.sqrt(own) == pytest.approx(1.959964 * both.errors.images * math.sqrt(1 - 0.6 / 4))
 
 
-@pytest.mark.parametrize("errors", [Errors(0.01, 2, 0.01, 0.9), Errors(0.01, 9, 0.0), Errors(0.0, 4, 0.02, 0.8), Errors(1e-5, 1, 1)])
+@pytest.mark.parametrize(
+    "errors", [Errors(0.01, 2, 0.01, 0.9), Errors(0.01, 9, 0.0), Errors(0.0, 4, 0.02, 0.8), Errors(1e-5, 1, 1)]
+)
 @pytest.mark.parametrize("size", [1e-4, 0.02, 0.3])
 def test_a_p_value_is_the_level_at_which_the_interval_touches_zero(errors: Errors, size: float) -> None:
     p = errors.p_value(size)
     assert p == errors.p_value(-size)
-    if 1e-290 < p:
+    if p > 1e-290:
         assert errors.half_width(p) == pytest.approx(size, rel=1e-6)
     assert (p < 0.05) == (errors.half_width() < size)
 
@@ -270,7 +272,9 @@ def test_images_of_each_seeds_own_add_their_variances() -> None:
     assert found[:2] == pytest.approx((mean - 1.959964 * error, mean + 1.959964 * error))
 
 
-@pytest.mark.parametrize(("seeds", "of_seeds", "of_images"), [(3, 0.004, 0.25), (3, 0.03, 0.05), (5, 0.01, 0.25), (10, 0.0, 0.25)])
+@pytest.mark.parametrize(
+    ("seeds", "of_seeds", "of_images"), [(3, 0.004, 0.25), (3, 0.03, 0.05), (5, 0.01, 0.25), (10, 0.0, 0.25)]
+)
 def test_the_interval_over_both_covers_the_truth_as_often_as_it_says(seeds: int, of_seeds: float, of_images: float) -> None:
     """Fails without the images' part (by far, in all but the second case) and with z for t (three seeds)."""
     rng = np.random.default_rng(17)

@@ -136,7 +136,7 @@ def over_images(d: Differences) -> Estimate:
     drawn with replacement would fall, by counting how often each value of the difference occurs.
     """
     by_image = d.mean(axis=0)
-    n, mean = len(by_image), float(by_image.mean())
+    n = len(by_image)
     values, counts = np.unique(np.round(by_image, 12), return_counts=True)
     rng = np.random.default_rng(derive(0, "images"))
     drawn = rng.multinomial(n, counts / n, size=_RESAMPLES) @ values / n
