@@ -307,3 +307,15 @@ def test_the_two_level_bootstrap_resamples_seeds_and_images() -> None:
     parts = statistics.components(d)
     error = math.sqrt(parts.seeds / 30 + parts.images / 300 + 3 * parts.rest / 9000)
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.12)
+
+
+def test_seeds_that_agree_by_chance_are_no_certainty_where_each_has_images_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    table = np.zeros((1, 60))
+    table[0, :3], table[0, 3:5] = 1, -1
+    tables = [rng.permuted(table, axis=1) for _ in range(2)]  # equal means, by seed
+    found, by_images = statistics.over_both_of_own_images(tables), statistics.over_own_images(tables)
+    assert found is not None and found == by_images and found.low < 0 < found.high
+    spread = [np.clip(rng.normal(mean, 0.1, (1, 60)), -1, 1) for mean in (-0.5, 0.5)]
+    assert statistics.over_both_of_own_images(spread) == statistics.over_seeds([float(t.mean()) for t in spread])
+    assert statistics.over_both_of_own_images(tables[:1]) is None

@@ -208,7 +208,7 @@ def describe(variant: Variant) -> dict[str, Any]:
         "accuracy": float(np.mean(variant.accuracies)),
         "accuracies": variant.accuracies,
         "sd": float(np.std(variant.accuracies, ddof=1)) if len(runs) > 1 else None,
-        "interval": list(estimate[:2] if estimate else first.test.accuracy_ci95),
+        "interval": [min(max(bound, 0.0), 1.0) for bound in (estimate[:2] if estimate else first.test.accuracy_ci95)],
         "interval_over": "seeds" if estimate else "test images",
         "val_accuracy": float(np.mean([run.results.val.accuracy for run in runs])),
         "loss": mean["loss"],

@@ -131,8 +131,7 @@ def contrast(weights: Sequence[tuple[float, Variant]], **described: Any) -> Effe
         by_seed=tuple(by_seed),
         over_seeds=statistics.over_seeds(by_seed) if crossed else None,
         over_images=statistics.over_images(tables[0]) if crossed else statistics.over_own_images(tables),
-        # Where each seed has images of its own, its mean varies with both.
-        over_both=statistics.over_both(tables[0]) if crossed else statistics.over_seeds(by_seed),
+        over_both=statistics.over_both(tables[0]) if crossed else statistics.over_both_of_own_images(tables),
         sign_flip=statistics.sign_flip(by_seed) if len(seeds) > 1 else None,
         components=statistics.components(tables[0]) if crossed and len(seeds) > 1 else None,
         **described,

@@ -163,6 +163,21 @@ def over_own_images(tables: Sequence[Differences]) -> Estimate:
     return _estimate(float(np.mean(means)), Errors(0.0, math.inf, math.sqrt(variance)))
 
 
+def over_both_of_own_images(tables: Sequence[Differences]) -> Estimate | None:
+    """Return the interval over seeds and images where each seed has test images of its own (1 × n each).
+
+    Its means by seed then vary with both. Few of them can agree by chance, or because their images are few: the interval is
+    never narrower than that over images.
+
+    Returns:
+        None for fewer than two seeds.
+    """
+    by_seed, by_images = over_seeds([float(table.mean()) for table in tables]), over_own_images(tables)
+    if by_seed is None:
+        return None
+    return max(by_seed, by_images, key=lambda estimate: estimate.high - estimate.low)
+
+
 def components(d: Differences) -> Components:
     """Return the variance components of a crossed table by the analysis of variance (Henderson's method 1), none below zero."""
     seeds, n = d.shape
