@@ -18,6 +18,9 @@ from thawlab.studies.folder import Entry, StudyFolder
 from thawlab.studies.ranges import Range, Search
 from thawlab.studies.workers import Pool, cells_at_once
 
+# A search whose last trials all failed will not find anything.
+_FAILURES = 5
+
 
 class Trial(NamedTuple):
     """One recipe that was tried: its settings, its validation accuracy, and how it ended ("finished", "pruned" or "failed")."""
@@ -59,6 +62,8 @@ def search(folder: StudyFolder, design: Design, parallel: int | None = None) -> 
     assert design.search is not None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     recipe = design.cell(design.variants[0], design.seeds[0]).recipe
+    for key, found in design.search.ranges.items():  # a key or a value that no recipe takes is said at once
+        design.cell(Variant("search", {key: found.choices[0] if found.choices else found.low}), design.seeds[0])
     epochs = sum(phase.epochs for phase in recipe.phases)
     folder.path.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
@@ -72,8 +77,8 @@ def search(folder: StudyFolder, design: Design, parallel: int | None = None) -> 
     _tried_before(study, folder)
     at_once = parallel or cells_at_once(design.search.runs or 1000, recipe)
     threads = max(1, usable_cores() // at_once)
-    with _Progress(design.search, study) as budget, pool_of(at_once, threads, folder) as pool:
-        _work(_Searching(study, folder, design, pool, threads), budget)
+    with pool_of(at_once, threads, folder) as pool:
+        _work(_Searching(study, folder, design, pool, threads), _Budget(design.search, study))
     return _best(study, design)
 
 
@@ -85,24 +90,24 @@ class _Searching(NamedTuple):
     threads: int
 
 
-class _Progress:
+class _Budget:
     """The budget of a search: runs, counted over all processes, or minutes of this one."""
 
     def __init__(self, wanted: Search, study: Any) -> None:
         self._wanted, self._study, self._began = wanted, study, time.monotonic()
 
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
     def is_spent(self) -> bool:
-        """Return whether no other trial may begin."""
+        """Return whether no other trial may begin; nor may one where the last five all failed."""
         from optuna.trial import TrialState
 
-        counted = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
-        by_runs = self._wanted.runs is not None and len(counted) >= self._wanted.runs
+        trials = self._study.get_trials(deepcopy=False)
+        ended = [
+            trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "reason" in trial.user_attrs
+        ]
+        if len(ended) >= _FAILURES and all("reason" in trial.user_attrs for trial in ended[-_FAILURES:]):
+            return True
+        begun = len(ended) + sum(trial.state == TrialState.RUNNING for trial in trials)
+        by_runs = self._wanted.runs is not None and begun >= self._wanted.runs
         return by_runs or (self._wanted.minutes is not None and time.monotonic() - self._began > 60 * self._wanted.minutes)
 
 
@@ -131,44 +136,46 @@ def _is_held(run: RunFolder) -> bool:
         return True
 
 
-def _work(searching: _Searching, budget: _Progress) -> None:
+def _work(searching: _Searching, budget: _Budget) -> None:
     """Keep all workers at a trial until the budget is spent."""
-    from optuna.trial import TrialState
-
     asked: dict[str, Any] = {}
     reported: dict[str, int] = {}
     pruned: set[str] = set()
-    study, pool = searching.study, searching.pool
     while True:
-        while pool.has_room and not budget.is_spent():
-            _begin(searching, asked)
+        while searching.pool.has_room and not budget.is_spent():
+            if not _begin(searching, asked):
+                break  # what it asks for is being tried
         if not asked:
             return
         _report(searching, asked, reported, pruned)
-        answer = next_answer(pool)
-        if answer is None:
-            continue
-        name, content = answer
-        trial = asked.pop(name)
-        if content["status"] == "finished":
-            value = read_results(searching.folder.path / name / "results.json").val.accuracy
-            study.tell(trial, value)
-            progress.say(f"trial {trial.number + 1}: val accuracy {value:.4f} {_shown(trial.user_attrs['changes'])}")
-        elif name in pruned:
-            study.tell(trial, state=TrialState.PRUNED)
-            progress.say(f"trial {trial.number + 1}: ended early {_shown(trial.user_attrs['changes'])}")
-        else:
-            trial.set_user_attr("reason", content.get("reason", content["status"]))
-            study.tell(trial, state=TrialState.FAIL)
-            progress.say(f"trial {trial.number + 1}: {content.get('reason', content['status'])}")
+        answer = next_answer(searching.pool)
+        if answer is not None:
+            name, content = answer
+            _end(searching, asked.pop(name), content, name in pruned)
 
 
-def _shown(changes: dict[str, Any]) -> str:
-    return "(" + (", ".join(f"{key} = {value}" for key, value in changes.items()) or "the base") + ")"
+def _end(searching: _Searching, trial: Any, content: dict[str, Any], was_pruned: bool) -> None:
+    """Tell Optuna how a trial ended, and say it."""
+    from optuna.trial import TrialState
+
+    changes = trial.user_attrs["changes"]
+    shown = ", ".join(f"{key} = {value}" for key, value in changes.items()) or "the base"
+    if content["status"] == "finished":
+        value = read_results(searching.folder.path / content["run"] / "results.json").val.accuracy
+        searching.study.tell(trial, value)
+        progress.say(f"trial {trial.number + 1}: val accuracy {value:.4f} ({shown})")
+    elif was_pruned:
+        searching.study.tell(trial, state=TrialState.PRUNED)
+        progress.say(f"trial {trial.number + 1}: ended early ({shown})")
+    else:
+        reason = content.get("reason", content["status"])
+        trial.set_user_attr("reason", reason)
+        searching.study.tell(trial, state=TrialState.FAIL)
+        progress.say(f"trial {trial.number + 1}: {reason}")
 
 
-def _begin(searching: _Searching, asked: dict[str, Any]) -> None:
-    """Ask for a trial and give its cell to a worker."""
+def _begin(searching: _Searching, asked: dict[str, Any]) -> bool:
+    """Ask for a trial and give its cell to a worker; return whether it is one that is not being tried already."""
     from optuna.trial import TrialState
 
     study, design = searching.study, searching.design
@@ -177,15 +184,17 @@ def _begin(searching: _Searching, asked: dict[str, Any]) -> None:
     changes = (
         {} if trial.user_attrs.get("base") else {key: _suggest(trial, key, found) for key, found in design.search.ranges.items()}
     )
-    cell = design.cell(Variant("base" if not changes else f"trial-{trial.number}", changes), design.seeds[0])
+    # The same settings are the same run: one that was interrupted goes on, one that has finished is not trained again.
+    cell = design.cell(Variant("trial" if changes else "base", changes), design.seeds[0])
     trial.set_user_attr("changes", changes)
     trial.set_user_attr("run", cell.run)
     if cell.run in asked:
         study.tell(trial, state=TrialState.FAIL)
-        return
+        return False
     asked[cell.run] = trial
     entry: Entry = searching.folder.add(cell, searching.threads)
     searching.pool.give(entry.run, searching.folder.recipe(entry), searching.folder.path)
+    return True
 
 
 def _suggest(trial: Any, key: str, found: Range) -> Any:
