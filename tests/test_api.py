@@ -119,7 +119,7 @@ def test_runs_are_compared_in_a_table(run: thawlab.Run, tmp_path: Path) -> None:
     compared = thawlab.compare([run, twin.path], page=tmp_path / "page.html")
     assert compared.page == tmp_path / "page.html" and compared.page.is_file()
     lines = repr(compared).splitlines()
-    assert lines[0].split()[0] == "run" and lines[1].startswith(run.path.name) and lines[2].startswith("twin-")
+    assert lines[0].split()[0] == "variant" and lines[1].startswith(run.path.name) and lines[2].startswith("twin-")
     assert compared._repr_html_().count("<tr>") == 3
     assert run.against(thawlab.open_run(twin.path)).difference == 0
     with pytest.raises(UsageError, match=r"page\.html: exists already"):

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from thawlab.judging.evaluate import Evaluated
     from thawlab.probing.result import Probe
     from thawlab.quality.data_check import DataCheck
-    from thawlab.studies.design import Design
-    from thawlab.studies.study import Forecast, Outcome
     from thawlab.training.lr_finder import LrFinding
 
 
@@ -255,48 +253,6 @@ def _named(run: Run | str | Path) -> str:
     return str(run.path if isinstance(run, Run) else run)
 
 
-def design(
-    source: str | Path,
-    *,
-    vary: Sequence[str] | Mapping[str, Sequence[Any]] = (),
-    seeds: int | Sequence[int] | str | None = None,
-    question: str | None = None,
-    name: str | None = None,
-    **overrides: Any,
-) -> Design:
-    """Read the design of a study from a study file, or from a recipe or images and what is varied; takes what `study` takes.
-
-    Raises:
-        UsageError: if a key or a value is wrong.
-    """
-    from thawlab.studies.design import read_design
-
-    return read_design(source_text(source), vary=vary, seeds=seeds, question=question, name=name, overrides=overrides)
-
-
-def forecast(design: Design, *, runs: str | Path = "runs", parallel: int | None = None) -> Forecast:
-    """Return the cells of a study with an estimate of their time; nothing is run.
-
-    Raises:
-        UsageError: if a variant is no recipe, or two are the same.
-    """
-    from thawlab.studies.study import forecast
-
-    return forecast(design, user_path(runs), parallel)
-
-
-def run_study(design: Design, *, runs: str | Path = "runs", parallel: int | None = None, extend: bool = False) -> Outcome:
-    """Run the cells of a study that are missing, compare them, and write its page.
-
-    Raises:
-        UsageError: if a variant is no recipe, two are the same, or the folder holds a study with other cells.
-        ThawlabError: if fewer than two cells finished.
-    """
-    from thawlab.studies.study import run_study
-
-    return run_study(design, user_path(runs), parallel, extend)
-
-
 def study(
     source: str | Path,
     *,
@@ -338,8 +294,11 @@ def study(
         >>> [effect.name for effect in found.pairs]
         ['lr 0.1 → 0.01']
     """
-    asked = design(source, vary=vary, seeds=seeds, question=question, name=name, **overrides)
-    return run_study(asked, runs=runs, parallel=parallel, extend=extend).comparison
+    from thawlab.studies.design import read_design
+    from thawlab.studies.study import run_study
+
+    design = read_design(source_text(source), vary=vary, seeds=seeds, question=question, name=name, overrides=overrides)
+    return run_study(design, user_path(runs), parallel, extend).comparison
 
 
 def track(

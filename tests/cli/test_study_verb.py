@@ -64,7 +64,11 @@ def test_a_study_in_one_line_prints_its_table_and_writes_its_page(call: Call) ->
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("study", "recipe.toml", "--vary", "data.trainsize=10,20"), 2, "data.trainsize is not a key (did you mean 'train_size'?)"),
+        (
+            ("study", "recipe.toml", "--vary", "data.trainsize=10,20"),
+            2,
+            "data.trainsize is not a key (did you mean 'train_size'?)",
+        ),
         (("study", "recipe.toml", "--vary", "model.dropout=[2.0],[0.1]"), 2, "every rate must be in [0, 1)"),
         (("study", "recipe.toml", "--vary", "phases.0.lr=0.1,0.1"), 2, "has 0.1 twice"),
         (("study", "recipe.toml"), 2, "a study needs one of [vary], [[variants]] and [search]"),

@@ -46,18 +46,19 @@ def study(
 
     Finished cells are not run again: after an interruption the same command goes on.
     """
-    from thawlab import api
+    from thawlab.files import user_path
     from thawlab.recipe import parse_overrides
+    from thawlab.studies.design import read_design
+    from thawlab.studies.study import forecast, run_study
 
     settings = {key: value for key, value in (("data_dir", data_dir), ("cache_dir", cache_dir)) if value is not None}
-    design = api.design(
-        target, vary=vary or [], seeds=seeds, question=question, name=name, **{**settings, **parse_overrides(overrides or [])}
-    )
+    settings |= parse_overrides(overrides or [])
+    design = read_design(target, vary=vary or [], seeds=seeds, question=question, name=name, overrides=settings)
     if dry_run:
-        planned = api.forecast(design, runs=runs, parallel=parallel)
+        planned = forecast(design, user_path(runs), parallel)
         print_json(planned.as_json()) if as_json else _print_forecast(planned)
         return
-    outcome = api.run_study(design, runs=runs, parallel=parallel, extend=extend)
+    outcome = run_study(design, user_path(runs), parallel, extend)
     failed = outcome.conducted.failed
     if as_json:
         print_json(outcome.as_json())

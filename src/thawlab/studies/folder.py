@@ -86,7 +86,14 @@ class StudyFolder:
     def status(self, entry: Entry) -> Status:
         """Return how far a cell is; one that has lost a file is not finished, and running it again repairs it."""
         run = self.run(entry)
-        needed = (run.results, run.metrics, run.recipe_file, run.path / "data.json", run.predictions("val"), run.predictions("test"))
+        needed = (
+            run.results,
+            run.metrics,
+            run.recipe_file,
+            run.path / "data.json",
+            run.predictions("val"),
+            run.predictions("test"),
+        )
         status = run.status
         return "interrupted" if status == "finished" and not all(file.is_file() for file in needed) else status
 
