@@ -176,8 +176,9 @@ def over_both(d: Differences) -> Estimate | None:
     """Return the interval of the mean difference with other seeds and other test images.
 
     Seeds and images are crossed random effects: Var = s²_seeds/S + s²_images/N + s²_rest/(S·N). The half width of the seeds'
-    interval and that of the images' own part add as squares, less what that is too wide. A percentile bootstrap over both (Owen 2007) misses the truth
-    too often with few seeds; how often either covers it: results/study-statistics.json.
+    interval and that of the images' own part add as squares, less what that is too wide by. A percentile bootstrap over both
+    (Owen 2007) takes few seeds for all there are, and counts what is left of single answers three times; how often either
+    covers the truth: results/study-statistics.json.
 
     Returns:
         None for fewer than two seeds or images.
