@@ -39,7 +39,8 @@ class Bench:
     def run(self, changes: dict[str, Any] | None = None, phases: list[dict[str, Any]] | None = None) -> Run:
         """Train the base recipe with changes; every run has its own folder of runs, so that none is taken for another."""
         self.count += 1
-        settings = {"name": "tiny", "backbone": "bundled", "size": 16, "phases": phases or [HEAD], "system.threads": 1}
+        settings: dict[str, Any] = {"name": "tiny", "backbone": "bundled", "size": 16, "system.threads": 1}
+        settings["phases"] = [dict(phase) for phase in phases or [HEAD]]
         changes = {**settings, **(changes or {})}
         return thawlab.train(changes.pop("source", "shapes:300x16"), runs=self.folder / f"runs-{self.count}", **changes)
 

@@ -161,12 +161,11 @@ def test_both_is_wider_than_seeds_alone_and_their_squares_add() -> None:
     assert both is not None and seeds is not None
     assert both.low < seeds.low < seeds.high < both.high and both.p_value > seeds.p_value
     own = (both.high - both.low) ** 2 / 4 - (seeds.high - seeds.low) ** 2 / 4
-    assert math.sqrt(own) == pytest.approx(1.959964 * both.errors.images * math.sqrt(1 - 0.6 / 4))
+    of_seeds, of_images = (seeds.high - seeds.low) ** 2 / 4, (1.959964 * both.errors.images) ** 2
+    assert own == pytest.approx(of_images * (1 - 2 / 4 * of_seeds / (of_seeds + of_images)))
 
 
-@pytest.mark.parametrize(
-    "errors", [Errors(0.01, 2, 0.01, 0.9), Errors(0.01, 9, 0.0), Errors(0.0, 4, 0.02, 0.8), Errors(1e-5, 1, 1)]
-)
+@pytest.mark.parametrize("errors", [Errors(0.01, 2, 0.01), Errors(0.01, 9, 0.0), Errors(0.0, 4, 0.02), Errors(1e-5, 1, 1)])
 @pytest.mark.parametrize("size", [1e-4, 0.02, 0.3])
 def test_a_p_value_is_the_level_at_which_the_interval_touches_zero(errors: Errors, size: float) -> None:
     p = errors.p_value(size)
@@ -184,7 +183,7 @@ def test_tiny_p_values_stay_finite(df: int) -> None:
 
 @given(st.floats(1e-4, 0.5), st.floats(1e-4, 0.5))
 def test_intervals_nest_by_level(first: float, second: float) -> None:
-    errors = Errors(0.01, 4, 0.02, 0.94)
+    errors = Errors(0.01, 4, 0.02)
     low, high = sorted((first, second))
     assert errors.half_width(low) >= errors.half_width(high) > 0
 
@@ -281,6 +280,14 @@ def test_the_interval_over_both_covers_the_truth_as_often_as_it_says(seeds: int,
     found = [statistics.over_both(crossed(rng, seeds, 500, of_seeds, of_images, 0.2, mean=0.01)) for _ in range(800)]
     covered = np.mean([e.low <= 0.01 <= e.high for e in found if e is not None])
     assert 0.93 <= covered <= 0.975
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5, 8, 10, 20])
+def test_the_interval_over_both_covers_exactly_this_often_whichever_part_prevails(seeds: int) -> None:
+    """What is found where there is no difference is what is missed; the seeds' error goes from nothing to all there is."""
+    missed = [statistics.power(0.0, Errors(share, seeds - 1, 1.0)) for share in np.geomspace(1e-3, 1e2, 41)]
+    assert all((0.017 if seeds == 2 else 0.031) <= value <= 0.0502 for value in missed)
+    assert missed[0] == pytest.approx(0.05, abs=1e-4) == missed[-1]
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 10])
