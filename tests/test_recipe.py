@@ -435,3 +435,9 @@ def test_a_date_in_a_file_is_refused_and_not_taken_for_text(tmp_path: Path) -> N
 
 def test_the_shared_recipe_of_the_tests_is_valid(recipe: Callable[..., Recipe]) -> None:
     assert recipe("seed=3").seed == 3
+
+
+def test_values_of_overrides_are_not_written_to() -> None:
+    phase = {"epochs": 1, "lr": 0.1}
+    changed = with_overrides({"data": {"source": "digits"}}, {"phases": [phase], "phases.0.lr": 0.5})
+    assert changed["phases"][0]["lr"] == 0.5 and phase["lr"] == 0.1

@@ -364,7 +364,7 @@ def with_overrides(table: Mapping[str, Any], overrides: Mapping[str, Any] | Sequ
             else:
                 raise UsageError(f"{key}: {place} is a value and has no part '{part}'")
             if depth == len(parts) - 1:
-                node[index] = value
+                node[index] = copy.deepcopy(value)
             node = node[index]
     return result
 

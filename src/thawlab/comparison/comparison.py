@@ -90,6 +90,10 @@ class Comparison:
                 f"{least} seeds: the sign-flip test cannot reach p < 0.05 with fewer than six (its least is {2 / 2**least:.2g}), "
                 "so significance rests on the t interval"
             )
+        if any(effect.kind == "interaction" and effect.is_shown for effect in self.factorial):
+            lines.append(
+                "settings depend on each other: a main effect is an average over them, and holds for none of the variants"
+            )
         return [*lines, *self.notes]
 
     def detectable(self) -> dict[str, Any] | None:

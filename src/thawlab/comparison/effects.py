@@ -75,7 +75,8 @@ class Effect(NamedTuple):
         if not self.is_shown:
             return f"{self.name}: no difference shown; at most {max(abs(low), abs(high)):.2f} points either way"
         scope = "with other seeds and test images" if self.over_both else "with other test images; of these runs only"
-        what = "together they change it by" if self.kind == "interaction" else "changes test accuracy by"
+        other = "others" if len(self.keys) > 2 else "other"
+        what = f"what one does depends on the {other}, by" if self.kind == "interaction" else "changes test accuracy by"
         p = f"p < {1e-4:.0e}" if self.p_holm < 1e-4 else f"p = {self.p_holm:.2g}"
         return f"{self.name}: {what} {100 * self.difference:+.2f} points ({low:+.2f} to {high:+.2f} {scope}; {p} after Holm)"
 

@@ -75,7 +75,7 @@ def _measures(comparison: Comparison, rows: Sequence[dict[str, Any]]) -> tuple[d
         ),
         "validation": figures.validation_curves(names, epochs),
     }
-    costs = {"seconds": [row["seconds"] for row in rows], "parameters": [row["parameters"] for row in rows]}
+    costs = {"seconds of training": [row["seconds_training"] for row in rows], "parameters": [row["parameters"] for row in rows]}
     costs = {title: values for title, values in costs.items() if len(set(values)) > 1 and min(values) > 0}
     if costs:
         drawn["costs"] = figures.trade_offs(costs, accuracies)
