@@ -111,9 +111,13 @@ def test_a_run_is_not_compared_with_itself(make: Callable[..., RunFolder]) -> No
 
 
 def test_runs_that_were_tested_on_other_images_are_refused(make: Callable[..., RunFolder]) -> None:
+    runs = [make(), make("data.source=shapes:280x16")]
     with pytest.raises(UsageError, match="were not tested on the same images") as caught:
-        compare_runs([make(), make("data.source=shapes:280x16")])
+        compare_runs(runs)
     assert "\n" not in str(caught.value)
+    # A study over several data sets has its page all the same, which credits nothing.
+    side_by_side = compare_runs(runs, unpaired=True)
+    assert side_by_side.pairs == () and "not tested on the same images" in side_by_side.refusals[0].reason
 
 
 @pytest.mark.parametrize("lost", ["results.json", "predictions/test.npz", "predictions/val.npz", "data.json", "recipe.toml"])

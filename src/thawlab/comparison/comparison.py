@@ -226,13 +226,16 @@ def describe(variant: Variant) -> dict[str, Any]:
     }
 
 
-def compare_runs(folders: Sequence[RunFolder], names: Mapping[str, str] | None = None, question: str = "") -> Comparison:
+def compare_runs(
+    folders: Sequence[RunFolder], names: Mapping[str, str] | None = None, question: str = "", unpaired: bool = False
+) -> Comparison:
     """Compare several finished runs: those that differ in nothing but the seed are one variant.
 
     Args:
         folders: of the runs, the reference first.
         names: of the variants, by the name of a run's folder; made from what differs where omitted.
         question: to be shown above the answer.
+        unpaired: whether runs of which no two were tested on the same images are shown side by side all the same.
 
     Raises:
         UsageError: if there are fewer than two runs, or no two of them were tested on the same images.
@@ -244,7 +247,7 @@ def compare_runs(folders: Sequence[RunFolder], names: Mapping[str, str] | None =
     variants = variants_of([read_run(folder) for folder in folders], names)
     grid = full_grid(variants)
     pairs, refusals = one_key_effects(variants, skip_refusals=grid is not None)
-    if not pairs and refusals and all("same images" in refusal.reason for refusal in refusals):
+    if not unpaired and not pairs and refusals and all("same images" in refusal.reason for refusal in refusals):
         raise UsageError(
             f"{refusals[0].second} and {refusals[0].first} were not tested on the same images, nor were any two of these runs; "
             "use the same source, seed and splits"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from thawlab import progress
 from thawlab.comparison.comparison import Comparison, compare_runs
 from thawlab.cores import usable_cores
-from thawlab.errors import ThawlabError, UsageError
+from thawlab.errors import ThawlabError
 from thawlab.files import write_json
 from thawlab.report.comparison_page import write_comparison
 from thawlab.studies.conduct import Conducted, conduct
@@ -121,10 +121,7 @@ def write_outcome(folder: StudyFolder, record: Record) -> Comparison:
             f"seed {first.seed}: {folder.reason(first) or folder.status(first)}"
         )
     runs = find_runs([str(folder.path)], folder.path.parent)
-    try:
-        compared = compare_runs(runs.folders, runs.names, runs.question)
-    except UsageError as error:
-        raise ThawlabError(f"{folder.path}: {error}") from None
+    compared = compare_runs(runs.folders, runs.names, runs.question, unpaired=True)
     comparison = dataclasses.replace(compared, notes=runs.notes, page=folder.page)
     write_comparison(comparison, folder.page)
     write_json(folder.comparison, comparison.as_json())
