@@ -158,3 +158,8 @@ def test_a_vary_without_values_is_said(vary: str, study_file: Write) -> None:
 def test_slugs_are_names_of_folders() -> None:
     assert slug("lr 0.1, dropout [0.3]") == "lr-0.1-dropout-0.3"
     assert slug("…") == "base" and slug("../x") == "x"
+
+
+def test_the_studies_that_come_with_the_project_are_designs() -> None:
+    files = sorted((Path(__file__).parents[2] / "recipes" / "studies").glob("*.toml"))
+    assert files and all(len(read_design(file).cells()) >= 20 for file in files)
