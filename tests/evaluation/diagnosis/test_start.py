@@ -51,6 +51,13 @@ def test_training_classes_of_very_different_sizes_are_found(
     assert _ids(recipe(), train_counts=counts) == expected
 
 
+def test_the_advice_for_unequal_classes_leaves_out_what_is_done_already(recipe: Callable[..., Recipe]) -> None:
+    [found] = _found(recipe(), train_counts=[500, 5])
+    assert "logit_adjustment = 1.0" in found.advice
+    [done] = _found(recipe('phases.0.class_weights="balanced"'), train_counts=[500, 5])
+    assert "logit_adjustment" not in done.advice and "macro metrics" in done.advice
+
+
 def test_batch_norm_far_from_the_data_is_found_unless_the_scaling_explains_it(recipe: Callable[..., Recipe]) -> None:
     assert _ids(recipe(), batch_norm=2.0) == ["batch-norm-mismatch"]
     assert _found(recipe(), batch_norm=0.9) == []

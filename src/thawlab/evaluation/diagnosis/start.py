@@ -81,4 +81,7 @@ def class_imbalance(start: Start) -> Finding | None:
         f"{max(present) / min(present):.0f} times as many training images as the smallest ({max(present):,} and {min(present):,})"
     )
     evidence = f"the largest class has {sizes}"
-    return Finding("warning", evidence, "judge by the macro metrics, and add images of the small classes")
+    advice = "judge by the macro metrics, and add images of the small classes"
+    if not any(phase.logit_adjustment or phase.class_weights or phase.sampling == "balanced" for phase in start.recipe.phases):
+        advice += '; phases learn the small classes better with logit_adjustment = 1.0 and monitor = "balanced_accuracy"'
+    return Finding("warning", evidence, advice)
