@@ -322,7 +322,8 @@ def test_seeds_that_agree_by_chance_are_no_certainty_where_each_has_images_of_it
     table[0, :3], table[0, 3:5] = 1, -1
     tables = [rng.permuted(table, axis=1) for _ in range(2)]  # equal means, by seed
     found, by_images = statistics.over_both_of_own_images(tables), statistics.over_own_images(tables)
-    assert found is not None and found == by_images and found.low < 0 < found.high
+    assert found is not None and found.low < by_images.low < 0 < by_images.high < found.high
+    assert found.errors.seeds == by_images.errors.images and found.errors.df == 1
     spread = [np.clip(rng.normal(mean, 0.1, (1, 60)), -1, 1) for mean in (-0.5, 0.5)]
     assert statistics.over_both_of_own_images(spread) == statistics.over_seeds([float(t.mean()) for t in spread])
     assert statistics.over_both_of_own_images(tables[:1]) is None

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from thawlab.comparison import statistics
-from thawlab.comparison.curves import learning_curves
+from thawlab.comparison.curves import SIZE, in_words, learning_curves
 from thawlab.comparison.effects import Effect, Refusal, factorial_effects, full_grid, one_key_effects
 from thawlab.comparison.learning_curve import LearningCurve
 from thawlab.comparison.optimism import Best, best_of
@@ -60,6 +60,12 @@ class Comparison:
         return self.factorial or self.pairs
 
     @property
+    def _said(self) -> list[Effect]:
+        """The effects that are put into words: a learning curve says more of sizes than every pair of them."""
+        fitted = any(not curve.refusal for curve in self.learning_curves.values())
+        return [effect for effect in self.effects if effect.is_shown or not fitted or SIZE not in effect.keys]
+
+    @property
     def differences(self) -> dict[str, list[Any]]:
         """The settings in which variants differ, with the value of each; None where one lacks the key."""
         keys = list(self.variants[0].values)
@@ -68,11 +74,12 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One sentence that answers: what is shown, or that nothing is."""
-        if not self.effects:
+        curves = [in_words(name, curve) for name, curve in self.learning_curves.items()]
+        if not self.effects and not curves:
             return "No two variants differ in one setting only: no difference can be credited to a setting."
-        shown = [effect.verdict for effect in self.effects if effect.is_shown]
-        hidden = [effect.verdict for effect in self.effects if not effect.is_shown]
-        sentences = [*shown, *hidden]
+        shown = [effect.verdict for effect in self._said if effect.is_shown]
+        hidden = [effect.verdict for effect in self._said if not effect.is_shown]
+        sentences = [*curves, *shown, *hidden]
         return "; ".join(sentences[:4]) + (f"; and {len(sentences) - 4} more" if len(sentences) > 4 else "") + "."
 
     @property
@@ -174,9 +181,10 @@ class Comparison:
 
     def lines(self) -> list[str]:
         """Return what is said below the table, a line each."""
-        shown = [effect.verdict for effect in self.effects[:_LISTED]]
-        if len(self.effects) > _LISTED:
-            shown.append(f"and {len(self.effects) - _LISTED} more effects; the page and the JSON have them all")
+        curves = [in_words(name, curve) for name, curve in self.learning_curves.items()]
+        shown = [*curves, *(effect.verdict for effect in self._said[:_LISTED])]
+        if (more := len(self.effects) - len(self._said[:_LISTED])) > 0:
+            shown.append(f"and {more} more effects; the page and the JSON have them all")
         if self.best:
             shown.append(
                 f"best on validation: {self.best.name}, {100 * self.best.val_accuracy:.2f} %, of which the choice among "

@@ -35,7 +35,7 @@ def learning_curve_figure(curves: Mapping[str, LearningCurve]) -> str:
             set_formatter(LogFormatter(minor_thresholds=(2, 0.5)))  # without powers of ten
         axes.set_xlabel("training images")
         axes.set_ylabel("test error in %")
-        if curves:
+        if axes.get_legend_handles_labels()[1]:  # a single curve needs no name
             axes.legend()
         return to_svg(drawing)
 
@@ -45,7 +45,7 @@ def _draw_curve(axes: Any, name: str, curve: LearningCurve, colour: str, marker:
     points = [(point.n, 100 * error) for point in curve.points for error in point.errors if error > 0]  # no logarithm of 0
     axes.plot(*zip(*points, strict=True), **look, ms=3, alpha=0.5) if points else None
     means = [(point.n, 100 * point.mean) for point in curve.points if point.mean > 0]
-    label = f"{name} (no curve)" if curve.refusal else name
+    label = f"{name} (no curve)".strip() if curve.refusal else name
     axes.plot(*(zip(*means, strict=True) if means else ([], [])), **look, ms=6, label=label)
     if curve.band is None:
         return
