@@ -216,7 +216,7 @@ WRONG = [
     (["train", "photos", "--device", "cuda7"], 2, "system.device"),
     (["train", "data.train_size=3"], 2, "name the recipe or the images first"),
     (["train"], 2, "Missing argument"),
-    (["trian"], 2, "Did you mean 'train'?"),
+    (["trian"], 2, "Did you mean 'train'"),
     (["train", "photos", "--sise", "4"], 2, "No such option"),
     (["evaluate", "nothing"], 2, "there is no run 'nothing'"),
     (["report", "photos"], 2, "this folder is not a run"),

@@ -217,7 +217,7 @@ def test_the_pairs_confused_most_are_explained_for_both_classes(make_run: Callab
 def test_near_duplicates_between_training_and_test_are_shown_as_pairs(
     make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found(dataset: Dataset) -> NearLeaks:
+    def found(dataset: Dataset, _folder: Path) -> NearLeaks:
         train, test = dataset.splits.train, dataset.splits.test
         return NearLeaks(len(test), 1, ((int(train[0]), int(test[0])), (int(train[1]), int(test[1]))), (0.97, 0.93))
 
