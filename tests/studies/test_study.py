@@ -122,6 +122,7 @@ def same(one: RunFolder, other: RunFolder) -> None:
             assert all(np.array_equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.slow
 def test_a_study_that_is_interrupted_goes_on_to_the_same_result(study_file: Callable[..., Path], tmp_path: Path) -> None:
     """Through real processes: a Ctrl-C, then a kill of everything, then to the end; beside it a study without either."""
     phases = [

@@ -65,6 +65,7 @@ def test_an_error_of_any_kind_is_an_answer(study: StudyFolder, design_of: Design
     assert run_cell(first, study.path) == {"status": "failed", "reason": "MemoryError: no room"}
 
 
+@pytest.mark.slow
 def test_a_worker_runs_cells_one_after_the_other_and_dies_with_its_input(study: StudyFolder, design_of: Designs) -> None:
     files = files_of(study, design_of())[:2]
     worker = Worker(1, study.log)
@@ -124,6 +125,7 @@ def test_a_stop_before_training_has_begun_is_not_lost(study: StudyFolder, design
     worker.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_a_failed_cell_and_is_replaced(study: StudyFolder, design_of: Designs) -> None:
     [long, *_] = files_of(study, design_of(vary={k: [v] for k, v in LONG.items()}))
     [short, *_] = files_of(study, design_of())
