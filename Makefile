@@ -25,8 +25,11 @@ demo: $(READY) ## Train on real digits, two phases beside from scratch: a few mi
 # sys.monitoring (Python 3.12) makes measuring nearly free; coverage.py does not choose it itself before 3.14.
 CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 
+# As many processes as there are cores, up to four, each with one thread: tests are small.
+JOBS ?= $(shell $(BIN)/python -c 'import os; print(min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))')
+
 test: check ## Run the checks and the tests that take minutes in all; which lines they miss: .venv/bin/coverage report
-	COVERAGE_CORE=$(CORE) $(BIN)/python -m pytest --cov --cov-report=
+	COVERAGE_CORE=$(CORE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=
 
 test-all: check ## Run all tests, the slow ones and the notebooks too
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev,notebook]'
