@@ -226,8 +226,8 @@ def compare(
         >>> settings = {"backbone": "cnn5", "size": 16, "phases.0.epochs": 1}
         >>> pairs = [(lr, seed) for lr in (0.1, 0.01) for seed in (0, 1)]
         >>> found = [thawlab.train("shapes:200x16", seed=seed, **settings, **{"phases.0.lr": lr}) for lr, seed in pairs]
-        >>> [effect.name for effect in thawlab.compare(found).pairs]
-        ['lr 0.1 → 0.01']
+        >>> thawlab.compare(found).pairs[0].name
+        'lr 0.1 → 0.01'
     """
     from thawlab.comparison.comparison import compare_runs
     from thawlab.report.comparison_page import write_comparison
@@ -291,8 +291,8 @@ def study(
         >>> import thawlab
         >>> settings = {"backbone": "cnn5", "size": 16, "phases.0.epochs": 1}
         >>> found = thawlab.study("shapes:200x16", vary={"phases.0.lr": [0.1, 0.01]}, seeds=2, **settings)
-        >>> [effect.name for effect in found.pairs]
-        ['lr 0.1 → 0.01']
+        >>> found.pairs[0].name
+        'lr 0.1 → 0.01'
     """
     from thawlab.studies.design import read_design
     from thawlab.studies.study import run_study
