@@ -53,8 +53,8 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-def opened_quietly(browser: Any, file: Path, scheme: str, width: int) -> tuple[Any, list[str]]:
-    """Open a page, check that it asks for nothing, fits and can be read, and return it with what it says on its console."""
+def opened(browser: Any, file: Path, scheme: str, width: int) -> tuple[Any, list[str], list[str]]:
+    """Open a page, and return it with what it says on its console, nothing at first, and the addresses that it asks for."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     said: list[str] = []
     asked: list[str] = []
@@ -63,8 +63,11 @@ def opened_quietly(browser: Any, file: Path, scheme: str, width: int) -> tuple[A
     page.on("request", lambda request: asked.append(request.url))
     page.goto(file.as_uri())
     assert said == []
-    assert [url for url in asked if url != file.as_uri() and not url.startswith("data:")] == []
+    return page, said, asked
 
+
+def check_readable(page: Any, scheme: str, width: int) -> None:
+    """Check that a page fits and can be read."""
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than the screen"
     light = scheme == "light"
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -76,6 +79,13 @@ def opened_quietly(browser: Any, file: Path, scheme: str, width: int) -> tuple[A
         "parseFloat(getComputedStyle(text).fontSize) * text.ownerSVGElement.getScreenCTM().a))"
     )
     assert smallest >= 8
+
+
+def opened_quietly(browser: Any, file: Path, scheme: str, width: int) -> tuple[Any, list[str]]:
+    """Open a page, check that it asks for nothing, fits and can be read, and return it with what it says on its console."""
+    page, said, asked = opened(browser, file, scheme, width)
+    assert [url for url in asked if url != file.as_uri() and not url.startswith("data:")] == []
+    check_readable(page, scheme, width)
     return page, said
 
 
@@ -109,25 +119,11 @@ def test_a_comparison_opens_quietly_and_accessibly_and_its_variants_sort(
     browser: Any, comparison: Path, scheme: str, width: int
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(comparison.as_uri())
-    assert said == []
+    page, said, asked = opened(browser, comparison, scheme, width)
     assert asked == [comparison.as_uri()]
     for details in page.locator("details").all():
         details.locator("summary").click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than the screen"
-    text = page.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
-    assert text == ("rgb(29, 35, 43)" if scheme == "light" else "rgb(230, 235, 240)"), "figures follow the page's colours"
-    smallest = page.evaluate(
-        "Math.min(...[...document.querySelectorAll('svg text')].map(text => "
-        "parseFloat(getComputedStyle(text).fontSize) * text.ownerSVGElement.getScreenCTM().a))"
-    )
-    assert smallest >= 8
+    check_readable(page, scheme, width)
 
     titles = page.locator("table.variants thead th").all_inner_texts()
     column = titles.index("test accuracy")

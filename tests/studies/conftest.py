@@ -8,6 +8,7 @@ import pytest
 import tomli_w
 
 from thawlab.studies.design import Design, read_design
+from thawlab.studies.worker import run_cell
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -39,3 +40,16 @@ def study_file(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def design_of(study_file: Callable[..., Path]) -> Callable[..., Design]:
     return lambda **changes: read_design(study_file(**changes))
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run cells in this process, and list which: starting others takes seconds each."""
+    ran: list[str] = []
+
+    def run(_worker: Any, recipe: Path, runs: Path) -> dict[str, Any]:
+        ran.append(recipe.stem)
+        return run_cell(recipe, runs)
+
+    monkeypatch.setattr("thawlab.studies.workers.Worker.run", run)
+    return ran

@@ -26,18 +26,6 @@ RANGES = {
 }
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    ran: list[str] = []
-
-    def run(_worker: Any, recipe: Path, runs: Path) -> dict[str, Any]:
-        ran.append(recipe.stem)
-        return run_cell(recipe, runs)
-
-    monkeypatch.setattr("thawlab.studies.workers.Worker.run", run)
-    return ran
-
-
 def test_a_search_tries_the_base_first_and_keeps_to_ranges_and_budget(
     design_of: Designs, tmp_path: Path, in_process: list[str]
 ) -> None:

@@ -25,19 +25,6 @@ from thawlab.studies.worker import run_cell
 Designs = Callable[..., Design]
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Run cells in this process, and list which: starting others takes seconds each."""
-    ran: list[str] = []
-
-    def run(_worker: Any, recipe: Path, runs: Path) -> dict[str, Any]:
-        ran.append(recipe.stem)
-        return run_cell(recipe, runs)
-
-    monkeypatch.setattr("thawlab.studies.workers.Worker.run", run)
-    return ran
-
-
 def test_a_study_runs_every_cell_once_and_writes_what_they_show(
     design_of: Designs, tmp_path: Path, in_process: list[str]
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from thawlab.studies.design import Design
-from thawlab.studies.folder import StudyFolder
+from thawlab.studies.folder import Entry, StudyFolder
 from thawlab.studies.worker import run_cell
 from thawlab.studies.workers import Worker, cells_at_once
 
@@ -30,6 +30,19 @@ def study(tmp_path: Path) -> StudyFolder:
 
 def files_of(study: StudyFolder, design: Design) -> list[Path]:
     return [study.recipe(study.add(cell, 1)) for cell in design.cells()]
+
+
+def long_cell(study: StudyFolder, design_of: Designs) -> Entry:
+    """Write the recipe of a cell that would train for hours."""
+    return study.add(design_of(vary={key: [value] for key, value in LONG.items()}).cells()[0], 1)
+
+
+def run_in_thread(worker: Worker, study: StudyFolder, entry: Entry) -> tuple[threading.Thread, list[dict[str, Any]]]:
+    """Let a worker run a cell; its answer is appended to the list."""
+    answers: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: answers.append(worker.run(study.recipe(entry), study.path)))
+    thread.start()
+    return thread, answers
 
 
 def wait_for(path: Path, seconds: float = 60) -> None:
@@ -81,13 +94,12 @@ def test_a_worker_runs_cells_one_after_the_other_and_dies_with_its_input(study: 
 
 
 def test_a_worker_whose_study_is_killed_saves_its_cell_and_ends(study: StudyFolder, design_of: Designs) -> None:
-    [file, *_] = files_of(study, design_of(vary={k: [v] for k, v in LONG.items()}))
+    entry = long_cell(study, design_of)
     command = [sys.executable, "-m", "thawlab.studies.worker"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps({"recipe": str(file), "runs": str(study.path)}) + "\n")
+    process.stdin.write(json.dumps({"recipe": str(study.recipe(entry)), "runs": str(study.path)}) + "\n")
     process.stdin.flush()
-    [entry] = [study.add(cell, 1) for cell in design_of(vary={k: [v] for k, v in LONG.items()}).cells()[:1]]
     wait_for(study.run(entry).metrics)
     process.stdin.close()  # what the system does when the study's process is killed
     assert json.loads(process.stdout.readline()) == {"status": "interrupted"}
@@ -96,12 +108,9 @@ def test_a_worker_whose_study_is_killed_saves_its_cell_and_ends(study: StudyFold
 
 
 def test_a_worker_is_stopped_and_takes_the_next_cell(study: StudyFolder, design_of: Designs) -> None:
-    [long, *_] = files_of(study, design_of(vary={k: [v] for k, v in LONG.items()}))
+    entry, worker = long_cell(study, design_of), Worker(1, study.log)
     [short, *_] = files_of(study, design_of())
-    worker, answers = Worker(1, study.log), []
-    thread = threading.Thread(target=lambda: answers.append(worker.run(long, study.path)))
-    thread.start()
-    [entry] = [study.add(cell, 1) for cell in design_of(vary={k: [v] for k, v in LONG.items()}).cells()[:1]]
+    thread, answers = run_in_thread(worker, study, entry)
     wait_for(study.run(entry).metrics)
     worker.stop()
     thread.join(30)
@@ -112,10 +121,8 @@ def test_a_worker_is_stopped_and_takes_the_next_cell(study: StudyFolder, design_
 
 
 def test_a_stop_before_training_has_begun_is_not_lost(study: StudyFolder, design_of: Designs) -> None:
-    [long, *_] = files_of(study, design_of(vary={k: [v] for k, v in LONG.items()}))
-    worker, answers = Worker(1, study.log), []
-    thread = threading.Thread(target=lambda: answers.append(worker.run(long, study.path)))
-    thread.start()
+    entry, worker = long_cell(study, design_of), Worker(1, study.log)
+    thread, answers = run_in_thread(worker, study, entry)
     while worker._process is None:
         time.sleep(0.01)
     time.sleep(0.5)  # it is importing
@@ -127,12 +134,9 @@ def test_a_stop_before_training_has_begun_is_not_lost(study: StudyFolder, design
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_a_failed_cell_and_is_replaced(study: StudyFolder, design_of: Designs) -> None:
-    [long, *_] = files_of(study, design_of(vary={k: [v] for k, v in LONG.items()}))
+    entry, worker = long_cell(study, design_of), Worker(1, study.log)
     [short, *_] = files_of(study, design_of())
-    worker, answers = Worker(1, study.log), []
-    thread = threading.Thread(target=lambda: answers.append(worker.run(long, study.path)))
-    thread.start()
-    [entry] = [study.add(cell, 1) for cell in design_of(vary={k: [v] for k, v in LONG.items()}).cells()[:1]]
+    thread, answers = run_in_thread(worker, study, entry)
     wait_for(study.run(entry).metrics)
     worker.kill()
     thread.join(30)
