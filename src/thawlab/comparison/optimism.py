@@ -43,7 +43,7 @@ def best_of(variants: Sequence[Variant]) -> Best | None:
     The optimism is that of a parametric bootstrap (Efron 1983): studies are drawn in which the variants differ by as much as
     these are estimated to differ really, with the noise of these seeds and validation images, and in each the accuracy of the
     best is held against its true one. Drawn around the accuracies as they were measured, whose noise spreads the variants
-    twice, it would miss a third of the optimism where the variants are equally good.
+    twice, it would come out too small where the variants are equally good.
 
     Returns:
         None for fewer than two variants, or where they were not validated on the same images.

@@ -210,8 +210,8 @@ def over_both(d: Differences) -> Estimate | None:
 def _square(of_seeds: Any, of_images: Any, df: float) -> Any:
     """Return the square of the half width from those of its parts.
 
-    Where both parts matter their sum is too wide, the more so the fewer the seeds: it would cover 97.7 % with three. Without
-    this share of it, 95.0 to 96.9 % are covered with three seeds and more, whichever part prevails (98.2 % at most with two).
+    Where both parts matter their sum is too wide, the more so the fewer the seeds. Without this share of it, 95.0 to 96.9 % are
+    covered with three seeds and more, whichever part prevails (98.2 % at most with two).
     """
     return of_seeds + of_images - 2 / (df + 1) * of_seeds * of_images / (of_seeds + of_images)
 

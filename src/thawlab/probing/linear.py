@@ -6,8 +6,7 @@ import torch
 
 from thawlab.randomness import derive
 
-# Chosen by measuring on features of CIFAR-10: with twice as many epochs the best head gets 0.05 points more, and larger batches
-# take as much time per epoch.
+# What they reach beside logistic regression, and in what time: benchmarks/README.md.
 EPOCHS, BATCH, MOMENTUM = 6, 256, 0.9
 # Of few images an epoch is a step or two; every head takes this many at least.
 LEAST_STEPS = 300
