@@ -10,7 +10,7 @@ import numpy as np
 
 from thawlab.comparison import statistics
 from thawlab.comparison.curves import SIZE, in_words, learning_curves
-from thawlab.comparison.effects import Effect, Refusal, factorial_effects, full_grid, one_key_effects
+from thawlab.comparison.effects import OTHER_IMAGES, Effect, Refusal, factorial_effects, full_grid, one_key_effects
 from thawlab.comparison.learning_curve import LearningCurve
 from thawlab.comparison.optimism import Best, best_of
 from thawlab.comparison.runs import ComparedRun, Variant, read_run, variants_of
@@ -66,6 +66,10 @@ class Comparison:
         return [effect for effect in self.effects if effect.is_shown or not fitted or SIZE not in effect.keys]
 
     @property
+    def _curves(self) -> list[str]:
+        return [in_words(name, curve) for name, curve in self.learning_curves.items()]
+
+    @property
     def differences(self) -> dict[str, list[Any]]:
         """The settings in which variants differ, with the value of each; None where one lacks the key."""
         keys = list(self.variants[0].values)
@@ -74,7 +78,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One sentence that answers: what is shown, or that nothing is."""
-        curves = [in_words(name, curve) for name, curve in self.learning_curves.items()]
+        curves = self._curves
         if not self.effects and not curves:
             return "No two variants differ in one setting only: no difference can be credited to a setting."
         shown = [effect.verdict for effect in self._said if effect.is_shown]
@@ -181,8 +185,7 @@ class Comparison:
 
     def lines(self) -> list[str]:
         """Return what is said below the table, a line each."""
-        curves = [in_words(name, curve) for name, curve in self.learning_curves.items()]
-        shown = [*curves, *(effect.verdict for effect in self._said[:_LISTED])]
+        shown = [*self._curves, *(effect.verdict for effect in self._said[:_LISTED])]
         if (more := len(self.effects) - len(self._said[:_LISTED])) > 0:
             shown.append(f"and {more} more effects; the page and the JSON have them all")
         if self.best:
@@ -255,7 +258,7 @@ def compare_runs(
     variants = variants_of([read_run(folder) for folder in folders], names)
     grid = full_grid(variants)
     pairs, refusals = one_key_effects(variants, skip_refusals=grid is not None)
-    if not unpaired and not pairs and refusals and all("same images" in refusal.reason for refusal in refusals):
+    if not unpaired and not pairs and refusals and all(refusal.reason == OTHER_IMAGES for refusal in refusals):
         raise UsageError(
             f"{refusals[0].second} and {refusals[0].first} were not tested on the same images, nor were any two of these runs; "
             "use the same source, seed and splits"

@@ -1,7 +1,6 @@
 """Effects: what a change of one setting does, what several do together, and which changes cannot be credited to anything."""
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +12,8 @@ from thawlab.comparison.runs import Variant
 from thawlab.comparison.settings import differing, short_keys, shown, value_of
 from thawlab.comparison.statistics import Components, Differences, Errors, Estimate
 
+# Why two variants have no paired difference.
+NO_COMMON_SEED, OTHER_IMAGES = "they have no seed in common", "they were not tested on the same images"
 _HIGHEST_ORDER = 3  # interactions of more than three settings say nothing to anybody
 
 
@@ -114,12 +115,12 @@ def contrast(weights: Sequence[tuple[float, Variant]], **described: Any) -> Effe
     """
     seeds = sorted(set.intersection(*(set(variant.runs) for _, variant in weights)))
     if not seeds:
-        return "they have no seed in common"
+        return NO_COMMON_SEED
     rows, images = [], []
     for seed in seeds:
         answers = [(weight, variant.runs[seed].test) for weight, variant in weights]
         if len({answer.images for _, answer in answers}) > 1:
-            return "they were not tested on the same images"
+            return OTHER_IMAGES
         images.append(answers[0][1].images)
         rows.append(sum((weight * answer.right.astype(np.float64) for weight, answer in answers), np.zeros(1)))
     by_seed = [float(row.mean()) for row in rows]
@@ -182,7 +183,7 @@ def _confounded(first: Variant, second: Variant, keys: Sequence[str]) -> Refusal
 
 
 def _not_paired(first: Variant, second: Variant, keys: Sequence[str], why: str) -> Refusal:
-    if "seed" in why:
+    if why == NO_COMMON_SEED:
         return Refusal(first.name, second.name, (*keys, "seed"), f"{why}: the difference may be the seed's")
     return Refusal(first.name, second.name, tuple(keys), why)
 
@@ -278,8 +279,3 @@ def _corrected(effects: Sequence[Effect]) -> list[Effect]:
             bounds = (effect.widest.low, effect.widest.high)
         result.append(effect._replace(p_holm=p_holm, corrected=bounds))
     return result
-
-
-def grid_as_json(grid: Grid) -> dict[str, Any]:
-    """Return the settings of a grid with their levels as JSON values."""
-    return json.loads(json.dumps(grid.levels, default=str))  # type: ignore[no-any-return]

@@ -43,7 +43,7 @@ class Variant(NamedTuple):
 
     Attributes:
         name: tells it from the other variants.
-        settings: of its runs, without the seed.
+        settings: of its first run; the others differ in the seed alone.
         values: of the keys in which the variants differ, by key.
         runs: by seed.
     """
@@ -52,10 +52,6 @@ class Variant(NamedTuple):
     settings: dict[str, Any]
     values: dict[str, Any]
     runs: dict[int, ComparedRun]
-
-    def mean(self, measure: str) -> float:
-        """Return the mean over the runs of "accuracy", "macro_f1" or another metric of the test split."""
-        return float(np.mean([run.results.test.metric(measure) for run in self.runs.values()]))
 
     @property
     def accuracies(self) -> list[float]:
@@ -71,7 +67,8 @@ def read_run(folder: RunFolder) -> ComparedRun:
     """
     results = read_results(folder.results)
     val, test = (_answers(load_predictions(folder.predictions(split))) for split in ("val", "test"))
-    return ComparedRun(folder, folder.recipe, results, settings_of_run(folder), val, test)
+    recipe = folder.recipe
+    return ComparedRun(folder, recipe, results, settings_of_run(folder, recipe), val, test)
 
 
 def _answers(table: Predictions) -> Answers:

@@ -33,7 +33,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     return flat("", recipe.model_dump(mode="json", exclude={"system", "name"}))
 
 
-def settings_of_run(folder: RunFolder) -> dict[str, Any]:
+def settings_of_run(folder: RunFolder, recipe: Recipe) -> dict[str, Any]:
     """Return the settings of a run's recipe, and what its recipe does not say: the images' and weights' digests, the version.
 
     Raises:
@@ -45,7 +45,7 @@ def settings_of_run(folder: RunFolder) -> dict[str, Any]:
     except ThawlabError:
         version = None  # a lost description of the machine is no reason to show nothing
     known = {"data.fingerprint": data.fingerprint, "model.weights": data.weights, "thawlab": version}
-    return {**settings(folder.recipe), **known}
+    return {**settings(recipe), **known}
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from thawlab.files import user_path
 from thawlab.plan.resolve import Plan, plan_of, resolve
 from thawlab.recipe import SHORT, Recipe, parse_overrides, parse_recipe, read_toml, with_overrides
 from thawlab.studies.ranges import Search, parse_search
+from thawlab.training.phase_data import trains_on_features
 
 _KEYS = ("name", "question", "base", "seeds", "vary", "variants", "search")
 _WAYS = ("vary", "variants", "search")
@@ -277,6 +278,6 @@ def _seeds(given: Any, design: Design, origin: str) -> tuple[int, ...]:
 
 
 def _usual_seeds(recipe: Recipe) -> int:
-    if all(phase.train == "head" and (not phase.augment or phase.views) for phase in recipe.phases):
+    if all(trains_on_features(phase) for phase in recipe.phases):
         return _SEEDS_CACHED
     return _SEEDS_FINE_TUNED if recipe.model.pretrained and any(phase.train == "all" for phase in recipe.phases) else _SEEDS

@@ -1,7 +1,7 @@
 """The study's folder: what was asked, a recipe for every cell, the runs beside them, and how far each is."""
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -260,8 +260,3 @@ def study_or_error(name: str, runs: Path) -> StudyFolder:
     if found is None:
         raise UsageError(f"there is no study '{name}' in {runs}{nearest(name, known_studies(runs))}")
     return found
-
-
-def statuses(study: StudyFolder, record: Record) -> Mapping[str, Status]:
-    """Return how far each cell is, by the name of its run."""
-    return {entry.run: study.status(entry) for entry in record.entries}

@@ -8,7 +8,6 @@ import time
 from typing import Any, NamedTuple
 
 from thawlab import progress
-from thawlab.cores import usable_cores
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.results import read_results, read_rows
 from thawlab.run import RunFolder
@@ -16,7 +15,7 @@ from thawlab.studies.conduct import next_answer, pool_of
 from thawlab.studies.design import Design, Variant
 from thawlab.studies.folder import Entry, StudyFolder
 from thawlab.studies.ranges import Range, Search
-from thawlab.studies.workers import Pool, cells_at_once
+from thawlab.studies.workers import Pool, cells_at_once, threads_each
 
 # A search whose last trials all failed will not find anything.
 _FAILURES = 5
@@ -76,7 +75,7 @@ def search(folder: StudyFolder, design: Design, parallel: int | None = None) -> 
     )
     _tried_before(study, folder)
     at_once = parallel or cells_at_once(design.search.runs or 1000, recipe)
-    threads = max(1, usable_cores() // at_once)
+    threads = threads_each(at_once)
     with pool_of(at_once, threads, folder) as pool:
         _work(_Searching(study, folder, design, pool, threads), _Budget(design.search, study))
     return _best(study, design)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from thawlab import progress
 from thawlab.comparison.comparison import Comparison, compare_runs
-from thawlab.cores import usable_cores
 from thawlab.errors import ThawlabError
 from thawlab.files import write_json
 from thawlab.report.comparison_page import write_comparison
@@ -15,7 +14,7 @@ from thawlab.studies.design import Cell, Design
 from thawlab.studies.estimate import Cost, costs
 from thawlab.studies.folder import Record, StudyFolder, begin, find_runs
 from thawlab.studies.search import Found, search
-from thawlab.studies.workers import cells_at_once
+from thawlab.studies.workers import cells_at_once, threads_each
 
 
 class Outcome(NamedTuple):
@@ -71,7 +70,7 @@ def forecast(design: Design, runs: Path, parallel: int | None = None) -> Forecas
     status = {entry.run: folder.status(entry) for entry in record.entries} if record else {}
     finished = [status.get(cell.run) == "finished" for cell in cells]
     at_once = parallel or cells_at_once(max(finished.count(False), 1), cells[0].recipe, record.threads if record else None)
-    threads = record.threads if record else max(1, usable_cores() // at_once)
+    threads = record.threads if record else threads_each(at_once)
     return Forecast(folder, cells, finished, costs(cells, finished, folder, threads), at_once)
 
 
@@ -103,8 +102,7 @@ def run_study(design: Design, runs: Path, parallel: int | None = None, extend: b
 
 def _begin(folder: StudyFolder, design: Design, cells: list[Cell], parallel: int | None, extend: bool) -> Record:
     at_once = parallel or cells_at_once(len(cells), cells[0].recipe)
-    threads = max(1, usable_cores() // at_once)
-    return begin(folder, design.name, design.question, cells, threads, extend)
+    return begin(folder, design.name, design.question, cells, threads_each(at_once), extend)
 
 
 def write_outcome(folder: StudyFolder, record: Record) -> Comparison:

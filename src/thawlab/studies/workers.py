@@ -13,7 +13,7 @@ from typing import Any, final
 from thawlab.cores import usable_cores
 from thawlab.recipe import Recipe
 
-# Memory that a cell may need beside what the system shares between processes: measured 0.7 to 1.6 GB on the recipes in recipes/.
+# Memory that a cell may need beside what the system shares between processes; an assumption, on the safe side for small images.
 _CELL_BYTES = 2 << 30
 _KILL_SECONDS = 120.0
 
@@ -39,6 +39,11 @@ def _free_memory() -> int:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     return 64 << 30  # a system that does not say; its own limits apply
+
+
+def threads_each(at_once: int) -> int:
+    """Return how many threads each of several cells may compute with."""
+    return max(1, usable_cores() // at_once)
 
 
 @final

@@ -29,9 +29,7 @@ def mlflow(run: TrackedRun, target: Target) -> Iterator[Write]:
         written = _written(client, filed)
 
         def write(now: Snapshot) -> str:
-            events = [(key, value, row.step) for row in now.rows for key, value in row.values.items()]
-            events += [(key, value, now.step) for key, value in now.final.items()]
-            new = [event for event in events if (event[0], event[2]) not in written]
+            new = now.lacking(written)
             stamp = int(1000 * time.time())
             for first in range(0, len(new), _MOST_METRICS):
                 chunk = new[first : first + _MOST_METRICS]

@@ -2,7 +2,7 @@
 
 import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +45,12 @@ class Snapshot(NamedTuple):
     status: Status
     rows: tuple[TrackedRow, ...]
     final: dict[str, float]
+
+    def lacking(self, written: Container[tuple[str, int]]) -> list[tuple[str, float, int]]:
+        """Return name, value and step of every number whose name and step a tracker has not written yet."""
+        events = [(name, value, row.step) for row in self.rows for name, value in row.values.items()]
+        events += [(name, value, self.step) for name, value in self.final.items()]
+        return [event for event in events if (event[0], event[2]) not in written]
 
     @property
     def step(self) -> int:

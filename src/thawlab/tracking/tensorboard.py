@@ -24,9 +24,7 @@ def tensorboard(run: TrackedRun, target: Target) -> Iterator[Write]:
 
     def write(now: Snapshot) -> str:
         nonlocal opened, writer
-        events = [(tag, value, row.step) for row in now.rows for tag, value in row.values.items()]
-        events += [(tag, value, now.step) for tag, value in now.final.items()]
-        new = [event for event in events if (event[0], event[2]) not in written]
+        new = now.lacking(written)
         if new or not opened:
             writer = writer or _open(api, folder)
             begin, end = _hyperparameters(api, run)

@@ -172,6 +172,11 @@ def _why_uncached(phase: Phase) -> str:
     return "" if phase.views else "its augmentation changes the images in every epoch; views = N would train on N fixed views"
 
 
+def trains_on_features(phase: Phase) -> bool:
+    """Return whether a phase trains the head alone, on features that are computed once."""
+    return phase.train == "head" and not _why_uncached(phase)
+
+
 def _on_cache(context: Context, phase: Phase, network: FrozenNetwork, module: nn.Module) -> PhaseData:
     """Return the data of a phase whose frozen part is computed once."""
     dataset, folder = context.dataset, context.feature_folder
