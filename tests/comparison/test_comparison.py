@@ -86,7 +86,7 @@ def test_images_of_each_seeds_own_are_compared_within_the_seed(make: Callable[..
     comparison = compare_runs([make(f"phases.0.lr={lr}", f"seed={seed}") for lr in (0.01, 0.03) for seed in (0, 1)])
     [effect] = comparison.pairs
     assert effect.seeds == (0, 1) and effect.over_both is not None and effect.over_seeds is None
-    assert comparison.needed(0.01) is None
+    assert comparison.needed(0.01) is None and comparison.plan(0.01) == ""
 
 
 def test_runs_of_several_seeds_are_one_variant(make: Callable[..., RunFolder]) -> None:
@@ -131,6 +131,15 @@ def test_a_run_that_lost_a_file_is_named(make: Callable[..., RunFolder], lost: s
     with pytest.raises(ThawlabError, match=lost) as caught:
         compare_runs([first, broken])
     assert str(broken.path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_would_show_a_difference_is_said(make: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = compare_runs([make(), make("phases.0.lr=0.03")])
+    needed = {"seeds": 4, "with_test_images": 10000, "test_images": None, "with_seeds": 3}
+    monkeypatch.setattr(Comparison, "needed", lambda _self, difference: {"difference": difference, **needed})
+    assert comparison.plan(0.005) == (
+        "to find 0.5 points in four of five studies: 4 seeds with 10,000 test images, or no number of test images with 3 seeds"
+    )
 
 
 def test_a_comparison_is_what_the_package_offers() -> None:

@@ -57,8 +57,9 @@ def compare(
         console.print_json({**compared.as_json(difference / 100), "page": str(compared.page)})
         return
     console.print_table(compared.question, compared.columns, compared.rows())
-    for line in compared.lines():
-        print(line)
+    for line in [*compared.lines(), compared.plan(difference / 100)]:
+        if line:
+            print(line)
     print(f"page: {compared.page}")
 
 

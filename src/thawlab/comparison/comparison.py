@@ -141,6 +141,17 @@ class Comparison:
             "with_seeds": seeds,
         }
 
+    def plan(self, difference: float) -> str:
+        """Return in words what would show a difference (a fraction) in 80 % of all studies; empty where `needed` cannot tell."""
+        needed = self.needed(difference)
+        if needed is None:
+            return ""
+        seeds, images = (f"{needed[key]:,}" if needed[key] else "no number of" for key in ("seeds", "test_images"))
+        return (
+            f"to find {100 * difference:g} points in four of five studies: {seeds} seeds with {needed['with_test_images']:,} "
+            f"test images, or {images} test images with {needed['with_seeds']} seeds"
+        )
+
     def rows(self) -> list[list[str]]:
         """Return the table's rows as text."""
         return [
