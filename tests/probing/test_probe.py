@@ -76,6 +76,19 @@ def test_a_second_probe_computes_no_features_and_finds_the_same(ask: Ask, monkey
     assert sum(computed) == 200
 
 
+@pytest.mark.parametrize("content", ["garbage", "[]", '{"x": 1}'])
+def test_what_computing_took_is_unknown_where_its_record_is_damaged(ask: Ask, cache: Path, content: str) -> None:
+    first = ask()
+    kept = {file: file.read_text() for file in (cache / "probe").glob("*.json")}
+    for file in kept:
+        file.write_text(content)
+    again = ask()
+    for file, text in kept.items():
+        file.write_text(text)
+    assert first.backbones[0].seconds is not None and again.backbones[0].seconds is None
+    assert [row.tests for row in again.heads] == [row.tests for row in first.heads]
+
+
 def test_test_labels_decide_nothing(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     honest, decoded = ask(), module.decode_all
 

@@ -131,6 +131,7 @@ def test_seeds_are_many_where_cells_are_cheap_and_few_where_everything_is_traine
         ({"base": 3}, "must be a recipe file, images, or a table"),
         ({"base": "absent.toml"}, "absent.toml: there is no such recipe"),
         ({"name": "a/b"}, "must be made of letters"),
+        ({"name": ".."}, "must be made of letters"),
         ({"vary": None, "search": {"runs": 3}}, "search needs a range"),
         ({"vary": None, "search": {"phases.0.lr": {"low": 2, "high": 1}}}, "low = 2 must be a number below high = 1"),
         (

@@ -104,3 +104,26 @@ def test_a_run_that_has_not_finished_is_not_compared(recipe: Make, tmp_path: Pat
     folder.set_status("interrupted")
     with pytest.raises(UsageError, match="is not finished"):
         find_runs([folder.name], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "3", '{"schema": 1, "name": "x", "question": "", "threads": 1, "cells": [{"a": 1}]}']
+)
+def test_a_damaged_record_can_be_moved_away_and_nothing_is_lost(
+    study: StudyFolder, design_of: Designs, content: str, tmp_path: Path
+) -> None:
+    record = begun(study, design_of())
+    train(design_of().cells()[0].recipe, study.path)
+    study.record_file.write_text(content)
+    with pytest.raises(ThawlabError, match="move it away and run the study again") as caught:
+        begun(study, design_of())
+    assert "\n" not in str(caught.value) and str(study.record_file) in str(caught.value)
+    study.record_file.rename(tmp_path / "away.json")
+    assert begun(study, design_of()) == record and study.status(record.entries[0]) == "finished"
+
+
+def test_a_study_does_not_move_into_a_run(design_of: Designs, recipe: Make, tmp_path: Path) -> None:
+    run = train(recipe("phases.1.epochs=1", "phases.0.epochs=1"), tmp_path)
+    with pytest.raises(UsageError, match="is a run; give the study another name"):
+        begun(StudyFolder(run.path), design_of())
+    assert not (run.path / "study.json").exists()

@@ -98,3 +98,16 @@ def test_a_missing_package_is_named(design_of: Designs, tmp_path: Path, monkeypa
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(UsageError, match=r"pip install 'thawlab\[search\]'"):
         search(StudyFolder(tmp_path / "rates"), design_of(vary=None, search=RANGES), parallel=1)
+
+
+@pytest.mark.parametrize("content", ["garbage", '{"op_code": 99}', "[]"])
+def test_a_damaged_journal_is_one_line_and_no_trial_is_lost(
+    design_of: Designs, tmp_path: Path, in_process: list[str], content: str
+) -> None:
+    folder, design = StudyFolder(tmp_path / "rates"), design_of(vary=None, search={**RANGES, "runs": 2})
+    search(folder, design, parallel=1)
+    ran = len(in_process)
+    folder.journal.write_text(content + "\n")
+    with pytest.raises(ThawlabError, match="move it away and search again") as caught:
+        search(folder, design, parallel=1)
+    assert str(folder.journal) in str(caught.value) and "\n" not in str(caught.value) and len(in_process) == ran

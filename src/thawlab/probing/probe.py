@@ -1,6 +1,6 @@
 """A probe: heads on the cached features of several frozen backbones, fitted to few and to all images."""
 
-import json
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from thawlab.data.splits import Splits, absent_classes, make_splits
 from thawlab.environment import deterministic
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.predictions import Logits, Predictions, predictions_of
-from thawlab.files import cache_folder, write_json
+from thawlab.files import cache_folder, read_json, write_json
 from thawlab.inference.feature_cache import FrozenNetwork, Rows, cached_rows, frozen_backbone
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import build_backbone, check_size
@@ -126,7 +126,9 @@ def _features(network: FrozenNetwork, spec: BackboneSpec, dataset: Dataset, syst
     file = cache_folder(system.cache_dir, "probe") / f"{network.key(dataset, 'plain')}.json"
     if computed >= _TIMED:
         write_json(file, {"seconds_per_image": taken / computed})
-    per_image = json.loads(file.read_text(encoding="utf-8"))["seconds_per_image"] if file.is_file() else None
+    per_image: float | None = None
+    with contextlib.suppress(ThawlabError, KeyError):  # of a cache that lost it, nobody knows
+        per_image = read_json(file)["seconds_per_image"]
     backbone = ProbedBackbone(
         backbone=spec.name,
         size=network.preprocessing.size,

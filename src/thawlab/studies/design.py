@@ -18,7 +18,7 @@ _KEYS = ("name", "question", "base", "seeds", "vary", "variants", "search")
 _WAYS = ("vary", "variants", "search")
 # The seeds of a study that names none: many where a run is cheap (features are cached), few where everything is fine-tuned.
 _SEEDS_CACHED, _SEEDS, _SEEDS_FINE_TUNED = 6, 5, 3
-_NAME = re.compile(r"[\w.-]+")
+_NAME = re.compile(r"\w[\w.-]*")  # ".." would be another folder
 
 
 class Variant(NamedTuple):
@@ -139,7 +139,9 @@ def read_design(
 
 def _checked_name(name: Any, origin: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f"{origin}: name = {name!r} must be made of letters, digits, '.', '_' and '-'")
+        raise UsageError(
+            f"{origin}: name = {name!r} must be made of letters, digits, '.', '_' and '-', and begin with a letter or digit"
+        )
     return name
 
 

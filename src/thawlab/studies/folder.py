@@ -1,6 +1,7 @@
 """The study's folder: what was asked, a recipe for every cell, the runs beside them, and how far each is."""
 
 import glob
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple, final
 
 from filelock import FileLock, Timeout
 
-from thawlab.errors import ThawlabError, UsageError, listed, nearest
+from thawlab.errors import ThawlabError, UsageError, first_line, listed, nearest
 from thawlab.files import read_json, write_json, write_text
 from thawlab.run import RunFolder, Status, find_run
 from thawlab.studies.design import Cell
@@ -110,14 +111,16 @@ class StudyFolder:
         Raises:
             ThawlabError: if the file is missing or damaged.
         """
-        content = read_json(self.record_file)
         try:
+            content = json.loads(self.record_file.read_text(encoding="utf-8"))
             if content["schema"] != _SCHEMA:
                 raise ThawlabError(f"{self.record_file}: has schema {content['schema']}, this thawlab reads {_SCHEMA}")
             entries = tuple(Entry(**entry) for entry in content["cells"])
             return Record(content["name"], content["question"], content["threads"], entries, tuple(content.get("extended", ())))
-        except (KeyError, TypeError) as error:
-            raise ThawlabError(f"{self.record_file}: is damaged ({error}); write the study again with the same file") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ThawlabError(
+                f"{self.record_file}: is damaged ({first_line(error)}); move it away and run the study again: finished cells stay"
+            ) from None
 
     def write(self, record: Record) -> None:
         """Write what the study consists of."""
@@ -147,6 +150,8 @@ def begin(folder: StudyFolder, name: str, question: str, cells: Sequence[Cell], 
         UsageError: if the folder holds a study with other cells, or `extend` would lose some of them.
     """
     try:
+        if (folder.path / "recipe.toml").is_file():
+            raise UsageError(f"{folder.path}: is a run; give the study another name with --name")
         folder.path.mkdir(parents=True, exist_ok=True)
         with folder.lock():
             if not folder.record_file.is_file():

@@ -8,7 +8,7 @@ import time
 from typing import Any, NamedTuple
 
 from thawlab import progress
-from thawlab.errors import ThawlabError, UsageError
+from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.results import read_results, read_rows
 from thawlab.run import RunFolder
 from thawlab.studies.conduct import next_answer, pool_of
@@ -65,14 +65,19 @@ def search(folder: StudyFolder, design: Design, parallel: int | None = None) -> 
         design.cell(Variant("search", {key: found.choices[0] if found.choices else found.low}), design.seeds[0])
     epochs = sum(phase.epochs for phase in recipe.phases)
     folder.path.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name=design.name,
-        storage=JournalStorage(JournalFileBackend(str(folder.journal))),
-        sampler=optuna.samplers.TPESampler(seed=design.seeds[0], constant_liar=True),
-        pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(epochs, 2)),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    try:
+        study = optuna.create_study(
+            study_name=design.name,
+            storage=JournalStorage(JournalFileBackend(str(folder.journal))),
+            sampler=optuna.samplers.TPESampler(seed=design.seeds[0], constant_liar=True),
+            pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(epochs, 2)),
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except Exception as error:  # a damaged journal can fail in any part of the reader
+        raise ThawlabError(
+            f"{folder.journal}: cannot be read ({first_line(error)}); move it away and search again: finished trials stay"
+        ) from None
     _tried_before(study, folder)
     at_once = parallel or cells_at_once(design.search.runs or 1000, recipe)
     threads = threads_each(at_once)
