@@ -22,7 +22,8 @@ from scipy.stats import norm
 
 from thawlab.comparison.curve_forms import FORMS, akaike_weights, fit
 from thawlab.comparison.curve_scatter import Measured, scatter_of, total_covariance
-from thawlab.comparison.learning_curve import backtest, learning_curve
+from thawlab.comparison.foretelling import backtest
+from thawlab.comparison.learning_curve import learning_curve
 
 Floats = npt.NDArray[np.float64]
 LARGEST, STEP, REPLICATES = 6400.0, 1e-4, 400
@@ -55,7 +56,7 @@ def resampled(sizes: Floats, errors: Floats, n_test: int, rng: np.random.Generat
     """Return intervals of e_N and the gain from seeds that are resampled as they are."""
     measured = Measured(sizes, errors, n_test)
     covariance, seeds = total_covariance(measured, scatter_of(measured)), errors.shape[1]
-    weights = akaike_weights([fit(form, measured.x, measured.means[None], covariance) for form in FORMS])
+    weights = akaike_weights([fit(form, measured.x, measured.means[None], covariance) for form in FORMS])[:, 0]
     drawn = errors[:, rng.integers(0, seeds, (REPLICATES, seeds))].mean(axis=2).T
     both = np.stack([fit(form, measured.x, drawn, covariance).at(np.array([1.0, 2.0])) for form in FORMS])
     both = both[rng.choice(len(FORMS), REPLICATES, p=weights), np.arange(REPLICATES)]
@@ -77,7 +78,7 @@ def measure(name: str, design: tuple[int, int, int], count: int) -> dict[str, An
         rng = np.random.default_rng([draw, *design, list(TRUTHS).index(name)])
         errors = simulated(truth, sizes, seeds, n_test, rng)
         given = (sizes.astype(int).tolist(), errors.tolist(), n_test, draw, REPLICATES)
-        covered["backtest"] += [point.covered for point in backtest(*given)]
+        covered["backtest"] += [point.covered for point in backtest(*given[:3], seed=draw, replicates=REPLICATES)]
         curve = learning_curve(*given)
         if curve.refusal:
             refusals[curve.refusal.split(",")[0].split(":")[0]] += 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from thawlab.comparison.curve_forms import FORMS, akaike_weights, fit
 from thawlab.comparison.curve_scatter import Measured, scatter_of
-from thawlab.comparison.learning_curve import ONE_SEED, UNSTABLE, Estimate, LearningCurve, backtest, learning_curve
+from thawlab.comparison.learning_curve import ONE_SEED, UNSTABLE, Estimate, LearningCurve, learning_curve
 from thawlab.errors import UsageError
 
 Truth = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
@@ -86,7 +86,7 @@ def test_no_fit_is_worse_than_a_constant_and_none_is_negative() -> None:
     for form in FORMS:
         result = fit(form, x, errors, np.eye(len(x)))
         assert (result.alpha >= 0).all() and (result.eta >= 0).all()
-        assert (result.chi_squared <= constant + 1e-9).all()
+        assert not form.floor or (result.chi_squared <= constant + 1e-9).all()
         again = ((errors - result.at(x)) ** 2).sum(axis=1)
         assert again == pytest.approx(result.chi_squared, abs=1e-9)
 
@@ -94,7 +94,7 @@ def test_no_fit_is_worse_than_a_constant_and_none_is_negative() -> None:
 def test_weights_favour_the_form_that_fits() -> None:
     x = SIZES / N
     fits = [fit(form, x, exponential(SIZES)[None], 1e-6 * np.eye(len(x))) for form in FORMS]
-    weights = akaike_weights(fits)
+    weights = akaike_weights(fits)[:, 0]
     assert weights.sum() == pytest.approx(1) and FORMS[weights.argmax()].name == "exponential"
 
 
@@ -241,37 +241,6 @@ def test_json_holds_everything_or_the_reason() -> None:
     assert [point["n"] for point in content["points"]] == SIZES.tolist()
     refused = json.loads(json.dumps(curve_of(np.zeros((7, 2))).as_json(), allow_nan=False))
     assert refused["refusal"] and refused["error"] is None and refused["band"] is None
-
-
-# Backtest
-
-
-def test_the_backtest_predicts_sizes_that_it_does_not_see() -> None:
-    errors = scattered(root, 3, 0.003, 0)
-    held_out = backtest(SIZES.astype(int).tolist(), errors.tolist(), 5000)
-    assert [point.n for point in held_out] == [3200, 6400]
-    changed = errors.copy()
-    changed[-1] = 0.9
-    again = backtest(SIZES.astype(int).tolist(), changed.tolist(), 5000)
-    assert [point.predicted for point in again] == [point.predicted for point in held_out]
-    assert not again[-1].covered
-
-
-def test_the_backtests_intervals_cover() -> None:
-    sizes = SIZES.astype(int).tolist()
-    points = [
-        point
-        for draw in range(60)
-        for point in backtest(sizes, scattered((root, power)[draw % 2], 3, 0.006, draw).tolist(), 100_000, draw, 300)
-    ]
-    assert len(points) >= 110 and np.mean([point.covered for point in points]) >= 0.87
-
-
-def test_the_backtest_neither_reaches_far_nor_judges_the_ill_behaved() -> None:
-    far = [*SIZES[:5].astype(int).tolist(), 16 * 1600]
-    assert backtest(far, scattered(root, 3, 0.003, 0)[:6].tolist(), 5000) == ()
-    assert backtest(SIZES.astype(int).tolist(), np.zeros((7, 3)).tolist(), 5000) == ()
-    assert backtest(SIZES[:5].astype(int).tolist(), scattered(root, 3, 0.003, 0)[:5].tolist(), 5000) == ()
 
 
 # Properties

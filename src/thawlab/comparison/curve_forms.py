@@ -27,6 +27,7 @@ class Form(NamedTuple):
         shape: of x and the searched number θ (an exponent, or a rate per N images); falls with x.
         slope: x times its derivative.
         grid: the values of θ to search, given the smallest x.
+        floor: whether α is fitted; else it is 0.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Form(NamedTuple):
     shape: Callable[[Floats, Floats], Floats]
     slope: Callable[[Floats, Floats], Floats]
     grid: Callable[[float], Floats]
+    floor: bool = True
 
 
 def _power(x: Floats, exponent: Floats) -> Floats:
@@ -79,6 +81,8 @@ def _offsets(least: float) -> Floats:
 POWER = Form("power", 3, _power, _power_slope, _exponents)
 FORMS = (
     POWER,
+    # Where nothing of a floor is to be seen yet, a fitted one can only err upwards: curves that fall on were foretold too high.
+    Form("power without a floor", 2, _power, _power_slope, _exponents, floor=False),
     Form("square root", 2, _power, _power_slope, _square_root),
     Form("exponential", 3, _exponential, _exponential_slope, _rates),
     # Bends at small sizes, where the others do not: without it, curves with a shoulder were given too narrow intervals.
@@ -117,14 +121,14 @@ def fit(form: Form, x: Floats, errors: Floats, covariance: Floats) -> Fit:
     constant, target = whiten.sum(axis=1), errors @ whiten.T
     grid = form.grid(float(x.min()))
     nodes = form.shape(x[None], grid[:, None]) @ whiten.T
-    _, _, squares = _linear(constant, nodes, target)
+    _, _, squares = _linear(constant, nodes, target, form.floor)
     theta = _vertex(grid, squares)
     own = form.shape(x[None], theta[:, None]) @ whiten.T
-    alpha, eta, chi_squared = _linear(constant, own, target, each=True)
+    alpha, eta, chi_squared = _linear(constant, own, target, form.floor, each=True)
     return Fit(form, alpha, eta, theta, chi_squared)
 
 
-def _linear(constant: Floats, shapes: Floats, target: Floats, each: bool = False) -> tuple[Floats, Floats, Floats]:
+def _linear(constant: Floats, shapes: Floats, target: Floats, floor: bool, each: bool = False) -> tuple[Floats, Floats, Floats]:
     """Return α, η and the sum of squares of every set with every shape, or with `each` of every set with its own shape."""
     product = (target * shapes).sum(axis=1) if each else target @ shapes.T
     level = target @ constant if each else (target @ constant)[:, None]
@@ -134,8 +138,8 @@ def _linear(constant: Floats, shapes: Floats, target: Floats, each: bool = False
     determinant = np.maximum(ones * own - mixed**2, 1e-12 * ones * own)
     eta = (ones * product - mixed * level) / determinant
     alpha = (own * level - mixed * product) / determinant
-    eta = np.where(alpha < 0, product / own, eta)
-    alpha = np.where(eta < 0, level / ones, np.maximum(alpha, 0))
+    eta = np.where((alpha < 0) | (not floor), product / own, eta)
+    alpha = np.where(eta < 0, level / ones, np.maximum(alpha, 0)) if floor else np.zeros_like(eta)
     eta = np.maximum(eta, 0)
     left = total - 2 * (alpha * level + eta * product) + alpha**2 * ones + 2 * alpha * eta * mixed + eta**2 * own
     return alpha, eta, np.maximum(left, 0)
@@ -158,7 +162,7 @@ def _vertex(grid: Floats, squares: Floats) -> Floats:
 
 
 def akaike_weights(fits: Sequence[Fit]) -> Floats:
-    """Return how much each form counts, from its fit to the first set: exp(−AIC/2), normalised (Burnham and Anderson 2002)."""
-    criteria = np.array([fit.chi_squared[0] + 2 * fit.form.parameters for fit in fits])
-    weights = np.exp(-(criteria - criteria.min()) / 2)
-    return np.asarray(weights / weights.sum(), dtype=np.float64)
+    """Return how much each form counts for each set, forms × sets: exp(−AIC/2), normalised (Burnham and Anderson 2002)."""
+    criteria = np.stack([fit.chi_squared + 2 * fit.form.parameters for fit in fits])
+    weights = np.exp(-(criteria - criteria.min(axis=0)) / 2)
+    return np.asarray(weights / weights.sum(axis=0), dtype=np.float64)

@@ -4,30 +4,20 @@ As Hoiem et al. (ICML 2021, "Learning Curves for Analysis of Deep Networks") adv
 its data-reliance β_N at the largest size N. For e(n) = α + ηn^γ, β_N = −2γηN^γ, which is −2·N·e′(N) for any form; with γ = −1/2,
 e(n) = e_N + (√(N/n) − 1)·β_N: a quarter of the images costs β_N more error.
 
-Intervals come from a bootstrap over seeds, test images and functional forms together. Each replicate draws new means from the
-estimated scatter (`curve_scatter`), its size itself uncertain as in a t-interval: three seeds that are resampled as they are
-would be far too sure of themselves. It then takes one of the forms, with the form's Akaike weight as probability. Power laws
-extrapolate badly (Mahmood et al., CVPR 2022, "How Much More Data Do I Need?"), so nothing is said beyond 2N.
+Intervals come from a bootstrap over seeds, test images and functional forms together (`curve_fit`). Power laws extrapolate badly
+(Mahmood et al., CVPR 2022, "How Much More Data Do I Need?"), so the summary says nothing beyond 2N, and `foretelling` nothing
+beyond 4N, where it was held against real trainings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from thawlab.comparison.curve_forms import FORMS, POWER, Fit, Floats, akaike_weights, fit
-from thawlab.comparison.curve_scatter import (
-    LEAST_SIZES,
-    Measured,
-    Scatter,
-    ill_behaved,
-    lack_of_fit,
-    over_images,
-    scatter_of,
-    total_covariance,
-)
-from thawlab.errors import UsageError
+from thawlab.comparison.curve_fit import FittedCurve, checked, deviations, fitted, replicated
+from thawlab.comparison.curve_forms import FORMS, POWER, Fit, Floats
+from thawlab.comparison.curve_scatter import Measured
 from thawlab.randomness import derive
 
 UNSTABLE = "α, η and γ are unstable one by one: other seeds move them a lot along the same curve; compare e_N and β_N instead"
@@ -70,19 +60,6 @@ class Band(NamedTuple):
     error: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-
-
-class HeldOut(NamedTuple):
-    """The error at a size, measured and predicted from the smaller sizes alone."""
-
-    n: int
-    measured: float
-    predicted: Estimate
-
-    @property
-    def covered(self) -> bool:
-        """Whether the interval of the prediction contains the measured error."""
-        return self.predicted.low <= self.measured <= self.predicted.high
 
 
 @final
@@ -154,23 +131,11 @@ def learning_curve(
     Raises:
         UsageError: if the numbers do not belong together or are no errors.
     """
-    measured = _checked(sizes, errors, n_test)
-    fitted = _fitted(measured)
-    if isinstance(fitted, str):
-        return LearningCurve(_points(measured), n_test, fitted)
-    return _estimated(fitted, np.random.default_rng(derive(seed, "learning curve")), replicates)
-
-
-def _checked(sizes: Sequence[int], errors: Sequence[Sequence[float]], n_test: int) -> Measured:
-    rows = sorted(zip(sizes, errors, strict=False), key=lambda row: row[0])
-    if not rows or len(sizes) != len(errors) or len({len(row) for row in errors}) != 1 or not len(errors[0]):
-        raise UsageError("a learning curve needs sizes, and at each size the errors of the same seeds")
-    if len(set(sizes)) != len(sizes) or rows[0][0] < 1 or n_test < 1:
-        raise UsageError("a learning curve needs different sizes of at least one image, and test images")
-    table = np.array([row for _, row in rows], dtype=np.float64)
-    if not ((table >= 0) & (table <= 1)).all():
-        raise UsageError("the errors of a learning curve are fractions between 0 and 1")
-    return Measured(np.array([size for size, _ in rows], dtype=np.float64), table, n_test)
+    measured = checked(sizes, errors, n_test)
+    curve = fitted(measured)
+    if isinstance(curve, str):
+        return LearningCurve(_points(measured), n_test, curve)
+    return _estimated(curve, np.random.default_rng(derive(seed, "learning curve")), replicates)
 
 
 def _points(measured: Measured) -> tuple[CurvePoint, ...]:
@@ -180,78 +145,27 @@ def _points(measured: Measured) -> tuple[CurvePoint, ...]:
     return tuple(point(size, row) for size, row in zip(measured.sizes.tolist(), measured.errors, strict=True))
 
 
-class _Fitted(NamedTuple):
-    """Errors with all forms fitted to their means; `weights` are the forms'."""
-
-    measured: Measured
-    scatter: Scatter
-    fits: list[Fit]
-    weights: Floats
-
-    def averaged(self, of: Callable[[Fit], Floats]) -> Floats:
-        """Return a function of the fit to the means, averaged over the forms."""
-        return np.asarray(sum(weight * of(found)[0] for weight, found in zip(self.weights, self.fits, strict=True)))
-
-
-def _fitted(measured: Measured) -> _Fitted | str:
-    """Fit every form to the means; or return why there is no curve to fit."""
-    scatter = scatter_of(measured)
-    if reason := ill_behaved(measured, scatter):
-        return reason
-    covariance = total_covariance(measured, scatter)
-    fits = [fit(form, measured.x, measured.means[None], covariance) for form in FORMS]
-    weights = akaike_weights(fits)
-    best = fits[int(weights.argmax())]
-    reason = lack_of_fit(measured, scatter, best.form.name, float(best.chi_squared[0]), best.form.parameters)
-    return reason or _Fitted(measured, scatter, fits, weights)
-
-
-def _deviations(means: Floats, scatter: Scatter, n_test: int, rng: np.random.Generator, replicates: int) -> Floats:
-    """Draw how far the means may lie from the truth, because of the seeds and of the test images; a row per replicate."""
-    of_seeds = rng.standard_normal((replicates, len(means))) @ _root(scatter.of_means()).T
-    if scatter.seeds > 1:
-        of_seeds *= np.sqrt(scatter.freedom / rng.chisquare(scatter.freedom, (replicates, 1)))
-    of_images = rng.standard_normal((replicates, len(means))) @ _root(over_images(means, n_test, scatter.seeds)).T
-    return np.asarray(of_seeds + of_images, dtype=np.float64)
-
-
-def _root(covariance: Floats) -> Floats:
-    """Return a matrix whose product with its transpose is the covariance, which may be singular."""
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0)), dtype=np.float64)
-
-
-def _replicated(
-    fitted: _Fitted, drawn: Floats, rng: np.random.Generator, *of: Callable[[Fit], Floats]
-) -> tuple[list[Fit], list[Floats]]:
-    """Fit all forms to drawn means; return the fits, and functions of the one form that each replicate takes."""
-    covariance = total_covariance(fitted.measured, fitted.scatter)
-    again = [fit(form, fitted.measured.x, drawn, covariance) for form in FORMS]
-    chosen = rng.choice(len(FORMS), len(drawn), p=fitted.weights)
-    return again, [np.stack([function(found) for found in again])[chosen, np.arange(len(drawn))] for function in of]
-
-
-def _estimated(fitted: _Fitted, rng: np.random.Generator, replicates: int) -> LearningCurve:
-    measured = fitted.measured
+def _estimated(curve: FittedCurve, rng: np.random.Generator, replicates: int) -> LearningCurve:
+    measured = curve.measured
     n = float(measured.sizes[-1])
     places = np.concatenate([np.geomspace(measured.x[0], 2, _DRAWN), [1.0, 2.0]])
 
     def at_places(found: Fit) -> Floats:
         return found.at(places)
 
-    drawn = measured.means + _deviations(measured.means, fitted.scatter, measured.n_test, rng, replicates)
-    again, (spread, reliances) = _replicated(fitted, drawn, rng, at_places, Fit.reliance)
-    value, power = fitted.averaged(at_places), FORMS.index(POWER)
+    drawn = measured.means + deviations(measured.means, curve.scatter, measured.n_test, rng, replicates)
+    again, (spread, reliances) = replicated(curve, drawn, rng, at_places, Fit.reliance)
+    value, power = curve.averaged(at_places), FORMS.index(POWER)
     low, high = np.percentile(spread, (2.5, 97.5), axis=0)
     return LearningCurve(
         _points(measured),
         measured.n_test,
         error=_estimate(value[-2], spread[:, -2]),
-        reliance=_estimate(fitted.averaged(Fit.reliance), reliances),
-        exponent=_estimate(fitted.fits[power].theta[0], again[power].theta),
+        reliance=_estimate(curve.averaged(Fit.reliance), reliances),
+        exponent=_estimate(curve.fits[power].theta[0], again[power].theta),
         error_at_twice=_estimate(value[-1], spread[:, -1]),
         gain=_estimate(value[-2] - value[-1], spread[:, -2] - spread[:, -1]),
-        forms=tuple(_form(found, weight, n) for found, weight in zip(fitted.fits, fitted.weights.tolist(), strict=True)),
+        forms=tuple(_form(found, weight, n) for found, weight in zip(curve.fits, curve.weights.tolist(), strict=True)),
         band=Band(*(tuple(row[:_DRAWN].tolist()) for row in (places * n, value, low, high))),
     )
 
@@ -266,39 +180,3 @@ def _form(found: Fit, weight: float, n: float) -> FittedForm:
     if found.form.name == "exponential":
         return FittedForm(found.form.name, weight, alpha, eta, theta / n, chi_squared)
     return FittedForm(found.form.name, weight, alpha, eta * n**-theta, theta, chi_squared)
-
-
-def backtest(
-    sizes: Sequence[int], errors: Sequence[Sequence[float]], n_test: int, seed: int = 0, replicates: int = 2000
-) -> tuple[HeldOut, ...]:
-    """Predict the errors of the larger sizes from the smaller ones, each from at least five and no further than twice the last.
-
-    The intervals are those of the mean error of as many seeds on the same test images. A curve that is refused predicts nothing.
-    Takes what `learning_curve` takes.
-
-    Raises:
-        UsageError: if the numbers do not belong together or are no errors.
-    """
-    measured = _checked(sizes, errors, n_test)
-    reachable = [k for k in range(LEAST_SIZES, len(sizes)) if measured.sizes[k] <= 2 * measured.sizes[k - 1]]
-    found = [_held_out(measured, k, seed, replicates) for k in reachable]
-    return tuple(point for point in found if point)
-
-
-def _held_out(measured: Measured, count: int, seed: int, replicates: int) -> HeldOut | None:
-    fitted, n = _fitted(measured.until(count)), measured.sizes[count]
-    if isinstance(fitted, str):
-        return None
-    known, scatter = fitted.measured, fitted.scatter
-    place = np.array([n / known.sizes[-1]])
-
-    def at_place(found: Fit) -> Floats:
-        return found.at(place)[:, 0]
-
-    predicted = fitted.averaged(at_place)
-    # The held-out errors scatter as those of the largest size that is known, and share the test images with all of them.
-    wider = scatter._replace(deviation=np.append(scatter.deviation, scatter.deviation[-1]))
-    rng = np.random.default_rng(derive(seed, "backtest", count))
-    deviations = _deviations(np.append(known.means, predicted), wider, known.n_test, rng, replicates)
-    _, [outcomes] = _replicated(fitted, known.means - deviations[:, :-1], rng, at_place)
-    return HeldOut(int(n), float(measured.means[count]), _estimate(predicted, outcomes + deviations[:, -1]))
