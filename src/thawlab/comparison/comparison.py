@@ -14,6 +14,7 @@ from thawlab.comparison.effects import OTHER_IMAGES, Effect, Refusal, factorial_
 from thawlab.comparison.learning_curve import LearningCurve
 from thawlab.comparison.optimism import Best, best_of
 from thawlab.comparison.runs import ComparedRun, Variant, read_run, variants_of
+from thawlab.comparison.shares import Shares, shares
 from thawlab.errors import UsageError, listed
 from thawlab.run import RunFolder
 
@@ -31,6 +32,7 @@ class Comparison:
         pairs: the effect of each pair of variants that differ in one setting.
         refusals: the pairs whose difference can be credited to no single setting.
         factorial: of a full grid, its interactions and main effects; else empty.
+        shares: of a full grid, what each setting accounts for between its first and its last corner; else None.
         best: the best on validation, with its optimism; None where that cannot be told.
         learning_curves: by the other settings, where `data.train_size` varies.
         question: what the comparison is to answer, in the words of whoever asked.
@@ -41,6 +43,7 @@ class Comparison:
     pairs: tuple[Effect, ...]
     refusals: tuple[Refusal, ...]
     factorial: tuple[Effect, ...] = ()
+    shares: Shares | None = None
     best: Best | None = None
     learning_curves: Mapping[str, LearningCurve] = field(default_factory=dict)
     question: str = ""
@@ -179,6 +182,13 @@ class Comparison:
             "differences": self.differences,
             "interactions": [effect.as_json() for effect in self.factorial if effect.kind == "interaction"],
             "main_effects": [effect.as_json() for effect in self.factorial if effect.kind == "main"],
+            "shares": self.shares
+            and {
+                "first": self.shares.first,
+                "last": self.shares.last,
+                "whole": self.shares.whole.as_json(),
+                "parts": [effect.as_json() for effect in self.shares.parts],
+            },
             "pairs": [effect.as_json() for effect in self.pairs],
             "refused": [{**refusal._asdict(), "keys": list(refusal.keys)} for refusal in self.refusals],
             "best_on_validation": self.best and self.best.as_json(),
@@ -199,6 +209,9 @@ class Comparison:
         shown = [*self._curves, *(effect.verdict for effect in self._said[:_LISTED])]
         if (more := len(self.effects) - len(self._said[:_LISTED])) > 0:
             shown.append(f"and {more} more effects; the page and the JSON have them all")
+        if self.shares:
+            parts = [f"{part.name} {100 * part.difference:+.2f}" for part in self.shares.parts]
+            shown.append(f"{self.shares.whole.verdict}; of that, in points: {', '.join(parts)}")
         if self.best:
             shown.append(
                 f"best on validation: {self.best.name}, {100 * self.best.val_accuracy:.2f} %, of which the choice among "
@@ -279,6 +292,7 @@ def compare_runs(
         pairs=tuple(pairs),
         refusals=tuple(refusals),
         factorial=tuple(factorial_effects(grid)) if grid else (),
+        shares=shares(grid) if grid else None,
         best=best_of(variants),
         learning_curves=learning_curves(variants),
         question=question,

@@ -21,7 +21,8 @@ class Effect(NamedTuple):
     """A difference in test accuracy that belongs to one setting, or to several settings together.
 
     Attributes:
-        kind: "pair" (two variants that differ in one key), "main" (averaged over the other settings of a grid) or "interaction".
+        kind: "pair" (two variants that differ in one key), "main" (averaged over the other settings of a grid), "interaction",
+            "whole" (two opposite corners of a grid) or "share" (a setting's part of that).
         name: what is changed, from what to what.
         keys: the settings that it belongs to; none where nothing but the machine differs.
         between: the names of the two variants of a pair.
@@ -77,7 +78,8 @@ class Effect(NamedTuple):
             return f"{self.name}: no difference shown; at most {max(abs(low), abs(high)):.2f} points either way"
         scope = "with other seeds and test images" if self.over_both else "with other test images; of these runs only"
         other = "others" if len(self.keys) > 2 else "other"
-        what = f"what one does depends on the {other}, by" if self.kind == "interaction" else "changes test accuracy by"
+        whats = {"interaction": f"what one does depends on the {other}, by", "share": "accounts for"}
+        what = whats.get(self.kind, "changes test accuracy by")
         p = f"p < {1e-4:.0e}" if self.p_holm < 1e-4 else f"p = {self.p_holm:.2g}"
         return f"{self.name}: {what} {100 * self.difference:+.2f} points ({low:+.2f} to {high:+.2f} {scope}; {p} after Holm)"
 
@@ -173,7 +175,7 @@ def one_key_effects(variants: Sequence[Variant], skip_refusals: bool = False) ->
         else:
             better, worse = _discordant(first, second, found.seeds)
             effects.append(found._replace(only_second=better, only_first=worse))
-    return _corrected(effects), refusals
+    return corrected(effects), refusals
 
 
 def _confounded(first: Variant, second: Variant, keys: Sequence[str]) -> Refusal:
@@ -241,7 +243,7 @@ def factorial_effects(grid: Grid) -> list[Effect]:
                 )
                 if not isinstance(found, str):
                     effects.append(found._replace(logit=_on_logits(weights, found.seeds)))
-    return _corrected(effects)
+    return corrected(effects)
 
 
 def _weights(grid: Grid, chosen: Mapping[int, int]) -> list[tuple[float, Variant]]:
@@ -267,7 +269,7 @@ def _on_logits(weights: Sequence[tuple[float, Variant]], seeds: Sequence[int]) -
     return float(np.mean(by_seed)), statistics.over_seeds(by_seed)
 
 
-def _corrected(effects: Sequence[Effect]) -> list[Effect]:
+def corrected(effects: Sequence[Effect]) -> list[Effect]:
     """Correct the p-values of a family of effects, and the intervals with them."""
     p_values = [effect.widest.p_value for effect in effects]
     adjusted, levels = statistics.holm(p_values), statistics.holm_levels(p_values)
