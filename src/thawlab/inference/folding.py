@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from thawlab.inference.tracing import trace
+from thawlab.models.quicker import agree, sharing, swapped
 
 
 @torch.no_grad()
@@ -42,7 +43,21 @@ def folded(network: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         rest = nn.Sequential(after.drop, after.act) if hasattr(after, "act") else nn.Identity()  # type: ignore[arg-type]
         result.set_submodule(norm, rest)
     result.eval()
-    return result if pairs and _agree(network, result, input_shape) else network
+    if not pairs or not agree(network, result, input_shape):
+        return network
+    return _mirrored(network, result, input_shape)
+
+
+def _mirrored(network: nn.Module, result: nn.Module, input_shape: Sequence[int]) -> nn.Module:
+    """Return the folded network without the copies that "same" padding takes; as it is where it has none."""
+    from timm.layers import Conv2dSame
+
+    if any(isinstance(part, Conv2dSame) for part in result.modules()):
+        for back in ((2, 3), (1, 2)):  # outputs that are maps have their channels before height and width, or behind
+            quick = swapped(sharing(result), back)
+            if quick is not None and agree(network, quick.eval(), input_shape):
+                return quick
+    return result
 
 
 def _pairs(module: fx.GraphModule) -> list[tuple[str, str]]:
@@ -63,14 +78,3 @@ def _pairs(module: fx.GraphModule) -> list[tuple[str, str]]:
         if once and type(convolution) in convolutions and type(norm) in norms and norm.running_mean is not None:
             pairs.append((str(before.target), str(node.target)))
     return pairs
-
-
-def _agree(network: nn.Module, other: nn.Module, input_shape: Sequence[int]) -> bool:
-    """Return whether two networks give the same on the same noise, but for rounding."""
-    device = next(network.parameters()).device
-    noise = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
-    expected, given = (out if isinstance(out, tuple) else (out,) for out in (network(noise), other(noise)))
-    return len(expected) == len(given) and all(
-        one.shape == two.shape and bool(((one - two).abs() <= 1e-4 * float(one.abs().max())).all())
-        for one, two in zip(expected, given, strict=True)
-    )

@@ -20,7 +20,7 @@ from thawlab.recipe import Phase
 from thawlab.results import EpochRow, PhaseResult, write_rows
 from thawlab.training.averaging import WeightAverage
 from thawlab.training.context import Context
-from thawlab.training.freezing import set_modes, trainable_count
+from thawlab.training.freezing import trainable_count
 from thawlab.training.losses import l2_penalty, training_loss
 from thawlab.training.optimizers import lr_factor, lr_of, make_optimizer, set_lr
 from thawlab.training.phase_data import Batch, PhaseData
@@ -80,7 +80,7 @@ def _train_epoch(
     mirrored = alternating_turns(seed, state.phase, state.epoch, len(order)).numpy() if data.alternates else None
     spans = batch_spans(len(order), phase.batch_size)
     lr = lr_of(phase)
-    set_modes(context.classifier, phase.batch_norm or "train")
+    data.begin_training(context.classifier)
 
     def gather(step: int) -> Batch:
         chosen = slice(*spans[step])
@@ -121,7 +121,7 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
     value = 0.0
     for part, wanted in zip(inputs.chunk(phase.accumulate), targets.chunk(phase.accumulate), strict=True):
         with torch.autocast(device.type, torch.bfloat16, enabled=data.bfloat16):
-            logits = data.module(data.prepare(part))
+            logits = data.stepped(data.prepare(part))
         loss = training_loss(logits, wanted, phase, data.terms) * (len(part) / len(inputs))
         loss.backward()  # type: ignore[no-untyped-call]
         value += loss.item()
@@ -143,7 +143,7 @@ def trial_steps(context: Context, data: PhaseData) -> Iterator[OptimizerState]:
     """Give a phase's optimiser for some trial steps; weights, statistics, gradients and the random state are restored."""
     kept = snapshot(context.classifier)
     optimizer = OptimizerState(make_optimizer(context.classifier, data.phase), None)
-    set_modes(context.classifier, data.phase.batch_norm or "train")
+    data.begin_training(context.classifier)
     try:
         with torch.random.fork_rng(devices=[]):
             yield optimizer

@@ -17,6 +17,7 @@ from thawlab.data.types import Indices
 from thawlab.inference.feature_cache import FrozenNetwork, cached_rows, cached_views, fits_on_disk
 from thawlab.inference.prefix import agrees, from_rows, split_backbone
 from thawlab.models.classifier import Classifier
+from thawlab.models.quicker import quicker
 from thawlab.recipe import Phase
 from thawlab.training.context import Context
 from thawlab.training.freezing import freeze, is_frozen, set_modes
@@ -49,6 +50,7 @@ class PhaseData:
         rows: uint8 images, or cached output of the frozen part, indexed by sample.
         views: what training takes in place of `rows`: one array, or several of which each sample draws one.
         module: the classifier, or the part of it above the cache.
+        stepped: what takes the steps in its place: the same function of the same weights, quicker where there is such a one.
         bfloat16: whether the module computes in bfloat16 while it trains.
         terms: what the loss knows of the classes.
         network: the frozen part whose output the rows are; None where they are images.
@@ -64,6 +66,7 @@ class PhaseData:
     rows: Rows
     views: tuple[Rows, ...]
     module: nn.Module
+    stepped: nn.Module
     bfloat16: bool
     terms: ClassTerms
     network: FrozenNetwork | None = None
@@ -72,6 +75,11 @@ class PhaseData:
     pipeline: Pipeline = field(default_factory=lambda: Pipeline(()))
     arrange: Callable[[torch.Tensor], torch.Tensor] = from_rows
     prepare: Callable[[torch.Tensor], torch.Tensor] = _unchanged
+
+    def begin_training(self, classifier: Classifier) -> None:
+        """Put the classifier, and what takes the steps, into the modes that the phase trains in."""
+        for module in (classifier, *([] if self.stepped is self.module else [self.stepped])):
+            set_modes(module, self.phase.batch_norm or "train")
 
     def order(self, seed: int, number: int, epoch: int) -> Indices:
         """Return the order of an epoch of the phase with this number: positions within the train split."""
@@ -134,12 +142,14 @@ def phase_data(context: Context, phase: Phase, as_before: bool | None = None) ->
 
 def on_images(context: Context, phase: Phase, note: str = "") -> PhaseData:
     """Return the data of a phase that computes the whole network in every epoch."""
+    sizes = sorted({*phase.sizes, context.preprocessing.size})
     return PhaseData(
         phase,
         context.dataset,
         context.dataset.images,
         (context.dataset.images,),
         context.classifier,
+        quicker(context.classifier, [(3, size, size) for size in sizes]),
         context.recipe.precision == "bfloat16",
         _terms(context, phase),
         note=note,
@@ -189,9 +199,20 @@ def _on_cache(context: Context, phase: Phase, network: FrozenNetwork, module: nn
     elif phase.augment:
         views = cached_views(network, dataset, train, folder, phase.augment, phase.views or 1, context.recipe.seed)
         note += f", in {len(views)} fixed random views of each image"
+    stepped = quicker(module, [from_rows(torch.from_numpy(rows[:1])).shape[1:]]) if rows.ndim == 4 else module
     bfloat16, alternates = context.recipe.precision == "bfloat16", phase.augment == (_ALTERNATE,)
     return PhaseData(
-        phase, dataset, rows, tuple(views), module, bfloat16, _terms(context, phase), network, note, alternates=alternates
+        phase,
+        dataset,
+        rows,
+        tuple(views),
+        module,
+        stepped,
+        bfloat16,
+        _terms(context, phase),
+        network,
+        note,
+        alternates=alternates,
     )
 
 

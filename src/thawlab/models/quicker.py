@@ -1,0 +1,155 @@
+"""The same network, computed quicker on a CPU: no copies for padding, no slow gradients of small maps.
+
+TensorFlow's "same" padding, which EfficientNets and some MobileNets were trained with, puts the odd row and column at the end of
+an image. PyTorch pads both ends alike, so timm copies every map that a strided convolution takes, and the gradient of the copy
+slows down what lies before it. Seen in a mirror, in both directions, the odd row comes first, and padding both ends by half a
+kernel computes exactly that. So the image is mirrored once, at the input, and every kernel with it.
+"""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from typing import Any, cast, final
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def quicker(network: nn.Module, shapes: Sequence[Sequence[int]]) -> nn.Module:
+    """Return a module that computes the same and trains the same weights in less time; the network itself where there is none.
+
+    Modes are its own: put both into the same one.
+
+    Args:
+        network: gives one tensor.
+        shapes: of the inputs that it will take, without the batch; with each the two are compared, on noise.
+    """
+    if next(network.parameters()).device.type != "cpu":
+        return network
+    result = swapped(sharing(network))
+    return result if result is not None and all(agree(network, result, shape) for shape in shapes) else network
+
+
+def sharing(network: nn.Module) -> nn.Module:
+    """Return a copy of a module that holds the same tensors: what trains or loads one, trains or loads both."""
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+
+
+def swapped(network: nn.Module, mirror_back: tuple[int, int] = (2, 3)) -> nn.Module | None:
+    """Swap the layers of a network, in place, for their quicker twins; None where it has none.
+
+    Args:
+        network: of which the outputs that are maps will be mirrored back.
+        mirror_back: the dimensions of such an output that are height and width.
+    """
+    from timm.layers import Conv2dSame
+
+    layers = {name: layer for name, layer in network.named_modules() if type(layer) in {nn.Conv2d, Conv2dSame}}
+    mirrors = any(type(layer) is Conv2dSame for layer in layers.values())
+    wanted = {name: cast("nn.Conv2d", layer) for name, layer in layers.items() if mirrors or _is_depthwise(layer)}
+    for name, layer in wanted.items():
+        if max(layer.kernel_size) > 1:
+            network.set_submodule(name, QuickConv2d(layer, mirrors))
+    if not wanted:
+        return None
+    return Mirrored(network, mirror_back) if mirrors else network
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels > 1
+
+
+@torch.no_grad()
+def agree(network: nn.Module, other: nn.Module, shape: Sequence[int]) -> bool:
+    """Return whether two networks give the same in eval mode, on the same noise, but for rounding."""
+    parameter = next(network.parameters())
+    noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(parameter.device, parameter.dtype)
+    modes = {module: module.training for module in [*network.modules(), *other.modules()]}
+    try:
+        expected, given = (out if isinstance(out, tuple) else (out,) for out in (network.eval()(noise), other.eval()(noise)))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return len(expected) == len(given) and all(
+        one.shape == two.shape and bool(((one - two).abs() <= 1e-4 * float(one.abs().max())).all())
+        for one, two in zip(expected, given, strict=True)
+    )
+
+
+@final
+class Mirrored(nn.Module):
+    """A network of mirrored convolutions, which takes and gives what the plain one does.
+
+    Args:
+        inner: the mirrored network.
+        back: the dimensions in which its outputs of four dimensions are mirrored back.
+    """
+
+    def __init__(self, inner: nn.Module, back: tuple[int, int] = (2, 3)) -> None:
+        super().__init__()
+        self.inner, self.back = inner, back
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Mirror images, apply the network, and mirror back what is a map."""
+        values = self.inner(x.flip(2, 3).contiguous(memory_format=torch.channels_last))
+        return tuple(map(self._restored, values)) if isinstance(values, tuple) else self._restored(values)
+
+    def _restored(self, values: torch.Tensor) -> torch.Tensor:
+        return values.flip(self.back) if values.ndim == 4 else values
+
+
+@final
+class QuickConv2d(nn.Conv2d):
+    """A convolution with the tensors of another one.
+
+    Args:
+        layer: whose weights it has.
+        mirrored: whether it sees mirrored maps, in which "same" padding is the same at both ends.
+    """
+
+    def __init__(self, layer: nn.Conv2d, mirrored: bool) -> None:
+        nn.Module.__init__(self)
+        for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"):
+            setattr(self, name, getattr(layer, name))
+        self.transposed, self.output_padding, self._reversed_padding_repeated_twice = False, (0, 0), []
+        self.weight, self.bias, self.training = layer.weight, layer.bias, layer.training
+        self.mirrored, self.depthwise = mirrored, _is_depthwise(layer)
+        if type(layer) is not nn.Conv2d:
+            self.padding = (layer.kernel_size[0] // 2, layer.kernel_size[1] // 2)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the convolution of n × channels × height × width."""
+        weight = self.weight.flip(2, 3) if self.mirrored else self.weight
+        if self.depthwise and _is_slow(input, weight, self.stride, self.dilation) and self.bias is None:
+            return cast("torch.Tensor", _SmallDepthwise.apply(input, weight, self.padding))
+        return F.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def _is_slow(x: torch.Tensor, weight: torch.Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]) -> bool:
+    """Return whether oneDNN's gradient of these depthwise weights is slow: it is where a map is smaller than the kernel."""
+    plain = max(*stride, *dilation) == 1 and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return plain and x.shape[-1] < weight.shape[-1] and torch.is_grad_enabled() and weight.requires_grad
+
+
+class _SmallDepthwise(torch.autograd.Function):
+    """A depthwise convolution of maps that are smaller than its kernel, the gradient of each tap summed by itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, int]) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return F.conv2d(x, weight, None, 1, padding, 1, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, None]:
+        (x, weight), (above, left), [gradient] = ctx.saved_tensors, ctx.padding, gradients
+        of_input = None
+        if ctx.needs_input_grad[0]:
+            sizes: list[Any] = [[1, 1], [above, left], [1, 1], False, [0, 0], len(weight), [True, False, False]]
+            of_input = torch.ops.aten.convolution_backward(gradient, x, weight, None, *sizes)[0]
+        (height, width), padded = gradient.shape[2:], F.pad(x, (left, left, above, above))
+        taps = itertools.product(range(weight.shape[2]), range(weight.shape[3]))
+        sums = [(padded[:, :, i : i + height, j : j + width] * gradient).sum((0, 2, 3)) for i, j in taps]
+        return of_input, torch.stack(sums, dim=1).view_as(weight), None

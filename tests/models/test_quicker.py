@@ -1,0 +1,105 @@
+"""The quicker twin of a network: the same outputs, gradients and statistics, in training and in eval mode."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import create_conv2d
+from torch import nn
+
+from thawlab.inference.folding import folded
+from thawlab.models.quicker import Mirrored, QuickConv2d, agree, quicker, sharing
+
+
+def network_of(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=5).double()  # in single precision, steps of fresh networks drift apart by rounding
+
+
+def stepped(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the outputs and gradients of one step in training mode."""
+    network.train().zero_grad()
+    outputs = network(images)
+    F.cross_entropy(outputs, torch.arange(len(images)) % 5).backward()  # type: ignore[no-untyped-call]
+    return outputs.detach(), [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize(
+    ("name", "mirrors"), [("tf_efficientnet_lite0", True), ("tf_efficientnetv2_b0", True), ("mobilenetv2_035", False)]
+)
+@pytest.mark.parametrize("size", [64, 75, 96])  # 75: odd and even maps by turns
+def test_a_step_is_the_same(name: str, mirrors: bool, size: int) -> None:
+    plain = network_of(name)
+    for module in plain.modules():  # stochastic depth would draw the same, but hide a difference
+        module.drop_path_rate = 0.0  # type: ignore[assignment]
+    other = copy.deepcopy(plain)
+    quick = quicker(other, [(3, size, size)])
+    assert isinstance(quick, Mirrored) is mirrors and any(isinstance(part, QuickConv2d) for part in quick.modules())
+    images = torch.rand(10, 3, size, size, dtype=torch.float64)
+    torch.manual_seed(1)
+    expected, gradients = stepped(plain, images)
+    torch.manual_seed(1)
+    found, again = stepped(quick, images)
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
+    assert len(gradients) == len(again)
+    for one, two in zip(gradients, again, strict=True):
+        assert float((one - two).norm()) <= 1e-8 * float(one.norm()) + 1e-12
+    for one, two in zip(plain.buffers(), other.buffers(), strict=True):  # BatchNorm's statistics are those of the original
+        assert torch.allclose(one, two)
+
+
+@pytest.mark.parametrize(("side", "kernel"), [(2, 3), (3, 5), (4, 5), (1, 3), (2, 7)])
+def test_the_gradient_of_a_small_depthwise_convolution(side: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 8, kernel, padding=kernel // 2, groups=8, bias=False).double()
+    quick = QuickConv2d(layer.float(), mirrored=False)
+    x = torch.randn(4, 8, side, side, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    weights = torch.randn(4, 8, side, side)
+    (expected,) = torch.autograd.grad((layer(x) * weights).sum(), [layer.weight], retain_graph=True)
+    of_x = torch.autograd.grad((layer(x) * weights).sum(), [x])[0]
+    of_y, found = torch.autograd.grad((quick(y) * weights).sum(), [y, layer.weight])
+    assert torch.allclose(found, expected, atol=1e-5) and torch.allclose(of_y, of_x, atol=1e-5)
+
+
+def test_both_hold_the_same_tensors() -> None:
+    network = network_of("tf_efficientnet_lite0").float()
+    quick = quicker(network, [(3, 64, 64)])
+    assert {id(tensor) for tensor in quick.parameters()} == {id(tensor) for tensor in network.parameters()}
+    assert {id(tensor) for tensor in quick.buffers()} == {id(tensor) for tensor in network.buffers()}
+    assert not any(isinstance(part, QuickConv2d) for part in network.modules())
+    with torch.no_grad():
+        network.conv_stem.weight.mul_(2.0)  # type: ignore[union-attr,operator]
+    assert agree(network, quick, (3, 64, 64))
+
+
+def test_what_knows_left_from_right_stays_as_it_is() -> None:
+    same = create_conv2d(3, 4, 3, stride=2, padding="same")
+    network = nn.Sequential(same, nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.Flatten())
+    assert quicker(network, [(3, 32, 32)]) is network
+    assert isinstance(quicker(nn.Sequential(same, nn.AdaptiveAvgPool2d(1)), [(3, 32, 32)]), Mirrored)
+
+
+def test_a_network_without_such_layers_is_itself() -> None:
+    network = timm.create_model("resnet18", num_classes=3)
+    assert quicker(network, [(3, 64, 64)]) is network
+
+
+def test_copies_that_share_can_be_copied_apart() -> None:
+    network = nn.Sequential(nn.Linear(2, 2))
+    shared, apart = sharing(network), copy.deepcopy(sharing(network))
+    assert shared[0].weight is network[0].weight and apart[0].weight is not network[0].weight  # type: ignore[index]
+
+
+@pytest.mark.parametrize("global_pool", ["avg", ""])
+def test_a_folded_network_takes_no_copies(global_pool: str) -> None:
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0, global_pool=global_pool).eval()
+    with torch.inference_mode():
+        other = folded(network, (3, 64, 64))
+        images = torch.rand(3, 3, 64, 64)
+        assert isinstance(other, Mirrored)
+        torch.testing.assert_close(other(images), network(images), rtol=2e-3, atol=2e-4)
