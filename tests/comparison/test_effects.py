@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from thawlab.comparison import statistics
-from thawlab.comparison.effects import factorial_effects, full_grid, one_key_effects
+from thawlab.comparison.effects import Grid, factorial_effects, full_grid, one_key_effects
 from thawlab.comparison.runs import ComparedRun, Variant, variants_of
 
 Make = Callable[..., ComparedRun]
@@ -277,3 +277,45 @@ def test_a_family_is_corrected_by_holm_and_intervals_agree_with_p_values(made: M
                 assert (low <= 0 <= high) != effect.is_shown
                 assert low <= effect.difference <= high and high - low >= effect.widest.high - effect.widest.low - 1e-12
                 assert ("no difference shown" in effect.verdict) != effect.is_shown
+
+
+# Moderation
+
+
+def of_eight(made: Make, seed: int, k0: float = 0.0, effect: float = 0.0) -> Grid:
+    """A grid of 2 × 2 × 2 with three seeds whose means scatter by 1 point, the first setting's effect by `k0` more."""
+    rng = np.random.default_rng(seed)
+    rank = np.arange(2000) / 2000
+    shift = rng.normal(0, k0, 3)
+    level = rng.normal(0.7, 0.01, (2, 2, 2, 3)) + np.array([0.0, 1.0])[:, None, None, None] * (shift + effect)
+    grid = full_grid(grid_of(made, rank < level[..., None], [LRS[:2], DROPOUTS, SMOOTHING]))
+    assert grid is not None
+    return grid
+
+
+def test_contrasts_of_a_grid_borrow_from_each_other(made: Make) -> None:
+    effects = factorial_effects(of_eight(made, 0, effect=0.03))
+    assert sum(effect.errors.df > 2 for effect in effects) >= 5  # one in ten is taken for an exception by chance
+    [main] = [effect for effect in effects if effect.keys == (P,)]
+    assert main.is_shown
+    own = statistics.over_seeds(main.by_seed)
+    assert own is not None and main.over_seeds is not None
+    assert main.over_seeds.high - main.over_seeds.low < own.high - own.low
+
+
+def test_an_effect_that_depends_on_the_seed_borrows_nothing(made: Make) -> None:
+    effects = {effect.keys: effect for effect in factorial_effects(of_eight(made, 1, k0=0.2))}
+    assert effects[P,].over_seeds == statistics.over_seeds(effects[P,].by_seed)
+    assert effects[Q,].errors.df > 2
+
+
+def test_moderated_effects_of_nothing_are_rarely_shown(made: Make) -> None:
+    families = [factorial_effects(of_eight(made, draw)) for draw in range(40)]
+    assert sum(any(effect.is_shown for effect in family) for family in families) <= 6
+    inside = [e.over_both.low <= 0 <= e.over_both.high for family in families for e in family if e.over_both]
+    assert np.mean(inside) >= 0.9
+
+
+def test_two_by_two_is_too_small_to_borrow(made: Make) -> None:
+    grid = full_grid(grid_of(made, answers(1, 2, 2), [LRS[:2], DROPOUTS]))
+    assert grid is not None and all(effect.errors.df == 2 for effect in factorial_effects(grid))

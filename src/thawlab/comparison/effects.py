@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import linalg
 
 from thawlab.comparison import statistics
 from thawlab.comparison.runs import Variant
@@ -221,10 +222,12 @@ def factorial_effects(grid: Grid) -> list[Effect]:
     """Return the interactions and then the main effects of a full grid, each level against the first of its setting.
 
     An effect is a contrast of the cells, measured for each seed by itself, so that cells that scatter more than others are
-    allowed for; its logit is given beside it, since an interaction may be one of the scale only.
+    allowed for; its variance over seeds is moderated by that of all contrasts of the grid. Its logit is given beside it, since
+    an interaction may be one of the scale only.
     """
     keys = list(grid.levels)
     short = short_keys(keys)
+    prior = moderation(grid)
     effects = []
     for order in range(min(_HIGHEST_ORDER, len(keys)), 0, -1):
         for chosen in itertools.combinations(range(len(keys)), order):
@@ -242,8 +245,37 @@ def factorial_effects(grid: Grid) -> list[Effect]:
                     between=None,
                 )
                 if not isinstance(found, str):
-                    effects.append(found._replace(logit=_on_logits(weights, found.seeds)))
+                    scale = sum(weight**2 for weight, _ in weights)
+                    effects.append(moderated(found, prior, scale)._replace(logit=_on_logits(weights, found.seeds)))
     return corrected(effects)
+
+
+def moderation(grid: Grid) -> statistics.Prior | None:
+    """Return what the grid's own contrasts tell of how far a contrast scatters over the seeds.
+
+    They are orthonormal: one seed more or less leaves each as uncertain as the others, unless settings interact with seeds.
+
+    Returns:
+        None where the cells do not share at least two seeds.
+    """
+    seeds = sorted(set.intersection(*(set(variant.runs) for variant in grid.cells.values())))
+    if len(seeds) < 2:
+        return None
+    cells = sorted(grid.cells)
+    accuracies = np.array([[grid.cells[cell].runs[seed].test.right.mean() for seed in seeds] for cell in cells])
+    basis = np.ones((1, 1))
+    for found in grid.levels.values():
+        basis = np.kron(basis, linalg.helmert(len(found), full=True))
+    contrasts = basis[1:] @ accuracies  # the first row is the mean of all cells
+    return statistics.prior_of(contrasts.var(axis=1, ddof=1), len(seeds) - 1)
+
+
+def moderated(effect: Effect, prior: statistics.Prior | None, scale: float) -> Effect:
+    """Return an effect whose variance over seeds is moderated; `scale` is the sum of its squared weights."""
+    if prior is None or effect.over_seeds is None or effect.over_both is None:
+        return effect
+    over_seeds, over_both = (statistics.moderated(found, prior, scale) for found in (effect.over_seeds, effect.over_both))
+    return effect._replace(over_seeds=over_seeds, over_both=over_both)
 
 
 def _weights(grid: Grid, chosen: Mapping[int, int]) -> list[tuple[float, Variant]]:

@@ -58,4 +58,4 @@ def shares(grid: Grid) -> Shares | None:
     effects = [effect for effect in found if isinstance(effect, Effect)]
     if len(effects) < len(found):
         return None
-    return Shares(first.name, opposite.name, effects[0], tuple(corrected(effects[1:])))
+    return Shares(first.name, opposite.name, corrected(effects[:1])[0], tuple(corrected(effects[1:])))

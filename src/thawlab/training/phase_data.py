@@ -199,7 +199,8 @@ def _on_cache(context: Context, phase: Phase, network: FrozenNetwork, module: nn
     elif phase.augment:
         views = cached_views(network, dataset, train, folder, phase.augment, phase.views or 1, context.recipe.seed)
         note += f", in {len(views)} fixed random views of each image"
-    stepped = quicker(module, [from_rows(torch.from_numpy(rows[:1])).shape[1:]]) if rows.ndim == 4 else module
+    maps = [(rows.shape[3], *rows.shape[1:3])] if rows.ndim == 4 else []
+    stepped = quicker(module, maps) if maps else module
     bfloat16, alternates = context.recipe.precision == "bfloat16", phase.augment == (_ALTERNATE,)
     return PhaseData(
         phase,
