@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from thawlab import process
+from thawlab.comparison.foretelling import REACH, backtest
 from thawlab.environment import choose_device, deterministic
 from thawlab.files import write_json
 from thawlab.judging.subject import outputs_of
@@ -34,6 +35,7 @@ LARGEST = {"frozen": 4600, "fine-tuned": 1200}
 HEAD = {"name": "head", "train": "head", "epochs": 30, "batch_size": 32, "lr": 1e-3, "schedule": "cosine"}
 FINE_TUNE = {"name": "fine-tune", "train": "all", "epochs": 4, "batch_size": 32, "optimizer": "adamw", "lr": 5e-4}
 FINE_TUNE |= {"weight_decay": 0.02, "schedule": "cosine", "layer_decay": 0.9}
+LEVEL = 0.8
 TESTED = 2000  # of the test images, the same for all; all of a smaller test split
 
 
@@ -98,6 +100,43 @@ def measure(options: argparse.Namespace) -> None:
                     print(name, {size: round(float(np.mean(row)), 4) for size, row in curve["errors"].items()}, flush=True)
 
 
+def judge(options: argparse.Namespace) -> None:
+    """Hold what the smaller sizes foretell against what was measured, and write both."""
+    curves: dict[str, Any] = {}
+    for file in options.errors:
+        curves |= json.loads(file.read_text())["curves"]
+    cases = []
+    for name, curve in sorted(curves.items()):
+        seeds = max(map(len, curve["errors"].values()))
+        whole = {int(size): row for size, row in curve["errors"].items() if len(row) == seeds}
+        for point in backtest(list(whole), list(whole.values()), curve["n_test"], REACH, LEVEL):
+            foretold = {key: round(value, 5) for key, value in point.foretold._asdict().items() if key != "n"}
+            case = {"curve": name, "n": point.n, "measured": round(point.measured, 5), **foretold, "covered": point.covered}
+            cases.append({**case, "miss, points": round(100 * (point.foretold.error - point.measured), 3)})
+    groups = {"all": cases}
+    for case in cases:
+        dataset, backbone, way = case["curve"].split(" ")
+        for group in (dataset, backbone, way):
+            groups.setdefault(group, []).append(case)
+    summary = {name: _summary(of) for name, of in groups.items()}
+    for name, row in summary.items():
+        print(name, row)
+    seconds = round(sum(curve["seconds"] for curve in curves.values()))
+    setting = {"head": HEAD, "fine-tune": FINE_TUNE, "level": LEVEL, "reach": REACH, "seconds of one core": seconds}
+    write_json(options.out, {**setting, "summary": summary, "cases": cases, "curves": curves})
+
+
+def _summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
+    misses = np.abs([case["miss, points"] for case in cases])
+    return {
+        "cases": len(cases),
+        "covered": round(float(np.mean([case["covered"] for case in cases])), 3),
+        "median miss, points": round(float(np.median(misses)), 2),
+        "mean signed miss, points": round(float(np.mean([case["miss, points"] for case in cases])), 2),
+        "median width, points": round(float(np.median([100 * (case["high"] - case["low"]) for case in cases])), 2),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -109,6 +148,10 @@ def main() -> None:
     command.add_argument("--image-size", type=int, default=48)
     command.add_argument("--out", type=Path, required=True)
     command.set_defaults(run=measure)
+    command = commands.add_parser("judge")
+    command.add_argument("errors", nargs="+", type=Path, help="what `measure` wrote")
+    command.add_argument("--out", type=Path, required=True)
+    command.set_defaults(run=judge)
     command = commands.add_parser("digits")
     command.add_argument("--out", type=Path, required=True)
     command.set_defaults(run=write_digits)
