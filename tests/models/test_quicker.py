@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from timm.layers import create_conv2d
 from torch import nn
 
-from thawlab.inference.folding import folded
+from thawlab.inference.folding import foldable, folded
 from thawlab.models.quicker import Mirrored, QuickConv2d, agree, quicker, sharing
+from thawlab.models.small import backbones
 
 
 def network_of(name: str) -> nn.Module:
@@ -50,6 +51,36 @@ def test_a_step_is_the_same(name: str, mirrors: bool, size: int) -> None:
         assert float((one - two).norm()) <= 1e-8 * float(one.norm()) + 1e-12
     for one, two in zip(plain.buffers(), other.buffers(), strict=True):  # BatchNorm's statistics are those of the original
         assert torch.allclose(one, two)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv2_035", "resnet18", "speednet"])
+def test_a_step_with_fixed_statistics_is_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(backbones.get(name)(32), nn.LazyLinear(5)).double() if name == "speednet" else network_of(name)
+    plain(torch.rand(2, 3, 32, 32, dtype=torch.float64))
+    for part in plain.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.uniform_(-0.5, 0.5)  # type: ignore[union-attr]
+            part.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+    other, images = copy.deepcopy(plain), torch.rand(6, 3, 32, 32, dtype=torch.float64)
+    pairs = foldable(other)
+    quick = quicker(other, [(3, 32, 32)], pairs)
+    assert len(pairs) >= 3 and quick is not other
+    results = []
+    for network in (plain, quick):
+        torch.manual_seed(1)
+        network.train()
+        for part in network.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.eval()
+        outputs = network(images)
+        F.cross_entropy(outputs, torch.arange(6) % 5).backward()  # type: ignore[no-untyped-call]
+        results.append(outputs.detach())
+    assert torch.allclose(results[0], results[1], rtol=1e-9, atol=1e-9)
+    for (key, one), two in zip(plain.named_parameters(), other.parameters(), strict=True):
+        assert one.grad is not None and two.grad is not None, key
+        assert float((one.grad - two.grad).norm()) <= 1e-8 * float(one.grad.norm()) + 1e-12, key
+    assert all(torch.equal(one, two) for one, two in zip(plain.buffers(), other.buffers(), strict=True))
 
 
 @pytest.mark.parametrize(("side", "kernel"), [(2, 3), (3, 5), (4, 5), (1, 3), (2, 7)])

@@ -30,10 +30,9 @@ def folded(network: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     """
     if not any(isinstance(part, nn.BatchNorm2d) for part in network.modules()):
         return network
-    graph = trace(network)
-    if graph is None:
+    result = _graph(network)
+    if result is None:
         return network
-    result = fx.GraphModule(network, graph)
     pairs = _pairs(result)
     for convolution, norm in pairs:
         before, after = result.get_submodule(convolution), result.get_submodule(norm)
@@ -46,6 +45,17 @@ def folded(network: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     if not pairs or not agree(network, result, input_shape):
         return network
     return _mirrored(network, result, input_shape)
+
+
+def foldable(network: nn.Module) -> list[tuple[str, str]]:
+    """Return the names of each convolution, and of the BatchNorm that could be folded into it."""
+    result = _graph(network)
+    return [] if result is None else _pairs(result)
+
+
+def _graph(network: nn.Module) -> fx.GraphModule | None:
+    graph = trace(network)
+    return None if graph is None else fx.GraphModule(network, graph)
 
 
 def _mirrored(network: nn.Module, result: nn.Module, input_shape: Sequence[int]) -> nn.Module:

@@ -1,9 +1,12 @@
-"""The same network, computed quicker on a CPU: no copies for padding, no slow gradients of small maps.
+"""The same network, computed quicker on a CPU: no copies for padding, no passes for fixed BatchNorm, no slow small gradients.
 
 TensorFlow's "same" padding, which EfficientNets and some MobileNets were trained with, puts the odd row and column at the end of
 an image. PyTorch pads both ends alike, so timm copies every map that a strided convolution takes, and the gradient of the copy
 slows down what lies before it. Seen in a mirror, in both directions, the odd row comes first, and padding both ends by half a
 kernel computes exactly that. So the image is mirrored once, at the input, and every kernel with it.
+
+BatchNorm that keeps its statistics is a scale and a shift per channel. The convolution before it can carry both, computed anew
+from the weights in every step, so that gradients reach all of them (Jacob et al. 2018, section 3.2, train like that).
 """
 
 import copy
@@ -16,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def quicker(network: nn.Module, shapes: Sequence[Sequence[int]]) -> nn.Module:
+def quicker(network: nn.Module, shapes: Sequence[Sequence[int]], fixed: Sequence[tuple[str, str]] = ()) -> nn.Module:
     """Return a module that computes the same and trains the same weights in less time; the network itself where there is none.
 
     Modes are its own: put both into the same one.
@@ -24,10 +27,14 @@ def quicker(network: nn.Module, shapes: Sequence[Sequence[int]]) -> nn.Module:
     Args:
         network: gives one tensor.
         shapes: of the inputs that it will take, without the batch; with each the two are compared, on noise.
+        fixed: names of convolutions, and of the BatchNorm layer after each, that will keep its statistics.
     """
     if next(network.parameters()).device.type != "cpu":
         return network
-    result = swapped(sharing(network))
+    result = swapped(sharing(network), fixed=fixed)
+    for part in result.modules() if result is not None else ():
+        if isinstance(part, nn.Hardtanh):  # also ReLU6
+            part.inplace = False  # in place, autograd copies the input first
     return result if result is not None and all(agree(network, result, shape) for shape in shapes) else network
 
 
@@ -37,21 +44,29 @@ def sharing(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
 
 
-def swapped(network: nn.Module, mirror_back: tuple[int, int] = (2, 3)) -> nn.Module | None:
+def swapped(network: nn.Module, mirror_back: tuple[int, int] = (2, 3), fixed: Sequence[tuple[str, str]] = ()) -> nn.Module | None:
     """Swap the layers of a network, in place, for their quicker twins; None where it has none.
 
     Args:
         network: of which the outputs that are maps will be mirrored back.
         mirror_back: the dimensions of such an output that are height and width.
+        fixed: names of convolutions and of the BatchNorm after each that they will carry.
     """
     from timm.layers import Conv2dSame
 
+    norms = {before: network.get_submodule(after) for before, after in fixed}
     layers = {name: layer for name, layer in network.named_modules() if type(layer) in {nn.Conv2d, Conv2dSame}}
     mirrors = any(type(layer) is Conv2dSame for layer in layers.values())
-    wanted = {name: cast("nn.Conv2d", layer) for name, layer in layers.items() if mirrors or _is_depthwise(layer)}
+    wanted = {
+        name: cast("nn.Conv2d", layer)
+        for name, layer in layers.items()
+        if name in norms or (max(layer.kernel_size) > 1 and (mirrors or _is_depthwise(layer)))
+    }
     for name, layer in wanted.items():
-        if max(layer.kernel_size) > 1:
-            network.set_submodule(name, QuickConv2d(layer, mirrors))
+        network.set_submodule(name, QuickConv2d(layer, mirrors, norms.get(name)))
+    for _, after in fixed:
+        norm = network.get_submodule(after)
+        network.set_submodule(after, nn.Sequential(norm.drop, norm.act) if hasattr(norm, "act") else nn.Identity())  # type: ignore[arg-type]
     if not wanted:
         return None
     return Mirrored(network, mirror_back) if mirrors else network
@@ -107,24 +122,39 @@ class QuickConv2d(nn.Conv2d):
     Args:
         layer: whose weights it has.
         mirrored: whether it sees mirrored maps, in which "same" padding is the same at both ends.
+        norm: BatchNorm with fixed statistics that it carries; None for none.
     """
 
-    def __init__(self, layer: nn.Conv2d, mirrored: bool) -> None:
+    def __init__(self, layer: nn.Conv2d, mirrored: bool, norm: nn.Module | None = None) -> None:
         nn.Module.__init__(self)
         for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"):
             setattr(self, name, getattr(layer, name))
         self.transposed, self.output_padding, self._reversed_padding_repeated_twice = False, (0, 0), []
         self.weight, self.bias, self.training = layer.weight, layer.bias, layer.training
         self.mirrored, self.depthwise = mirrored, _is_depthwise(layer)
+        self.norm = norm
         if type(layer) is not nn.Conv2d:
             self.padding = (layer.kernel_size[0] // 2, layer.kernel_size[1] // 2)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return the convolution of n × channels × height × width."""
-        weight = self.weight.flip(2, 3) if self.mirrored else self.weight
-        if self.depthwise and _is_slow(input, weight, self.stride, self.dilation) and self.bias is None:
-            return cast("torch.Tensor", _SmallDepthwise.apply(input, weight, self.padding))
-        return F.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        """Return the convolution of n × channels × height × width, normalised where it carries BatchNorm."""
+        weight, bias = (self.weight, self.bias) if self.norm is None else _carrying(self.weight, self.bias, self.norm)
+        if self.mirrored and max(self.kernel_size) > 1:
+            weight = weight.flip(2, 3)
+        if self.depthwise and _is_slow(input, weight, self.stride, self.dilation):
+            maps = cast("torch.Tensor", _SmallDepthwise.apply(input, weight, self.padding))
+            return maps if bias is None else maps + bias[:, None, None]
+        return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def _carrying(weight: torch.Tensor, bias: torch.Tensor | None, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weights and the bias of a convolution with BatchNorm's scale and shift."""
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean if bias is None else bias - norm.running_mean
+    shift = shift * scale if norm.bias is None else shift * scale + norm.bias
+    return weight * scale[:, None, None, None], shift
 
 
 def _is_slow(x: torch.Tensor, weight: torch.Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]) -> bool:

@@ -1,6 +1,6 @@
 """What a phase trains on: images, or the cached output of the part of the network that it leaves frozen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
@@ -15,6 +15,7 @@ from thawlab.data.dataset import Dataset
 from thawlab.data.preprocessing import to_tensor
 from thawlab.data.types import Indices
 from thawlab.inference.feature_cache import FrozenNetwork, cached_rows, cached_views, fits_on_disk
+from thawlab.inference.folding import foldable
 from thawlab.inference.prefix import agrees, from_rows, split_backbone
 from thawlab.models.classifier import Classifier
 from thawlab.models.quicker import quicker
@@ -149,7 +150,7 @@ def on_images(context: Context, phase: Phase, note: str = "") -> PhaseData:
         context.dataset.images,
         (context.dataset.images,),
         context.classifier,
-        quicker(context.classifier, [(3, size, size) for size in sizes]),
+        _stepped(context.classifier, phase, [(3, size, size) for size in sizes]),
         context.recipe.precision == "bfloat16",
         _terms(context, phase),
         note=note,
@@ -158,6 +159,11 @@ def on_images(context: Context, phase: Phase, note: str = "") -> PhaseData:
         arrange=to_tensor,
         prepare=context.preprocessing.normalize,
     )
+
+
+def _stepped(module: nn.Module, phase: Phase, shapes: Sequence[Sequence[int]]) -> nn.Module:
+    """Return what takes a phase's steps in place of the module."""
+    return quicker(module, shapes, foldable(module) if phase.batch_norm == "eval" else ())
 
 
 def _terms(context: Context, phase: Phase) -> ClassTerms:
@@ -200,7 +206,7 @@ def _on_cache(context: Context, phase: Phase, network: FrozenNetwork, module: nn
         views = cached_views(network, dataset, train, folder, phase.augment, phase.views or 1, context.recipe.seed)
         note += f", in {len(views)} fixed random views of each image"
     maps = [(rows.shape[3], *rows.shape[1:3])] if rows.ndim == 4 else []
-    stepped = quicker(module, maps) if maps else module
+    stepped = _stepped(module, phase, maps) if maps else module
     bfloat16, alternates = context.recipe.precision == "bfloat16", phase.augment == (_ALTERNATE,)
     return PhaseData(
         phase,
