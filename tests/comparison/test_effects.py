@@ -17,7 +17,7 @@ from thawlab.comparison.runs import ComparedRun, Variant, variants_of
 Make = Callable[..., ComparedRun]
 HEAD = {"name": "head", "train": "head", "epochs": 3, "lr": 0.01, "batch_size": 32}
 WHOLE = {"name": "all", "train": "all", "epochs": 2, "lr": 1e-3, "batch_size": 32, "augment": ["flip", "shift:0.1"]}
-LR = "phases.0.lr=0.03"
+LR, DROPOUT = "phases.0.lr=0.03", "model.dropout=[0.5]"
 
 # What changes, and the keys that a refusal names.
 CONFOUNDED: dict[str, tuple[dict[str, Any], set[str]]] = {
@@ -110,6 +110,25 @@ def test_a_difference_is_the_later_minus_the_earlier_with_its_values_in_the_name
     [back] = one_key_effects(variants_of([second, first]))[0]
     assert there.difference == pytest.approx(-back.difference)
     assert there.name == "lr 0.01 → 0.03" and back.name == "lr 0.03 → 0.01"
+
+
+def test_what_several_settings_make_together_is_measured_and_credited_to_none(made: Make) -> None:
+    rows = [np.arange(400) < count for count in (300, 340)]
+    runs = [
+        made([*change, f"seed={seed}"], np.roll(rows[v], seed))
+        for v, change in enumerate(([], [LR, DROPOUT]))
+        for seed in (0, 1, 2)
+    ]
+    effects, [refusal] = one_key_effects(variants_of(runs))
+    assert effects == [] and refusal.whole is not None
+    assert refusal.whole.difference == pytest.approx(0.1) and set(refusal.whole.keys) == set(refusal.keys)
+    assert "cannot be told; together they make +10.00 points (" in refusal.sentence
+    assert refusal.as_json()["whole"]["difference"] == pytest.approx(0.1)
+
+
+def test_what_cannot_be_paired_is_not_measured_as_a_whole(made: Make) -> None:
+    _, [refusal] = one_key_effects(variants_of([made(), made([LR, DROPOUT], images="other")]))
+    assert refusal.whole is None and refusal.as_json()["whole"] is None and "together" not in refusal.sentence
 
 
 def test_of_three_variants_each_pair_is_judged_by_itself(made: Make) -> None:

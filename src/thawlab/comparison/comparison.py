@@ -92,7 +92,7 @@ class Comparison:
     @property
     def caveats(self) -> list[str]:
         """What this comparison cannot show, a line each."""
-        lines = [f"{refusal.second} and {refusal.first}: {refusal.reason}" for refusal in self.refusals[:_LISTED]]
+        lines = [refusal.sentence for refusal in self.refusals[:_LISTED]]
         if len(self.refusals) > _LISTED:
             lines.append(f"and {len(self.refusals) - _LISTED} more pairs differ in several settings; the JSON lists them all")
         single = [variant.name for variant in self.variants if len(variant.runs) == 1]
@@ -190,7 +190,7 @@ class Comparison:
                 "parts": [effect.as_json() for effect in self.shares.parts],
             },
             "pairs": [effect.as_json() for effect in self.pairs],
-            "refused": [{**refusal._asdict(), "keys": list(refusal.keys)} for refusal in self.refusals],
+            "refused": [refusal.as_json() for refusal in self.refusals],
             "best_on_validation": self.best and self.best.as_json(),
             "smallest_detectable": self.detectable(),
             "needed": self.needed(0.01 if difference is None else difference),

@@ -102,12 +102,33 @@ class Effect(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Two variants whose difference belongs to no single setting, and why."""
+    """Two variants whose difference belongs to no single setting, and why.
+
+    Attributes:
+        first, second: their names.
+        keys: the settings in which they differ.
+        reason: why nothing is credited to one of these.
+        whole: the difference that all of them make together; None where the two cannot be paired.
+    """
 
     first: str
     second: str
     keys: tuple[str, ...]
     reason: str
+    whole: Effect | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The refusal as a sentence, with the difference as a whole where it was measured."""
+        together = ""
+        if self.whole:
+            low, high = (100 * bound for bound in self.whole.corrected)
+            together = f"; together they make {100 * self.whole.difference:+.2f} points ({low:+.2f} to {high:+.2f})"
+        return f"{self.second} and {self.first}: {self.reason}{together}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the refusal as JSON values."""
+        return {**self._asdict(), "keys": list(self.keys), "whole": self.whole and self.whole.as_json()}
 
 
 def contrast(weights: Sequence[tuple[float, Variant]], **described: Any) -> Effect | str:
@@ -176,13 +197,18 @@ def one_key_effects(variants: Sequence[Variant], skip_refusals: bool = False) ->
         else:
             better, worse = _discordant(first, second, found.seeds)
             effects.append(found._replace(only_second=better, only_first=worse))
+    wholes = iter(corrected([refusal.whole for refusal in refusals if refusal.whole]))
+    refusals = [refusal._replace(whole=next(wholes)) if refusal.whole else refusal for refusal in refusals]
     return corrected(effects), refusals
 
 
 def _confounded(first: Variant, second: Variant, keys: Sequence[str]) -> Refusal:
     named = ", ".join(keys[:4]) + (", …" if len(keys) > 4 else "")
     reason = f"they differ in {len(keys)} settings ({named}): which of them makes the difference cannot be told"
-    return Refusal(first.name, second.name, tuple(keys), reason)
+    whole = contrast(
+        [(1.0, second), (-1.0, first)], kind="whole", name=f"{first.name} → {second.name}", keys=tuple(keys), between=None
+    )
+    return Refusal(first.name, second.name, tuple(keys), reason, None if isinstance(whole, str) else whole)
 
 
 def _not_paired(first: Variant, second: Variant, keys: Sequence[str], why: str) -> Refusal:
