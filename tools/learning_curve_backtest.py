@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from thawlab import process
-from thawlab.comparison.foretelling import REACH, backtest
+from thawlab.comparison.foretelling import backtest, foretell
 from thawlab.environment import choose_device, deterministic
 from thawlab.files import write_json
 from thawlab.judging.subject import outputs_of
@@ -35,7 +35,7 @@ LARGEST = {"frozen": 4600, "fine-tuned": 1200}
 HEAD = {"name": "head", "train": "head", "epochs": 30, "batch_size": 32, "lr": 1e-3, "schedule": "cosine"}
 FINE_TUNE = {"name": "fine-tune", "train": "all", "epochs": 4, "batch_size": 32, "optimizer": "adamw", "lr": 5e-4}
 FINE_TUNE |= {"weight_decay": 0.02, "schedule": "cosine", "layer_decay": 0.9}
-LEVEL = 0.8
+LEVEL, REACH = 0.8, 4
 TESTED = 2000  # of the test images, the same for all; all of a smaller test split
 
 
@@ -126,6 +126,20 @@ def judge(options: argparse.Namespace) -> None:
     write_json(options.out, {**setting, "summary": summary, "cases": cases, "curves": curves})
 
 
+def of_study(options: argparse.Namespace) -> None:
+    """Foretell the larger sizes of a study's learning curves from those up to `--until`, and show what was measured there."""
+    result = {}
+    for name, curve in json.loads(options.comparison.read_text())["learning_curves"].items():
+        points = {point["n"]: point["errors"] for point in curve["points"]}
+        known = {n: errors for n, errors in points.items() if n <= options.until}
+        foretold = foretell(list(known), list(known.values()), curve["n_test"], sorted(points.keys() - known.keys()), LEVEL)
+        result[name] = [{**point._asdict(), "measured": float(np.mean(points[point.n]))} for point in foretold]
+        print(name, *result[name], sep="\n")
+    write_json(
+        options.out, {"comparison": options.comparison.parent.name, "until": options.until, "level": LEVEL, "curves": result}
+    )
+
+
 def _summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
     misses = np.abs([case["miss, points"] for case in cases])
     return {
@@ -152,6 +166,11 @@ def main() -> None:
     command.add_argument("errors", nargs="+", type=Path, help="what `measure` wrote")
     command.add_argument("--out", type=Path, required=True)
     command.set_defaults(run=judge)
+    command = commands.add_parser("study", help="foretell a study's own larger sizes")
+    command.add_argument("comparison", type=Path, help="its comparison.json")
+    command.add_argument("--until", type=int, required=True, help="images that may be known")
+    command.add_argument("--out", type=Path, required=True)
+    command.set_defaults(run=of_study)
     command = commands.add_parser("digits")
     command.add_argument("--out", type=Path, required=True)
     command.set_defaults(run=write_digits)

@@ -65,7 +65,7 @@ def test_sizes_in_a_ratio_of_the_square_root_of_two_are_four_apart_every_fourth(
 
 def test_what_is_too_far_or_no_curve_is_not_foretold() -> None:
     errors = measured(0.05, -0.5, 2)
-    with pytest.raises(UsageError, match="n = 25,600 cannot be foretold; choose sizes between 3,200 and 12,800"):
+    with pytest.raises(UsageError, match="n = 25,600 cannot be foretold; choose sizes between 3,200 and 16,000"):
         foretell(SIZES[:6], errors[:6], 2000, [25_600])
     with pytest.raises(UsageError, match="cannot be foretold"):
         foretell(SIZES[:6], errors[:6], 2000, [SIZES[5]])

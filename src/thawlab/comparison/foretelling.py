@@ -11,7 +11,7 @@ from thawlab.comparison.curve_scatter import LEAST_SIZES
 from thawlab.errors import UsageError
 from thawlab.randomness import derive
 
-REACH = 4  # times the largest size that is known; how well that foretells was measured (results/learning-curve-backtest.json)
+REACH = 5  # times the largest size that is known; at four times, results/learning-curve-backtest.json says how often it held
 
 
 class Foretold(NamedTuple):

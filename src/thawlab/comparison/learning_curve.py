@@ -6,7 +6,7 @@ e(n) = e_N + (√(N/n) − 1)·β_N: a quarter of the images costs β_N more err
 
 Intervals come from a bootstrap over seeds, test images and functional forms together (`curve_fit`). Power laws extrapolate badly
 (Mahmood et al., CVPR 2022, "How Much More Data Do I Need?"), so the summary says nothing beyond 2N, and `foretelling` nothing
-beyond 4N, where it was held against real trainings.
+beyond 5N; at 4N it was held against real trainings.
 """
 
 from collections.abc import Sequence
