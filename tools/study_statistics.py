@@ -10,6 +10,7 @@ given runs), the variance components and the power follow exactly. All intervals
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -285,6 +286,46 @@ def families(scale: float) -> list[dict[str, Any]]:
     return rows
 
 
+def grids(scale: float) -> list[dict[str, Any]]:
+    """Return how moderated effects do in grids of two levels without any effect, the accuracies scattering by a point.
+
+    The cells scatter alike, or half of them three times as much, or what the first setting does depends on the seed besides.
+    """
+    statistics._RESAMPLES, resamples = 40, statistics._RESAMPLES
+    rank, sd, rows = np.arange(2000) / 2000, 0.01, []
+    for settings in (3, 4):
+        values = [dict(zip("abcd", cell, strict=False)) for cell in itertools.product((0, 1), repeat=settings)]
+        first = np.array([own["a"] for own in values])[:, None]
+        for seeds in (3, 5):
+            for scatter in (
+                "alike",
+                "half of the cells 3 times",
+                "the first depends on the seed, 1",
+                "the first depends on the seed, 2",
+            ):
+                rng = np.random.default_rng([23, settings, seeds, len(scatter)])
+                wrong, covered, of_first, widths = [], [], [], []
+                for _ in range(int(400 * scale)):
+                    own = rng.normal(0, sd, (len(values), seeds)) * np.where(scatter.startswith("half") & (first == 1), 3, 1)
+                    if scatter.startswith("the first"):
+                        own = own + first * rng.normal(0, sd * int(scatter[-1]), (1, seeds))
+                    level = 0.8 + rng.normal(0, sd, (1, seeds)) + own
+                    effects = factorial_effects(full_grid(in_memory(rank < level[..., None], values)))
+                    wrong.append(any(effect.is_shown for effect in effects))
+                    inside = {effect.keys: effect.over_both.low <= 0 <= effect.over_both.high for effect in effects}
+                    covered += inside.values()
+                    of_first.append(inside["a",])
+                    for effect in effects:
+                        plain = statistics.over_seeds(effect.by_seed)
+                        widths.append((effect.over_seeds.high - effect.over_seeds.low) / (plain.high - plain.low))
+                row = {"settings": settings, "seeds": seeds, "scatter": scatter, "family_shows_one": rate(wrong)}
+                row |= {"covered": rate(covered), "covered_of_the_first": rate(of_first)}
+                rows.append({**row, "median_width_to_unmoderated": round(float(np.median(widths)), 3)})
+                print(row_text(rows[-1]), flush=True)
+    statistics._RESAMPLES = resamples
+    return rows
+
+
 def simulated_power(world: World, seeds: int, images: int, count: int) -> dict[str, float]:
     return rate([statistics.over_both(d).p_value < 0.05 for d in differences(world, seeds, images, count, 31)])
 
@@ -373,6 +414,7 @@ PARTS: dict[str, Callable[[float], Any]] = {
     "power": powers,
     "optimism": optimisms,
     "families": families,
+    "grids": grids,
     "coverage": coverages,
 }
 
