@@ -24,7 +24,8 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from thawlab.comparison import statistics
-from thawlab.comparison.effects import Effect, factorial_effects, full_grid, one_key_effects
+from thawlab.comparison.effects import Effect, one_key_effects
+from thawlab.comparison.grids import factorial_effects, full_grid
 from thawlab.comparison.optimism import best_of
 from thawlab.comparison.paired import compare_predictions
 from thawlab.comparison.runs import Answers, ComparedRun, Variant

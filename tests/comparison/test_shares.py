@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from thawlab.comparison import statistics
-from thawlab.comparison.effects import Grid, factorial_effects, full_grid
+from thawlab.comparison.grids import Grid, factorial_effects, full_grid
 from thawlab.comparison.runs import ComparedRun, variants_of
 from thawlab.comparison.shares import Shares, shares
 

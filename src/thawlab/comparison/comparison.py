@@ -10,7 +10,8 @@ import numpy as np
 
 from thawlab.comparison import statistics
 from thawlab.comparison.curves import SIZE, in_words, learning_curves
-from thawlab.comparison.effects import OTHER_IMAGES, Effect, Refusal, factorial_effects, full_grid, one_key_effects
+from thawlab.comparison.effects import OTHER_IMAGES, Effect, Refusal, one_key_effects
+from thawlab.comparison.grids import factorial_effects, full_grid
 from thawlab.comparison.learning_curve import LearningCurve
 from thawlab.comparison.optimism import Best, best_of
 from thawlab.comparison.runs import ComparedRun, Variant, read_run, variants_of

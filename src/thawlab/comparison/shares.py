@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from thawlab.comparison.effects import Effect, Grid, contrast, corrected
+from thawlab.comparison.effects import Effect, contrast, corrected
+from thawlab.comparison.grids import Grid
 from thawlab.comparison.settings import short_keys, shown
 
 

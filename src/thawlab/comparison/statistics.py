@@ -24,8 +24,6 @@ CONFIDENCE, POWER = 0.95, 0.80
 _RESAMPLES, _FLIPS = 4000, 40_000
 # From this many images that differ, the sign-flip test over images is a normal one.
 _MANY_IMAGES = 200
-_LEAST_VARIANCES = 6  # of fewer, the prior is itself too uncertain: simulated grids of two by two covered 87 % at worst
-_UNLIKELY = 0.1  # so unlikely a variance is its own
 _LEAST_P = 1e-100  # the quantiles of t fail far beyond it
 _EXACT_SEEDS = 16  # 65,536 patterns of signs; beyond it they are drawn
 
@@ -97,7 +95,8 @@ class Components(NamedTuple):
         return Errors(math.sqrt(by_seed), seeds - 1, math.sqrt(self.images / images))
 
 
-def _estimate(difference: float, errors: Errors) -> Estimate:
+def estimate(difference: float, errors: Errors) -> Estimate:
+    """Return the interval around a difference, with its test, that its standard errors give."""
     half = errors.half_width()
     return Estimate(difference - half, difference + half, errors.p_value(difference), errors)
 
@@ -111,7 +110,7 @@ def over_seeds(means: Sequence[float] | Differences) -> Estimate | None:
     values = np.asarray(means, dtype=np.float64)
     if len(values) < 2:
         return None
-    return _estimate(float(values.mean()), Errors(float(values.std(ddof=1) / math.sqrt(len(values))), len(values) - 1, 0.0))
+    return estimate(float(values.mean()), Errors(float(values.std(ddof=1) / math.sqrt(len(values))), len(values) - 1, 0.0))
 
 
 def sign_flip(values: Sequence[float] | Differences, draws: int = 100_000) -> float:
@@ -162,7 +161,7 @@ def over_own_images(tables: Sequence[Differences]) -> Estimate:
     """Return the interval over images of the mean of several differences, each measured on images of its own (1 × n each)."""
     means = [float(table.mean()) for table in tables]
     variance = sum(float(table.var()) / table.shape[1] for table in tables) / len(tables) ** 2
-    return _estimate(float(np.mean(means)), Errors(0.0, math.inf, math.sqrt(variance)))
+    return estimate(float(np.mean(means)), Errors(0.0, math.inf, math.sqrt(variance)))
 
 
 def over_both_of_own_images(tables: Sequence[Differences]) -> Estimate | None:
@@ -178,7 +177,7 @@ def over_both_of_own_images(tables: Sequence[Differences]) -> Estimate | None:
     if by_seed is None:
         return None
     error = max(by_seed.errors.seeds, by_images.errors.images)
-    return _estimate(float(np.mean([table.mean() for table in tables])), by_seed.errors._replace(seeds=error))
+    return estimate(float(np.mean([table.mean() for table in tables])), by_seed.errors._replace(seeds=error))
 
 
 def components(d: Differences) -> Components:
@@ -206,7 +205,7 @@ def over_both(d: Differences) -> Estimate | None:
         return None
     errors = components(d).errors(seeds, n)
     by_seed = float(d.mean(axis=1).std(ddof=1) / math.sqrt(seeds))
-    return _estimate(float(d.mean()), errors._replace(seeds=by_seed))
+    return estimate(float(d.mean()), errors._replace(seeds=by_seed))
 
 
 def _square(of_seeds: Any, of_images: Any, df: float) -> Any:
@@ -216,53 +215,6 @@ def _square(of_seeds: Any, of_images: Any, df: float) -> Any:
     covered with three seeds and more, whichever part prevails (98.2 % at most with two).
     """
     return of_seeds + of_images - 2 / (df + 1) * of_seeds * of_images / (of_seeds + of_images)
-
-
-class Prior(NamedTuple):
-    """What a family of variances tells of each: their typical value, worth so many degrees of freedom, and what all have."""
-
-    variance: float
-    df: float
-    pooled_df: float
-
-
-def prior_of(variances: Differences, df: float) -> Prior | None:
-    """Estimate the prior of variances that are alike: a scaled inverse chi-squared, fitted to their logarithms.
-
-    Smyth (2004, "Linear models and empirical Bayes methods for assessing differential expression", section 6.2): where the
-    variances scatter no more than chance makes them, they are pooled; the more they do, the less each borrows from the others.
-
-    Returns:
-        None for fewer than six, or if one is zero.
-    """
-    if len(variances) < _LEAST_VARIANCES or not (variances > 0).all():
-        return None
-    logs = np.log(variances) - special.digamma(df / 2) + math.log(df / 2)
-    excess = float(logs.var(ddof=1) - special.polygamma(1, df / 2))
-    if excess <= 0:
-        return Prior(math.exp(float(logs.mean())), math.inf, df * len(variances))
-    own = 2 * float(optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1e-6, 1e6))
-    return Prior(math.exp(float(logs.mean()) + float(special.digamma(own / 2)) - math.log(own / 2)), own, df * len(variances))
-
-
-def moderated(found: Estimate, prior: Prior, scale: float) -> Estimate:
-    """Return an interval whose variance over seeds is its own and the prior's, each weighed by its degrees of freedom.
-
-    A variance that is larger than the prior makes likely borrows nothing (as Phipson et al. 2016, "Robust hyperparameter
-    estimation protects against hypervariable genes", let it): what a setting does may really depend on the seed.
-
-    Args:
-        found: the interval from its own variance.
-        prior: of contrasts whose squared weights add up to one.
-        scale: to what the squared weights of this one add up.
-    """
-    errors, seeds = found.errors, found.errors.df + 1
-    own, typical = errors.seeds**2 * seeds, prior.variance * scale
-    if stats.f.sf(own / typical, errors.df, min(prior.df, prior.pooled_df)) < _UNLIKELY:
-        return found
-    variance = typical if math.isinf(prior.df) else (prior.df * typical + errors.df * own) / (prior.df + errors.df)
-    df = min(prior.df + errors.df, prior.pooled_df)
-    return _estimate((found.low + found.high) / 2, Errors(math.sqrt(variance / seeds), df, errors.images))
 
 
 def two_level_bootstrap(d: Differences, resamples: int = 2000) -> tuple[float, float]:
