@@ -104,7 +104,9 @@ def judge(options: argparse.Namespace) -> None:
     """Hold what the smaller sizes foretell against what was measured, and write both."""
     curves: dict[str, Any] = {}
     for file in options.errors:
-        curves |= json.loads(file.read_text())["curves"]
+        for name, curve in json.loads(file.read_text())["curves"].items():
+            if name not in curves or _runs(curve) > _runs(curves[name]):
+                curves[name] = curve
     cases = []
     for name, curve in sorted(curves.items()):
         seeds = max(map(len, curve["errors"].values()))
@@ -124,6 +126,10 @@ def judge(options: argparse.Namespace) -> None:
     seconds = round(sum(curve["seconds"] for curve in curves.values()))
     setting = {"head": HEAD, "fine-tune": FINE_TUNE, "level": LEVEL, "reach": REACH, "seconds of one core": seconds}
     write_json(options.out, {**setting, "summary": summary, "cases": cases, "curves": curves})
+
+
+def _runs(curve: dict[str, Any]) -> int:
+    return sum(map(len, curve["errors"].values()))
 
 
 def of_study(options: argparse.Namespace) -> None:
