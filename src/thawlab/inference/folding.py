@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from thawlab.inference.tracing import trace
+from thawlab.models.hooks import eval_mode
 from thawlab.models.quicker import agree, sharing, swapped
 
 
@@ -48,9 +49,12 @@ def folded(network: nn.Module, input_shape: Sequence[int]) -> nn.Module:
 
 
 def foldable(network: nn.Module) -> list[tuple[str, str]]:
-    """Return the names of each convolution, and of the BatchNorm that could be folded into it."""
-    result = _graph(network)
-    return [] if result is None else _pairs(result)
+    """Return the names of each convolution, and of the BatchNorm that could be folded into it; none where most could not."""
+    with eval_mode(network):
+        result = _graph(network)
+    pairs = [] if result is None else _pairs(result)
+    norms = sum(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+    return pairs if 2 * len(pairs) > norms else []
 
 
 def _graph(network: nn.Module) -> fx.GraphModule | None:
