@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from thawlab.comparison.runs import Answers, ComparedRun
+from thawlab.comparison.runs import Answers, ComparedRun, Variant, variants_of
 from thawlab.comparison.settings import settings
 from thawlab.recipe import Recipe
 
@@ -38,5 +39,19 @@ def made(recipe: Callable[..., Recipe]) -> Callable[..., ComparedRun]:
         folder = SimpleNamespace(name=f"{own.name}-{own.digest[:8]}", path=Path(own.digest))
         everything = {**settings(own), **KNOWN, **(known or {})}
         return ComparedRun(folder, own, results, everything, chosen, answers)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def grid_of(made: Callable[..., ComparedRun]) -> Callable[..., list[Variant]]:
+    """Make the variants of a grid: table is levels × … × seeds × images, changes the overrides of each level of each factor."""
+
+    def make(table: np.ndarray, changes: Sequence[Sequence[Sequence[str]]]) -> list[Variant]:
+        runs = []
+        for cell in itertools.product(*(range(len(levels)) for levels in changes)):
+            overrides = [text for place, level in enumerate(cell) for text in changes[place][level]]
+            runs += [made([*overrides, f"seed={seed}"], row) for seed, row in enumerate(table[cell])]
+        return variants_of(runs)
 
     return make

@@ -71,6 +71,8 @@ def test_what_is_too_far_or_no_curve_is_not_foretold() -> None:
         foretell(SIZES[:6], errors[:6], 2000, [SIZES[5]])
     with pytest.raises(UsageError, match=r"nothing can be foretold: .* rises"):
         foretell(SIZES[:6], errors[5::-1], 2000, [SIZES[6]])
+    with pytest.raises(UsageError, match="level = 80: "):
+        foretell(SIZES[:6], errors[:6], 2000, [SIZES[6]], level=80)
     assert backtest(SIZES, [[0.0] * 3] * 8, 5000) == ()
     assert backtest(SIZES[:5], errors[:5], 5000) == ()
     assert backtest([*SIZES[:5], 16 * 1600], errors[:6], 5000) == ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 
@@ -12,19 +11,10 @@ import pytest
 from thawlab.comparison import statistics
 from thawlab.comparison.effects import one_key_effects
 from thawlab.comparison.grids import Grid, factorial_effects, full_grid
-from thawlab.comparison.runs import ComparedRun, Variant, variants_of
+from thawlab.comparison.runs import Variant
 
-Make = Callable[..., ComparedRun]
+Make = Callable[..., list[Variant]]
 LR = "phases.0.lr=0.03"
-
-
-def grid_of(made: Make, table: np.ndarray, changes: list[list[list[str]]]) -> list[Variant]:
-    """Make the variants of a grid: table is levels × … × seeds × images, changes the overrides of each level of each factor."""
-    runs = []
-    for cell in itertools.product(*(range(len(levels)) for levels in changes)):
-        overrides = [text for place, level in enumerate(cell) for text in changes[place][level]]
-        runs += [made([*overrides, f"seed={seed}"], row) for seed, row in enumerate(table[cell])]
-    return variants_of(runs)
 
 
 LRS, DROPOUTS = [[], [LR], ["phases.0.lr=0.1"]], [[], ["model.dropout=[0.5]"]]
@@ -37,9 +27,9 @@ def answers(seed: int, *shape: int) -> np.ndarray:
     return rng.random((*shape, 3, 400)) < rng.uniform(0.7, 0.95, (*shape, 1, 1))
 
 
-def test_contrasts_of_two_by_two(made: Make) -> None:
+def test_contrasts_of_two_by_two(grid_of: Make) -> None:
     table = answers(1, 2, 2)
-    grid = full_grid(grid_of(made, table, [LRS[:2], DROPOUTS]))
+    grid = full_grid(grid_of(table, [LRS[:2], DROPOUTS]))
     assert grid is not None
     found = {effect.keys: effect for effect in factorial_effects(grid)}
     m = table.mean(axis=(2, 3))
@@ -53,9 +43,9 @@ def test_contrasts_of_two_by_two(made: Make) -> None:
     assert found[P,].over_both[:3] == pytest.approx(wanted[:3])
 
 
-def test_contrasts_of_three_by_two_are_each_level_against_the_first(made: Make) -> None:
+def test_contrasts_of_three_by_two_are_each_level_against_the_first(grid_of: Make) -> None:
     table = answers(2, 3, 2)
-    grid = full_grid(grid_of(made, table, [LRS, DROPOUTS]))
+    grid = full_grid(grid_of(table, [LRS, DROPOUTS]))
     assert grid is not None
     effects = factorial_effects(grid)
     m = table.mean(axis=(2, 3))
@@ -70,9 +60,9 @@ def test_contrasts_of_three_by_two_are_each_level_against_the_first(made: Make) 
     assert [effect.name for effect in effects][2:] == ["dropout [] → [0.5]", "lr 0.01 → 0.03", "lr 0.01 → 0.1"]
 
 
-def test_contrasts_of_two_by_two_by_two(made: Make) -> None:
+def test_contrasts_of_two_by_two_by_two(grid_of: Make) -> None:
     table = answers(3, 2, 2, 2)
-    grid = full_grid(grid_of(made, table, [LRS[:2], DROPOUTS, SMOOTHING]))
+    grid = full_grid(grid_of(table, [LRS[:2], DROPOUTS, SMOOTHING]))
     assert grid is not None
     found = {effect.keys: effect.difference for effect in factorial_effects(grid)}
     y = table.mean(axis=(3, 4))
@@ -93,11 +83,11 @@ def test_contrasts_of_two_by_two_by_two(made: Make) -> None:
     )
 
 
-def test_effects_on_logits_add_where_accuracies_do_not(made: Make) -> None:
+def test_effects_on_logits_add_where_accuracies_do_not(grid_of: Make) -> None:
     """Odds are multiplied by three by either setting: an interaction of accuracies, none of logits."""
     counts = [[500, 750], [750, 900]]
     table = np.array([[[np.arange(1000) < n] * 2 for n in row] for row in counts])
-    grid = full_grid(grid_of(made, table, [LRS[:2], DROPOUTS]))
+    grid = full_grid(grid_of(table, [LRS[:2], DROPOUTS]))
     assert grid is not None
     interaction, main, _ = factorial_effects(grid)
     assert interaction.logit is not None and main.logit is not None
@@ -105,8 +95,8 @@ def test_effects_on_logits_add_where_accuracies_do_not(made: Make) -> None:
     assert main.logit[0] == pytest.approx(math.log(3), abs=0.01)
 
 
-def test_an_incomplete_grid_or_a_single_factor_is_no_grid(made: Make) -> None:
-    variants = grid_of(made, answers(4, 3, 2), [LRS, DROPOUTS])
+def test_an_incomplete_grid_or_a_single_factor_is_no_grid(grid_of: Make) -> None:
+    variants = grid_of(answers(4, 3, 2), [LRS, DROPOUTS])
     assert full_grid(variants) is not None
     for left_out in range(6):
         assert full_grid(variants[:left_out] + variants[left_out + 1 :]) is None
@@ -114,18 +104,18 @@ def test_an_incomplete_grid_or_a_single_factor_is_no_grid(made: Make) -> None:
     assert full_grid([*variants[:5], variants[0]]) is None
 
 
-def test_a_full_grid_explains_the_pairs_that_differ_in_several_keys(made: Make) -> None:
-    variants = grid_of(made, answers(5, 2, 2), [LRS[:2], DROPOUTS])
+def test_a_full_grid_explains_the_pairs_that_differ_in_several_keys(grid_of: Make) -> None:
+    variants = grid_of(answers(5, 2, 2), [LRS[:2], DROPOUTS])
     effects, refusals = one_key_effects(variants, skip_refusals=True)
     assert len(effects) == 4 and refusals == []
     assert len(one_key_effects(variants)[1]) == 2
 
 
-def test_a_family_is_corrected_by_holm_and_intervals_agree_with_p_values(made: Make) -> None:
+def test_a_family_is_corrected_by_holm_and_intervals_agree_with_p_values(grid_of: Make) -> None:
     rng = np.random.default_rng(9)
     for accuracy in (0.80, 0.83, 0.87, 0.95):
         table = rng.random((2, 2, 3, 600)) < np.array([[0.8, accuracy], [0.8, 0.8]])[..., None, None]
-        variants = grid_of(made, table, [LRS[:2], DROPOUTS])
+        variants = grid_of(table, [LRS[:2], DROPOUTS])
         grid = full_grid(variants)
         assert grid is not None
         for effects in (one_key_effects(variants)[0], factorial_effects(grid)):
@@ -140,19 +130,19 @@ def test_a_family_is_corrected_by_holm_and_intervals_agree_with_p_values(made: M
 # Moderation
 
 
-def of_eight(made: Make, seed: int, k0: float = 0.0, effect: float = 0.0) -> Grid:
+def of_eight(grid_of: Make, seed: int, k0: float = 0.0, effect: float = 0.0) -> Grid:
     """A grid of 2 × 2 × 2 with three seeds whose means scatter by 1 point, the first setting's effect by `k0` more."""
     rng = np.random.default_rng(seed)
     rank = np.arange(2000) / 2000
     shift = rng.normal(0, k0, 3)
     level = rng.normal(0.7, 0.01, (2, 2, 2, 3)) + np.array([0.0, 1.0])[:, None, None, None] * (shift + effect)
-    grid = full_grid(grid_of(made, rank < level[..., None], [LRS[:2], DROPOUTS, SMOOTHING]))
+    grid = full_grid(grid_of(rank < level[..., None], [LRS[:2], DROPOUTS, SMOOTHING]))
     assert grid is not None
     return grid
 
 
-def test_contrasts_of_a_grid_borrow_from_each_other(made: Make) -> None:
-    effects = factorial_effects(of_eight(made, 0, effect=0.03))
+def test_contrasts_of_a_grid_borrow_from_each_other(grid_of: Make) -> None:
+    effects = factorial_effects(of_eight(grid_of, 0, effect=0.03))
     assert sum(effect.errors.df > 2 for effect in effects) >= 5  # one in ten is taken for an exception by chance
     [main] = [effect for effect in effects if effect.keys == (P,)]
     assert main.is_shown
@@ -161,19 +151,19 @@ def test_contrasts_of_a_grid_borrow_from_each_other(made: Make) -> None:
     assert main.over_seeds.high - main.over_seeds.low < own.high - own.low
 
 
-def test_an_effect_that_depends_on_the_seed_borrows_nothing(made: Make) -> None:
-    effects = {effect.keys: effect for effect in factorial_effects(of_eight(made, 1, k0=0.2))}
+def test_an_effect_that_depends_on_the_seed_borrows_nothing(grid_of: Make) -> None:
+    effects = {effect.keys: effect for effect in factorial_effects(of_eight(grid_of, 1, k0=0.2))}
     assert effects[P,].over_seeds == statistics.over_seeds(effects[P,].by_seed)
     assert effects[Q,].errors.df > 2
 
 
-def test_moderated_effects_of_nothing_are_rarely_shown(made: Make) -> None:
-    families = [factorial_effects(of_eight(made, draw)) for draw in range(40)]
+def test_moderated_effects_of_nothing_are_rarely_shown(grid_of: Make) -> None:
+    families = [factorial_effects(of_eight(grid_of, draw)) for draw in range(40)]
     assert sum(any(effect.is_shown for effect in family) for family in families) <= 6
     inside = [e.over_both.low <= 0 <= e.over_both.high for family in families for e in family if e.over_both]
     assert np.mean(inside) >= 0.9
 
 
-def test_two_by_two_is_too_small_to_borrow(made: Make) -> None:
-    grid = full_grid(grid_of(made, answers(1, 2, 2), [LRS[:2], DROPOUTS]))
+def test_two_by_two_is_too_small_to_borrow(grid_of: Make) -> None:
+    grid = full_grid(grid_of(answers(1, 2, 2), [LRS[:2], DROPOUTS]))
     assert grid is not None and all(effect.errors.df == 2 for effect in factorial_effects(grid))

@@ -10,7 +10,7 @@ import pytest
 
 from thawlab.comparison import statistics
 from thawlab.comparison.grids import Grid, factorial_effects, full_grid
-from thawlab.comparison.runs import ComparedRun, variants_of
+from thawlab.comparison.runs import ComparedRun, Variant, variants_of
 from thawlab.comparison.shares import Shares, shares
 
 Make = Callable[..., ComparedRun]
@@ -18,18 +18,13 @@ CHANGES = ("phases.0.lr=0.03", "model.dropout=[0.5]", "phases.0.label_smoothing=
 
 
 @pytest.fixture
-def grid_of(made: Make) -> Callable[..., Grid]:
+def grid(grid_of: Callable[..., list[Variant]]) -> Callable[..., Grid]:
     """Make a grid of two levels of each setting, or of the levels given, from a table: levels × … × seeds × images."""
 
-    def make(table: np.ndarray, changes: Sequence[Sequence[str]] | None = None, **more: str) -> Grid:
-        levels = changes or [["", change] for change in CHANGES[: table.ndim - 2]]
-        runs = []
-        for cell in itertools.product(*(range(len(of)) for of in levels)):
-            overrides = [levels[place][level] for place, level in enumerate(cell) if levels[place][level]]
-            runs += [made([*overrides, f"seed={seed}"], row, **more) for seed, row in enumerate(table[cell])]
-        grid = full_grid(variants_of(runs))
-        assert grid is not None
-        return grid
+    def make(table: np.ndarray, changes: Sequence[Sequence[Sequence[str]]] | None = None) -> Grid:
+        found = full_grid(grid_of(table, changes or [[[], [change]] for change in CHANGES[: table.ndim - 2]]))
+        assert found is not None
+        return found
 
     return make
 
@@ -39,7 +34,7 @@ def answers(seed: int, *shape: int) -> np.ndarray:
     return rng.random((*shape, 3, 300)) < rng.uniform(0.3, 0.95, (*shape, 1, 1))
 
 
-def found(grid: Grid) -> Shares:
+def split_of(grid: Grid) -> Shares:
     result = shares(grid)
     assert result is not None
     return result
@@ -58,9 +53,9 @@ def by_all_orders(means: np.ndarray) -> list[float]:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_shares_are_shapleys_and_add_up(grid_of: Callable[..., Grid], count: int) -> None:
+def test_shares_are_shapleys_and_add_up(grid: Callable[..., Grid], count: int) -> None:
     table = answers(count, *[2] * count)
-    split = found(grid_of(table))
+    split = split_of(grid(table))
     means = table.mean(axis=(-2, -1))
     by_key = {part.keys[0].rpartition(".")[2]: part.difference for part in split.parts}
     expected = dict(zip(("lr", "dropout", "label_smoothing"), by_all_orders(means), strict=False))
@@ -69,25 +64,25 @@ def test_shares_are_shapleys_and_add_up(grid_of: Callable[..., Grid], count: int
     assert sum(by_key.values()) == pytest.approx(split.whole.difference)
 
 
-def test_of_several_levels_the_ends_count(grid_of: Callable[..., Grid]) -> None:
+def test_of_several_levels_the_ends_count(grid: Callable[..., Grid]) -> None:
     table = answers(5, 3, 2)
-    split = found(grid_of(table, [["", CHANGES[0], "phases.0.lr=0.1"], ["", CHANGES[1]]]))
-    ends = found(grid_of(table[[0, 2]], [["", "phases.0.lr=0.1"], ["", CHANGES[1]]]))
+    split = split_of(grid(table, [[[], [CHANGES[0]], ["phases.0.lr=0.1"]], [[], [CHANGES[1]]]]))
+    ends = split_of(grid(table[[0, 2]], [[[], ["phases.0.lr=0.1"]], [[], [CHANGES[1]]]]))
     assert [part.difference for part in split.parts] == [part.difference for part in ends.parts]
 
 
-def test_without_interactions_a_share_is_a_main_effect(grid_of: Callable[..., Grid]) -> None:
+def test_without_interactions_a_share_is_a_main_effect(grid: Callable[..., Grid]) -> None:
     rng = np.random.default_rng(0)
     row = rng.permutation(400)
     table = np.stack([[[row < 300 - 40 * a - 70 * b] * 3 for b in (0, 1)] for a in (0, 1)])
-    grid = grid_of(table)
-    mains = {effect.keys: effect.difference for effect in factorial_effects(grid) if effect.kind == "main"}
-    assert {part.keys: part.difference for part in found(grid).parts} == pytest.approx(mains)
+    whole = grid(table)
+    mains = {effect.keys: effect.difference for effect in factorial_effects(whole) if effect.kind == "main"}
+    assert {part.keys: part.difference for part in split_of(whole).parts} == pytest.approx(mains)
 
 
-def test_a_share_has_the_interval_of_its_contrast_and_says_what_it_is(grid_of: Callable[..., Grid]) -> None:
+def test_a_share_has_the_interval_of_its_contrast_and_says_what_it_is(grid: Callable[..., Grid]) -> None:
     table = answers(7, 2, 2)
-    split = found(grid_of(table))
+    split = split_of(grid(table))
     a = table.astype(float)
     rows = (a[1, 0] - a[0, 0] + a[1, 1] - a[0, 1]) / 2
     [part] = [part for part in split.parts if part.keys == ("phases.0.lr",)]
@@ -96,7 +91,7 @@ def test_a_share_has_the_interval_of_its_contrast_and_says_what_it_is(grid_of: C
     assert split.whole.kind == "whole" and set(split.whole.keys) == {"phases.0.lr", "model.dropout"}
 
 
-def test_corners_with_other_images_are_not_split(grid_of: Callable[..., Grid], made: Make) -> None:
-    grid = grid_of(answers(1, 2, 2))
-    other = {**grid.cells, (1, 1): variants_of([made([*CHANGES[:2], "seed=0"], images="other")])[0]}
-    assert shares(grid._replace(cells=other)) is None
+def test_corners_with_other_images_are_not_split(grid: Callable[..., Grid], made: Make) -> None:
+    whole = grid(answers(1, 2, 2))
+    other = {**whole.cells, (1, 1): variants_of([made([*CHANGES[:2], "seed=0"], images="other")])[0]}
+    assert shares(whole._replace(cells=other)) is None

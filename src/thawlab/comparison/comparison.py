@@ -183,13 +183,7 @@ class Comparison:
             "differences": self.differences,
             "interactions": [effect.as_json() for effect in self.factorial if effect.kind == "interaction"],
             "main_effects": [effect.as_json() for effect in self.factorial if effect.kind == "main"],
-            "shares": self.shares
-            and {
-                "first": self.shares.first,
-                "last": self.shares.last,
-                "whole": self.shares.whole.as_json(),
-                "parts": [effect.as_json() for effect in self.shares.parts],
-            },
+            "shares": self.shares and self.shares.as_json(),
             "pairs": [effect.as_json() for effect in self.pairs],
             "refused": [refusal.as_json() for refusal in self.refusals],
             "best_on_validation": self.best and self.best.as_json(),
@@ -211,8 +205,7 @@ class Comparison:
         if (more := len(self.effects) - len(self._said[:_LISTED])) > 0:
             shown.append(f"and {more} more effects; the page and the JSON have them all")
         if self.shares:
-            parts = [f"{part.name} {100 * part.difference:+.2f}" for part in self.shares.parts]
-            shown.append(f"{self.shares.whole.verdict}; of that, in points: {', '.join(parts)}")
+            shown.append(self.shares.sentence)
         if self.best:
             shown.append(
                 f"best on validation: {self.best.name}, {100 * self.best.val_accuracy:.2f} %, of which the choice among "

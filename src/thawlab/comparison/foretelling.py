@@ -57,8 +57,11 @@ def foretell(
         replicates: of the bootstrap.
 
     Raises:
-        UsageError: if the numbers do not belong together, the errors are no falling curve, or a size is too far away.
+        UsageError: if the numbers do not belong together, the errors are no falling curve, a size is too far away, or the level
+            is none.
     """
+    if not 0 < level < 1:
+        raise UsageError(f"level = {level}: the share of forecasts that hold must lie between 0 and 1, for example 0.8")
     curve = fitted(measured := checked(sizes, errors, n_test))
     largest = measured.sizes[-1]
     if isinstance(curve, str):

@@ -1,7 +1,7 @@
 """Variances of few seeds that borrow from each other: an empirical Bayes estimate for a family of contrasts.
 
-With three seeds a variance has two degrees of freedom, and a t interval is three times as wide as with many. The contrasts of one
-grid are many, and their variances over the seeds alike.
+With three seeds a variance has two degrees of freedom, and a t interval is more than twice as wide as with many. The contrasts
+of one grid are many, and their variances over the seeds alike.
 """
 
 import math
@@ -12,7 +12,7 @@ from scipy import optimize, special, stats
 
 from thawlab.comparison.statistics import Differences, Errors, Estimate, estimate
 
-_LEAST_VARIANCES = 6  # of fewer, the prior is itself too uncertain: simulated grids of two by two covered 87 % at worst
+_LEAST_VARIANCES = 6  # of fewer, as a grid of two by two has, the prior is itself too uncertain
 _UNLIKELY = 0.1  # so unlikely a variance is its own
 
 

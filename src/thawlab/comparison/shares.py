@@ -9,7 +9,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from thawlab.comparison.effects import Effect, contrast, corrected
 from thawlab.comparison.grids import Grid
@@ -23,6 +23,16 @@ class Shares(NamedTuple):
     last: str
     whole: Effect
     parts: tuple[Effect, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The whole difference, and what each setting accounts for of it."""
+        parts = [f"{part.name} {100 * part.difference:+.2f}" for part in self.parts]
+        return f"{self.whole.verdict}; of that, in points: {', '.join(parts)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the shares as JSON values."""
+        return {**self._asdict(), "whole": self.whole.as_json(), "parts": [part.as_json() for part in self.parts]}
 
 
 def shares(grid: Grid) -> Shares | None:

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from thawlab.inference.tracing import trace
 from thawlab.models.hooks import eval_mode
-from thawlab.models.quicker import agree, sharing, swapped
+from thawlab.models.quicker import agree, rest_of, sharing, swapped
 
 
 @torch.no_grad()
@@ -39,9 +39,7 @@ def folded(network: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         before, after = result.get_submodule(convolution), result.get_submodule(norm)
         merged = fuse_conv_bn_eval(before, after)  # type: ignore[type-var,arg-type]
         result.set_submodule(convolution, merged.to(memory_format=torch.channels_last))
-        # timm's norms carry their activation, which remains.
-        rest = nn.Sequential(after.drop, after.act) if hasattr(after, "act") else nn.Identity()  # type: ignore[arg-type]
-        result.set_submodule(norm, rest)
+        result.set_submodule(norm, rest_of(after))
     result.eval()
     if not pairs or not agree(network, result, input_shape):
         return network

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from thawlab.models.hooks import eval_mode
+
 
 def quicker(network: nn.Module, shapes: Sequence[Sequence[int]], fixed: Sequence[tuple[str, str]] = ()) -> nn.Module:
     """Return a module that computes the same and trains the same weights in less time; the network itself where there is none.
@@ -55,25 +57,29 @@ def swapped(network: nn.Module, mirror_back: tuple[int, int] = (2, 3), fixed: Se
     from timm.layers import Conv2dSame
 
     norms = {before: network.get_submodule(after) for before, after in fixed}
-    layers = {name: layer for name, layer in network.named_modules() if type(layer) in {nn.Conv2d, Conv2dSame}}
+    layers = {name: cast("nn.Conv2d", layer) for name, layer in network.named_modules() if type(layer) in {nn.Conv2d, Conv2dSame}}
     mirrors = any(type(layer) is Conv2dSame for layer in layers.values())
     wanted = {
-        name: cast("nn.Conv2d", layer)
+        name: layer
         for name, layer in layers.items()
         if name in norms or (max(layer.kernel_size) > 1 and (mirrors or _is_depthwise(layer)))
     }
     for name, layer in wanted.items():
         network.set_submodule(name, QuickConv2d(layer, mirrors, norms.get(name)))
     for _, after in fixed:
-        norm = network.get_submodule(after)
-        network.set_submodule(after, nn.Sequential(norm.drop, norm.act) if hasattr(norm, "act") else nn.Identity())  # type: ignore[arg-type]
+        network.set_submodule(after, rest_of(network.get_submodule(after)))
     if not wanted:
         return None
     return Mirrored(network, mirror_back) if mirrors else network
 
 
-def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels > 1
+def rest_of(norm: nn.Module) -> nn.Module:
+    """Return what a BatchNorm layer does besides normalising: timm's carry their activation."""
+    return nn.Sequential(norm.drop, norm.act) if hasattr(norm, "act") else nn.Identity()  # type: ignore[arg-type]
+
+
+def _is_depthwise(layer: nn.Conv2d) -> bool:
+    return layer.groups == layer.in_channels == layer.out_channels > 1
 
 
 @torch.no_grad()
@@ -81,12 +87,8 @@ def agree(network: nn.Module, other: nn.Module, shape: Sequence[int]) -> bool:
     """Return whether two networks give the same in eval mode, on the same noise, but for rounding."""
     parameter = next(network.parameters())
     noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(parameter.device, parameter.dtype)
-    modes = {module: module.training for module in [*network.modules(), *other.modules()]}
-    try:
-        expected, given = (out if isinstance(out, tuple) else (out,) for out in (network.eval()(noise), other.eval()(noise)))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with eval_mode(network), eval_mode(other):
+        expected, given = (out if isinstance(out, tuple) else (out,) for out in (network(noise), other(noise)))
     return len(expected) == len(given) and all(
         one.shape == two.shape and bool(((one - two).abs() <= 1e-4 * float(one.abs().max())).all())
         for one, two in zip(expected, given, strict=True)

@@ -1,7 +1,8 @@
 """What a phase trains on: images, or the cached output of the part of the network that it leaves frozen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -51,7 +52,6 @@ class PhaseData:
         rows: uint8 images, or cached output of the frozen part, indexed by sample.
         views: what training takes in place of `rows`: one array, or several of which each sample draws one.
         module: the classifier, or the part of it above the cache.
-        stepped: what takes the steps in its place: the same function of the same weights, quicker where there is such a one.
         bfloat16: whether the module computes in bfloat16 while it trains.
         terms: what the loss knows of the classes.
         network: the frozen part whose output the rows are; None where they are images.
@@ -67,7 +67,6 @@ class PhaseData:
     rows: Rows
     views: tuple[Rows, ...]
     module: nn.Module
-    stepped: nn.Module
     bfloat16: bool
     terms: ClassTerms
     network: FrozenNetwork | None = None
@@ -77,10 +76,20 @@ class PhaseData:
     arrange: Callable[[torch.Tensor], torch.Tensor] = from_rows
     prepare: Callable[[torch.Tensor], torch.Tensor] = _unchanged
 
+    @cached_property
+    def stepped(self) -> nn.Module:
+        """What takes the steps in the module's place: the same function of the same weights, quicker where there is one."""
+        if self.rows.ndim != 4:
+            return self.module
+        height, width, channels = self.rows.shape[1:]
+        shapes = [(channels, height, width), *((channels, size, size) for size in set(self.phase.sizes))]
+        return quicker(self.module, shapes, foldable(self.module) if self.phase.batch_norm == "eval" else ())
+
     def begin_training(self, classifier: Classifier) -> None:
         """Put the classifier, and what takes the steps, into the modes that the phase trains in."""
-        for module in (classifier, *([] if self.stepped is self.module else [self.stepped])):
-            set_modes(module, self.phase.batch_norm or "train")
+        set_modes(classifier, self.phase.batch_norm or "train")
+        if self.stepped is not self.module:
+            set_modes(self.stepped, self.phase.batch_norm or "train")
 
     def order(self, seed: int, number: int, epoch: int) -> Indices:
         """Return the order of an epoch of the phase with this number: positions within the train split."""
@@ -143,14 +152,12 @@ def phase_data(context: Context, phase: Phase, as_before: bool | None = None) ->
 
 def on_images(context: Context, phase: Phase, note: str = "") -> PhaseData:
     """Return the data of a phase that computes the whole network in every epoch."""
-    sizes = sorted({*phase.sizes, context.preprocessing.size})
     return PhaseData(
         phase,
         context.dataset,
         context.dataset.images,
         (context.dataset.images,),
         context.classifier,
-        _stepped(context.classifier, phase, [(3, size, size) for size in sizes]),
         context.recipe.precision == "bfloat16",
         _terms(context, phase),
         note=note,
@@ -159,11 +166,6 @@ def on_images(context: Context, phase: Phase, note: str = "") -> PhaseData:
         arrange=to_tensor,
         prepare=context.preprocessing.normalize,
     )
-
-
-def _stepped(module: nn.Module, phase: Phase, shapes: Sequence[Sequence[int]]) -> nn.Module:
-    """Return what takes a phase's steps in place of the module."""
-    return quicker(module, shapes, foldable(module) if phase.batch_norm == "eval" else ())
 
 
 def _terms(context: Context, phase: Phase) -> ClassTerms:
@@ -205,21 +207,9 @@ def _on_cache(context: Context, phase: Phase, network: FrozenNetwork, module: nn
     elif phase.augment:
         views = cached_views(network, dataset, train, folder, phase.augment, phase.views or 1, context.recipe.seed)
         note += f", in {len(views)} fixed random views of each image"
-    maps = [(rows.shape[3], *rows.shape[1:3])] if rows.ndim == 4 else []
-    stepped = _stepped(module, phase, maps) if maps else module
     bfloat16, alternates = context.recipe.precision == "bfloat16", phase.augment == (_ALTERNATE,)
     return PhaseData(
-        phase,
-        dataset,
-        rows,
-        tuple(views),
-        module,
-        stepped,
-        bfloat16,
-        _terms(context, phase),
-        network,
-        note,
-        alternates=alternates,
+        phase, dataset, rows, tuple(views), module, bfloat16, _terms(context, phase), network, note, alternates=alternates
     )
 
 
