@@ -17,6 +17,8 @@ import tarfile
 from collections import defaultdict
 from pathlib import Path
 
+from thawlab.errors import first_line
+
 _FRAME = re.compile(r"(?P<split>Training|Test)/(?P<label>[^/]+)/(?P<film>(?:r\d*_)?)(?P<angle>\d+)_100\.jpg")
 _HELD_OUT = "r_"
 
@@ -31,13 +33,20 @@ def main() -> None:
     parser.add_argument("tar", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    with tarfile.open(options.tar) as archive:
-        archive.extractall(options.out, filter="data")
+    if options.out.exists():
+        parser.error(f"--out {options.out}: exists already; name a new folder")
+    try:
+        with tarfile.open(options.tar) as archive:
+            archive.extractall(options.out, filter="data")
+    except (OSError, tarfile.TarError) as error:
+        parser.exit(1, f"{options.tar}: cannot be unpacked ({first_line(error)})\n")
     films: dict[str, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
-    for path in sorted(options.out.rglob("*.jpg"), key=lambda path: (path.parent, int(re.findall(r"(\d+)_100", path.name)[0]))):
-        name = path.relative_to(options.out).as_posix()
-        if found := _FRAME.search(name):
-            films[found["label"]][found["split"], found["film"]].append(name)
+    frames = [(path.relative_to(options.out).as_posix(), path.parent) for path in options.out.rglob("*.jpg")]
+    found = [(folder, int(match["angle"]), name, match) for name, folder in frames if (match := _FRAME.search(name))]
+    for _, _, name, match in sorted(found, key=lambda frame: frame[:3]):
+        films[match["label"]][match["split"], match["film"]].append(name)
+    if not films:
+        parser.exit(1, f"{options.tar}: holds no frame such as Training/Apple Braeburn/r_35_100.jpg\n")
     tables: dict[str, list[tuple[str, str, str]]] = {"usual": [], "films": []}
     for label, of in sorted(films.items()):
         other = [name for (split, film), names in of.items() if split == "Training" and film != _HELD_OUT for name in names]

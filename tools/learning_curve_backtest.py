@@ -8,6 +8,7 @@ validation. `judge` fits the sizes up to N/4 and compares what that foretells fo
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -19,6 +20,7 @@ import numpy as np
 from thawlab import process
 from thawlab.comparison.foretelling import backtest, foretell
 from thawlab.environment import choose_device, deterministic
+from thawlab.errors import ThawlabError, UsageError
 from thawlab.files import write_json
 from thawlab.judging.subject import outputs_of
 from thawlab.memory import remembering
@@ -32,6 +34,7 @@ from thawlab.training.state import TrainingState
 
 SMALLEST, STEP = 35, 2**0.5
 LARGEST = {"frozen": 4600, "fine-tuned": 1200}
+DIGITS = 1297  # to train on, of the table that `digits` writes
 HEAD = {"name": "head", "train": "head", "epochs": 30, "batch_size": 32, "lr": 1e-3, "schedule": "cosine"}
 FINE_TUNE = {"name": "fine-tune", "train": "all", "epochs": 4, "batch_size": 32, "optimizer": "adamw", "lr": 5e-4}
 FINE_TUNE |= {"weight_decay": 0.02, "schedule": "cosine", "layer_decay": 0.9}
@@ -69,6 +72,8 @@ def write_digits(options: argparse.Namespace) -> None:
 
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
+    if options.out.exists():
+        raise UsageError(f"--out {options.out}: exists already; name a new folder")
     options.out.mkdir(parents=True)
     rows = ["path,label,split"]
     for number, index in enumerate(order):
@@ -80,31 +85,45 @@ def write_digits(options: argparse.Namespace) -> None:
 def measure(options: argparse.Namespace) -> None:
     """Fill the table of errors, curve after curve."""
     process.prepare()
-    content = json.loads(options.out.read_text()) if options.out.is_file() else {"curves": {}}
+    content = {"curves": curves_in(options.out) if options.out.exists() else {}}
     datasets = [dict(zip(("source", "data_dir"), text.split("="), strict=False)) for text in options.datasets]
     with remembering():
-        for dataset in datasets:
-            for backbone in options.backbones:
-                for way in options.ways:
-                    available = 1297 if dataset["source"].endswith("digits.csv") else LARGEST[way]
-                    name = f"{Path(dataset['source']).stem} {Path(backbone).name} {way}"
-                    curve = content["curves"].setdefault(name, {"errors": {}, "seconds": 0.0})
-                    for size in sizes_of(way, available):
-                        row = curve["errors"].setdefault(str(size), [])
-                        for seed in range(len(row), options.seeds):
-                            started = time.monotonic()
-                            error, curve["n_test"] = error_of(dataset, backbone, way, size, seed, options.image_size)
-                            row.append(error)
-                            curve["seconds"] = round(curve["seconds"] + time.monotonic() - started, 1)
-                            write_json(options.out, content)
-                    print(name, {size: round(float(np.mean(row)), 4) for size, row in curve["errors"].items()}, flush=True)
+        for dataset, backbone, way in itertools.product(datasets, options.backbones, options.ways):
+            name = f"{Path(dataset['source']).stem} {Path(backbone).name} {way}"
+            curve = content["curves"].setdefault(name, {"errors": {}, "seconds": 0.0})
+            sizes = sizes_of(way, DIGITS if dataset["source"].endswith("digits.csv") else LARGEST[way])
+            for size, seed in itertools.product(sizes, range(options.seeds)):
+                row = curve["errors"].setdefault(str(size), [])
+                if seed < len(row):
+                    continue
+                started = time.monotonic()
+                error, curve["n_test"] = error_of(dataset, backbone, way, size, seed, options.image_size)
+                row.append(error)
+                curve["seconds"] = round(curve["seconds"] + time.monotonic() - started, 1)
+                write_json(options.out, content)
+            print(name, {size: round(float(np.mean(row)), 4) for size, row in curve["errors"].items()}, flush=True)
+
+
+def curves_in(file: Path) -> dict[str, Any]:
+    """Return the curves that `measure` wrote.
+
+    Raises:
+        ThawlabError: if the file holds none.
+    """
+    try:
+        curves: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["curves"]
+        if not all(curve["errors"].values() for curve in curves.values()):
+            raise KeyError("errors")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ThawlabError(f"{file}: holds no curves that `measure` wrote ({type(error).__name__}: {error})") from None
+    return curves
 
 
 def judge(options: argparse.Namespace) -> None:
     """Hold what the smaller sizes foretell against what was measured, and write both."""
     curves: dict[str, Any] = {}
     for file in options.errors:
-        for name, curve in json.loads(file.read_text())["curves"].items():
+        for name, curve in curves_in(file).items():
             if name not in curves or _runs(curve) > _runs(curves[name]):
                 curves[name] = curve
     cases = []
@@ -135,9 +154,15 @@ def _runs(curve: dict[str, Any]) -> int:
 def of_study(options: argparse.Namespace) -> None:
     """Foretell the larger sizes of a study's learning curves from those up to `--until`, and show what was measured there."""
     result = {}
-    for name, curve in json.loads(options.comparison.read_text())["learning_curves"].items():
+    try:
+        curves = json.loads(options.comparison.read_text(encoding="utf-8"))["learning_curves"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ThawlabError(f"{options.comparison}: is no comparison.json of a study ({type(error).__name__}: {error})") from None
+    for name, curve in curves.items():
         points = {point["n"]: point["errors"] for point in curve["points"]}
         known = {n: errors for n, errors in points.items() if n <= options.until}
+        if not known or len(known) == len(points):
+            raise UsageError(f"--until {options.until}: must leave sizes on both sides; there are {', '.join(map(str, points))}")
         foretold = foretell(list(known), list(known.values()), curve["n_test"], sorted(points.keys() - known.keys()), LEVEL)
         result[name] = [{**point._asdict(), "measured": float(np.mean(points[point.n]))} for point in foretold]
         print(name, *result[name], sep="\n")
@@ -181,7 +206,12 @@ def main() -> None:
     command.add_argument("--out", type=Path, required=True)
     command.set_defaults(run=write_digits)
     options = parser.parse_args()
-    options.run(options)
+    try:
+        options.run(options)
+    except UsageError as error:
+        parser.error(str(error))
+    except ThawlabError as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":
