@@ -2,7 +2,9 @@
 
 `python tools/real_faults.py cifar10 --data-dir FOLDER --backbone local-dir:FOLDER --size 96 --out results/cifar10-check`
 writes OUT.json with the pairs between splits and the suspected labels of the test split, as file names, and two sheets of 50
-drawn at random: OUT-pairs.png and OUT-labels.png, each entry numbered as in OUT.json's "sample".
+drawn at random: OUT-pairs.png and OUT-labels.png, each entry numbered as in OUT.json's "sample". With `--run RUN` the labels of
+the test split are judged by the probabilities of a finished run, which did not train on them, and the least plausible 300 are
+listed, whether suspected or not.
 """
 
 from __future__ import annotations
@@ -16,21 +18,28 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from thawlab.api import open_run
 from thawlab.data.decode import decode
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
+from thawlab.data.types import Indices
+from thawlab.errors import ThawlabError, UsageError
+from thawlab.opened import Run
 from thawlab.plan.resolve import pretrained_input
 from thawlab.process import keep_memory
-from thawlab.quality.data_check import check_data
+from thawlab.quality.data_check import DataCheck, check_data
+from thawlab.quality.label_errors import LabelScores, score_labels
 from thawlab.recipe import Data, System
 
-SAMPLE, SIDE, COLUMNS = 50, 96, 5
+SAMPLE, SIDE, COLUMNS, LISTED = 50, 96, 5, 300
 
 
 def sheet(listing: Listing, entries: list[tuple[list[int], str]], path: Path) -> None:
-    """Draw numbered entries of one or two images with a line of text."""
+    """Draw numbered entries of one or two images with a line of text, if there are any."""
     wide, high = 2 * SIDE + 24, SIDE + 30
+    if not entries:
+        return
     canvas = Image.new("RGB", (COLUMNS * wide, -(-len(entries) // COLUMNS) * high), "white")
     pen = ImageDraw.Draw(canvas)
     look = Preprocessing(size=SIDE, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -42,39 +51,71 @@ def sheet(listing: Listing, entries: list[tuple[list[int], str]], path: Path) ->
     canvas.save(path)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source")
-    parser.add_argument("--data-dir")
-    parser.add_argument("--backbone", default="bundled")
-    parser.add_argument("--size", type=int)
-    parser.add_argument("--cache-dir")
-    parser.add_argument("--out", required=True)
-    arguments = parser.parse_args()
-    keep_memory()
+def judged_labels(check: DataCheck, run: Run | None) -> tuple[LabelScores, Indices]:
+    """Return how plausible labels are, and the listing's indices of these: by a run's test table, or by the check itself.
+
+    Raises:
+        UsageError: if the run was judged on images that the source does not have.
+    """
+    if run is None:
+        assert check.labels is not None
+        return check.labels, check.labelled
+    table = run.predictions("test")
+    places = {name: place for place, name in enumerate(check.listing.ids)}
+    missing = [name for name in table.ids.tolist() if name not in places]
+    if missing:
+        raise UsageError(
+            f"{run.path}: {missing[0]} of its test split is not in {check.listing.name}; give the source it was trained on"
+        )
+    return (
+        score_labels(table.labels, table.probabilities(run.results.test.temperature)),
+        np.array([places[name] for name in table.ids.tolist()]),
+    )
+
+
+def label_rows(check: DataCheck, run: Run | None) -> tuple[list[int], list[dict[str, Any]], dict[str, int]]:
+    """Return the test images to show, indices of the listing and what is said of each, and counts of suspects."""
+    listing, (scores, labelled) = check.listing, judged_labels(check, run)
+    tested = [place for place in scores.suspects.tolist() if listing.splits[labelled[place]] == "test"]
+    counts = {"suspected labels in the test split": len(tested)}
+    if run is None:
+        counts = {"suspected labels in all": len(scores.suspects), **counts}
+    shown = tested if run is None else np.argsort(scores.quality, kind="stable")[:LISTED].tolist()
+    rows = [
+        {
+            "id": listing.ids[labelled[place]],
+            "label": listing.classes[listing.labels[labelled[place]]],
+            "suggested": listing.classes[scores.suggested[place]],
+            "quality": round(float(scores.quality[place]), 4),
+        }
+        for place in shown
+    ]
+    return labelled[shown].tolist(), rows, counts
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Check the data set, judge its labels, and write the document and both sheets."""
+    run = open_run(arguments.run) if arguments.run else None
     listing = open_source(arguments.source, arguments.data_dir)
+    if not (listing.splits == "test").any():
+        raise UsageError(
+            f"{arguments.source}: has no test split of its own to look for pairs with"
+        )
     system = System(data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
     look = pretrained_input(arguments.backbone, Data(source=arguments.source, image_size=arguments.size))
     started = time.monotonic()
     check = check_data(listing, *look, system)
     seconds = time.monotonic() - started
-    assert check.labels is not None
+    images, rows, counts = label_rows(check, run)
     leaks = check.leaks
-    suspects = [place for place in check.labels.suspects.tolist() if listing.splits[check.labelled[place]] == "test"]
     named = [listing.classes[label] for label in listing.labels.tolist()]
     pairs = [
         {"first": listing.ids[a], "second": listing.ids[b], "classes": [named[a], named[b]], "similarity": round(s, 4)}
         for a, b, s in leaks
     ]
-    rows: list[dict[str, Any]] = []
-    for place in suspects:
-        index = int(check.labelled[place])
-        rather = listing.classes[check.labels.suggested[place]]
-        quality = round(float(check.labels.quality[place]), 4)
-        rows.append({"id": listing.ids[index], "label": named[index], "suggested": rather, "quality": quality})
     rng = np.random.default_rng(0)
     sampled_pairs = sorted(rng.permutation(len(leaks))[:SAMPLE].tolist())
-    sampled_labels = sorted(rng.permutation(len(suspects))[:SAMPLE].tolist())
+    sampled_labels = sorted(rng.permutation(len(rows))[:SAMPLE].tolist())
     out = Path(arguments.out)
     sheet(
         listing,
@@ -83,25 +124,44 @@ def main() -> None:
     )
     sheet(
         listing,
-        [([int(check.labelled[suspects[k]])], f"{rows[k]['label']} / {rows[k]['suggested']}") for k in sampled_labels],
+        [([images[k]], f"{rows[k]['label']} / {rows[k]['suggested']}") for k in sampled_labels],
         out.with_name(f"{out.name}-labels.png"),
     )
     document = {
         "source": arguments.source,
         "backbone": Path(arguments.backbone).name,
+        **({"run": run.folder.name, "recipe": run.recipe.digest} if run else {}),
         "images": len(listing),
         "seconds": round(seconds, 1),
         "pairs between splits": len(pairs),
         "test images in them": len({index for pair in leaks for index in pair[:2] if listing.splits[index] == "test"}),
         "pairs with different labels": len(check.conflicts()),
-        "suspected labels in all": len(check.labels.suspects),
-        "suspected labels in the test split": len(rows),
+        **counts,
         "sample": {"pairs": sampled_pairs, "labels": sampled_labels},
         "pairs": pairs,
         "labels": rows,
     }
     out.with_suffix(".json").write_text(json.dumps(document, indent=0, ensure_ascii=False) + "\n")
     print({key: value for key, value in document.items() if not isinstance(value, list | dict)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--backbone", default="bundled")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--cache-dir")
+    parser.add_argument("--run", help="a folder of a finished run whose probabilities judge the labels")
+    parser.add_argument("--out", required=True)
+    arguments = parser.parse_args()
+    keep_memory()
+    try:
+        measure(arguments)
+    except UsageError as error:
+        parser.error(str(error))
+    except ThawlabError as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":
