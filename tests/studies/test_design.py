@@ -166,11 +166,11 @@ def test_the_studies_that_come_with_the_project_are_designs() -> None:
     assert {file.stem: len(read_design(file).cells()) for file in files} == {
         "a-learning-curve": 21,
         "a-what-made-26-percent": 48,
-        "b-fruits-one-factor": 72,
-        "c-augmentations": 18,
+        "b-fruits-one-factor": 144,
+        "c-augmentations": 36,
         "c-patience": 18,
         "c-resolution-and-dropout": 54,
-        "d-phases-and-scalings": 27,
-        "e-ladder": 30,
+        "d-phases-and-scalings": 60,
+        "e-ladder": 50,
         "head-width-dropout": 40,
     }
