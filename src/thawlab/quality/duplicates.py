@@ -117,7 +117,9 @@ def _best_pairs(plain: Thumbnails, others: dict[bool, Thumbnails], candidates: d
     for flip in (flip for flip in others if candidates[flip]):
         images = others[flip]
         pairs = torch.tensor(sorted(candidates[flip]), dtype=torch.int64).view(-1, 2)
-        for part in torch.split(_plausible(spectra, _rough(images), pairs), _PAIRS):
+        plausible = _plausible(spectra, _rough(images), pairs)
+        for start in range(0, len(plausible), _PAIRS):
+            part = plausible[start : start + _PAIRS]
             one, two = part.T.numpy()
             pixels, detail = best_correlation(_images(plain[one]), _images(images[two]))
             for place in ((pixels >= PIXELS_LEAST) & (detail >= DETAIL_LEAST)).nonzero().flatten().tolist():
@@ -233,7 +235,13 @@ def best_correlation(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor
 
 
 def _blurred(images: torch.Tensor) -> torch.Tensor:
-    return F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
+    return _mean_around(images, 5, padding=2)
+
+
+def _mean_around(images: torch.Tensor, side: int, padding: int = 0) -> torch.Tensor:
+    """Return the means of all windows of side × side pixels, down and across in turn; what lies outside does not count."""
+    down = F.avg_pool2d(images, (side, 1), stride=1, padding=(padding, 0), count_include_pad=False)
+    return F.avg_pool2d(down, (1, side), stride=1, padding=(0, padding), count_include_pad=False)
 
 
 def _fine(images: torch.Tensor) -> torch.Tensor:
@@ -247,11 +255,9 @@ def _fit_everywhere(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
     shifts = 2 * _SHIFT + 1
     middle = _standard(one[:, :, _SHIFT : _SHIFT + inner, _SHIFT : _SHIFT + inner])
     # The middle has no mean, so the window's own mean adds nothing to the product, only to the window's length.
-    means, squares = (F.avg_pool2d(values, inner, stride=1) for values in (two, two * two))
+    means, squares = (_mean_around(values, inner) for values in (two, two * two))
     length = (inner * inner * (squares - means * means)).sum(dim=1).clamp_min(1e-6).sqrt()
-    products = torch.empty(len(one), shifts, shifts)
-    for down in range(shifts):
-        for right in range(shifts):
-            window = two[:, :, down : down + inner, right : right + inner]
-            products[:, down, right] = torch.einsum("nchw,nchw->n", middle, window)
-    return (products / length.clamp_min(1e-3)).flatten(1)
+    # All products at once, as a correlation; filled up with zeros, the middle does not reach round the edge at these shifts.
+    spectra = torch.fft.rfft2(middle.contiguous(), s=(SIDE, SIDE)).conj() * torch.fft.rfft2(two.contiguous())
+    products: torch.Tensor = torch.fft.irfft2(spectra.sum(dim=1), s=(SIDE, SIDE))
+    return (products[:, :shifts, :shifts] / length.clamp_min(1e-3)).flatten(1)
