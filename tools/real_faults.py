@@ -98,9 +98,7 @@ def measure(arguments: argparse.Namespace) -> None:
     run = open_run(arguments.run) if arguments.run else None
     listing = open_source(arguments.source, arguments.data_dir)
     if not (listing.splits == "test").any():
-        raise UsageError(
-            f"{arguments.source}: has no test split of its own to look for pairs with"
-        )
+        raise UsageError(f"{arguments.source}: has no test split of its own to look for pairs with")
     system = System(data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
     look = pretrained_input(arguments.backbone, Data(source=arguments.source, image_size=arguments.size))
     started = time.monotonic()
