@@ -138,6 +138,21 @@ def test_of_three_variants_each_pair_is_judged_by_itself(made: Make) -> None:
     assert "(at " in effects[0].name
 
 
+def test_a_pair_of_variants_to_which_somebody_gave_names_is_called_by_these(made: Make) -> None:
+    runs = [made(), made([LR]), made([LR, "model.dropout=[0.5]"])]
+    names = {run.folder.name: name for run, name in zip(runs, ("base", "fast", "fast, dropout"), strict=True)}
+    effects, _ = one_key_effects(variants_of(runs, names))
+    assert [effect.name for effect in effects] == ["base → fast (lr 0.01 → 0.03)", "fast → fast, dropout (dropout [] → [0.5])"]
+
+
+def test_a_name_that_only_lists_the_settings_is_none(made: Make) -> None:
+    runs = [made(), made(["model.dropout=[0.5]"]), made([LR, "model.dropout=[0.5]"])]
+    listed = ["lr 0.01, dropout []", "lr 0.01, dropout [0.5]", "lr 0.03, dropout [0.5]"]  # in another order than the recipe's
+    variants = variants_of(runs, {run.folder.name: name for run, name in zip(runs, listed, strict=True)})
+    assert [variant.name for variant in variants] == listed and not any(variant.is_named for variant in variants)
+    assert all("(at " in effect.name for effect in one_key_effects(variants)[0])
+
+
 def test_only_seeds_that_both_have_are_compared(made: Make) -> None:
     runs = [made([f"seed={seed}"], A) for seed in (0, 1, 2)] + [made([LR, f"seed={seed}"], B) for seed in (1, 2, 3)]
     [effect] = one_key_effects(variants_of(runs))[0]

@@ -20,7 +20,7 @@ from thawlab.errors import UsageError, listed
 from thawlab.run import RunFolder
 
 _SCHEMA = 2
-_LISTED = 12
+_LISTED = 8
 
 
 @final

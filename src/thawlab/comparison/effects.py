@@ -175,17 +175,10 @@ def one_key_effects(variants: Sequence[Variant], skip_refusals: bool = False) ->
             if not skip_refusals:
                 refusals.append(_confounded(first, second, keys))
             continue
-        short = short_keys(list({**first.values, **second.values}))
-        change = "; ".join(
-            f"{short.get(key, key)} {shown(value_of(first.settings, key))} → {shown(value_of(second.settings, key))}"
-            for key in keys
-        )
-        same = [f"{short[key]} {shown(value)}" for key, value in first.values.items() if key not in keys]
-        at = f" (at {', '.join(same)})" if same else ""
         found = contrast(
             [(1.0, second), (-1.0, first)],
             kind="pair",
-            name=f"{change or 'the same recipe again'}{at}",
+            name=_pair_name(first, second, keys),
             keys=tuple(keys),
             between=(first.name, second.name),
         )
@@ -197,6 +190,20 @@ def one_key_effects(variants: Sequence[Variant], skip_refusals: bool = False) ->
     wholes = iter(corrected([refusal.whole for refusal in refusals if refusal.whole]))
     refusals = [refusal._replace(whole=next(wholes)) if refusal.whole else refusal for refusal in refusals]
     return corrected(effects), refusals
+
+
+def _pair_name(first: Variant, second: Variant, keys: Sequence[str]) -> str:
+    """Return what is changed from what to what, and where: by the names that somebody gave, or by the settings that stay."""
+    short = short_keys(list({**first.values, **second.values}))
+    change = "; ".join(
+        f"{short.get(key, key)} {shown(value_of(first.settings, key))} → {shown(value_of(second.settings, key))}" for key in keys
+    )
+    same = [f"{short[key]} {shown(value)}" for key, value in first.values.items() if key not in keys]
+    if not (same and change):
+        return change or "the same recipe again" + (f" (at {', '.join(same)})" if same else "")
+    if first.is_named and second.is_named:
+        return f"{first.name} → {second.name} ({change})"
+    return f"{change} (at {', '.join(same)})"
 
 
 def _confounded(first: Variant, second: Variant, keys: Sequence[str]) -> Refusal:

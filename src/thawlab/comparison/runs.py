@@ -58,6 +58,11 @@ class Variant(NamedTuple):
         """Test accuracy by run, as fractions."""
         return [run.results.test.accuracy for run in self.runs.values()]
 
+    @property
+    def is_named(self) -> bool:
+        """Whether somebody gave it a name, so that it says more than what its settings are, in whatever order."""
+        return sorted(self.name.split(", ")) != sorted(", ".join(_values_in_words(self.values)).split(", "))
+
 
 def read_run(folder: RunFolder) -> ComparedRun:
     """Read a finished run.
@@ -105,6 +110,10 @@ def _names(members: Sequence[dict[int, ComparedRun]], values: Sequence[dict[str,
     by_name = [given.get(run.folder.name, run.recipe.name) for run in firsts]
     if len(set(by_name)) == len(by_name):
         return by_name
-    short = short_keys(list(values[0]))
-    by_value = [", ".join(f"{short[key]} {shown(value)}" for key, value in own.items()) for own in values]
+    by_value = [", ".join(_values_in_words(own)) for own in values]
     return by_value if len(set(by_value)) == len(by_value) and all(by_value) else [run.folder.name for run in firsts]
+
+
+def _values_in_words(values: Mapping[str, Any]) -> list[str]:
+    short = short_keys(list(values))
+    return [f"{short[key]} {shown(value)}" for key, value in values.items()]
