@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -28,7 +28,7 @@ from thawlab.errors import ThawlabError, UsageError
 from thawlab.opened import Run
 from thawlab.plan.resolve import pretrained_input
 from thawlab.process import keep_memory
-from thawlab.quality.data_check import DataCheck, check_data
+from thawlab.quality.data_check import check_data
 from thawlab.quality.label_errors import LabelScores, score_labels
 from thawlab.recipe import Data, System
 
@@ -51,46 +51,42 @@ def sheet(listing: Listing, entries: list[tuple[list[int], str]], path: Path) ->
     canvas.save(path)
 
 
-def judged_labels(check: DataCheck, run: Run | None) -> tuple[LabelScores, Indices]:
-    """Return how plausible labels are, and the listing's indices of these: by a run's test table, or by the check itself.
+class JudgedLabels(NamedTuple):
+    """How plausible labels are, and the indices of the listing that this is about."""
+
+    scores: LabelScores
+    labelled: Indices
+
+
+def judged_by(run: Run, listing: Listing) -> JudgedLabels:
+    """Judge the labels of a run's test split by the probabilities that it gave them.
 
     Raises:
         UsageError: if the run was judged on images that the source does not have.
+        ThawlabError: if the run is not finished or a file of it is damaged.
     """
-    if run is None:
-        assert check.labels is not None
-        return check.labels, check.labelled
     table = run.predictions("test")
-    places = {name: place for place, name in enumerate(check.listing.ids)}
-    missing = [name for name in table.ids.tolist() if name not in places]
-    if missing:
+    names, places = table.ids.tolist(), {name: place for place, name in enumerate(listing.ids)}
+    if missing := [name for name in names if name not in places]:
         raise UsageError(
-            f"{run.path}: {missing[0]} of its test split is not in {check.listing.name}; give the source it was trained on"
+            f"{run.path}: {missing[0]} of its test split is not in {listing.name}; give the source it was trained on"
         )
-    return (
-        score_labels(table.labels, table.probabilities(run.results.test.temperature)),
-        np.array([places[name] for name in table.ids.tolist()]),
-    )
+    scores = score_labels(table.labels, table.probabilities(run.results.test.temperature))
+    return JudgedLabels(scores, np.array([places[name] for name in names]))
 
 
-def label_rows(check: DataCheck, run: Run | None) -> tuple[list[int], list[dict[str, Any]], dict[str, int]]:
-    """Return the test images to show, indices of the listing and what is said of each, and counts of suspects."""
-    listing, (scores, labelled) = check.listing, judged_labels(check, run)
-    tested = [place for place in scores.suspects.tolist() if listing.splits[labelled[place]] == "test"]
-    counts = {"suspected labels in the test split": len(tested)}
-    if run is None:
-        counts = {"suspected labels in all": len(scores.suspects), **counts}
-    shown = tested if run is None else np.argsort(scores.quality, kind="stable")[:LISTED].tolist()
-    rows = [
+def label_rows(listing: Listing, judged: JudgedLabels, places: list[int]) -> list[dict[str, Any]]:
+    """Return what is said of some of the labels that were judged."""
+    scores, labelled = judged
+    return [
         {
             "id": listing.ids[labelled[place]],
             "label": listing.classes[listing.labels[labelled[place]]],
             "suggested": listing.classes[scores.suggested[place]],
             "quality": round(float(scores.quality[place]), 4),
         }
-        for place in shown
+        for place in places
     ]
-    return labelled[shown].tolist(), rows, counts
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -99,12 +95,19 @@ def measure(arguments: argparse.Namespace) -> None:
     listing = open_source(arguments.source, arguments.data_dir)
     if not (listing.splits == "test").any():
         raise UsageError(f"{arguments.source}: has no test split of its own to look for pairs with")
+    judged = judged_by(run, listing) if run else None  # before the check, which takes minutes
     system = System(data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
     look = pretrained_input(arguments.backbone, Data(source=arguments.source, image_size=arguments.size))
     started = time.monotonic()
     check = check_data(listing, *look, system)
     seconds = time.monotonic() - started
-    images, rows, counts = label_rows(check, run)
+    if judged is None:
+        assert check.labels is not None
+        judged = JudgedLabels(check.labels, check.labelled)
+    scores, labelled = judged
+    tested = [place for place in scores.suspects.tolist() if listing.splits[labelled[place]] == "test"]
+    shown = tested if run is None else np.argsort(scores.quality, kind="stable")[:LISTED].tolist()
+    rows = label_rows(listing, judged, shown)
     leaks = check.leaks
     named = [listing.classes[label] for label in listing.labels.tolist()]
     pairs = [
@@ -122,7 +125,7 @@ def measure(arguments: argparse.Namespace) -> None:
     )
     sheet(
         listing,
-        [([images[k]], f"{rows[k]['label']} / {rows[k]['suggested']}") for k in sampled_labels],
+        [([int(labelled[shown[k]])], f"{rows[k]['label']} / {rows[k]['suggested']}") for k in sampled_labels],
         out.with_name(f"{out.name}-labels.png"),
     )
     document = {
@@ -134,7 +137,8 @@ def measure(arguments: argparse.Namespace) -> None:
         "pairs between splits": len(pairs),
         "test images in them": len({index for pair in leaks for index in pair[:2] if listing.splits[index] == "test"}),
         "pairs with different labels": len(check.conflicts()),
-        **counts,
+        **({} if run else {"suspected labels in all": len(scores.suspects)}),
+        "suspected labels in the test split": len(tested),
         "sample": {"pairs": sampled_pairs, "labels": sampled_labels},
         "pairs": pairs,
         "labels": rows,

@@ -198,12 +198,10 @@ def _pair_name(first: Variant, second: Variant, keys: Sequence[str]) -> str:
     change = "; ".join(
         f"{short.get(key, key)} {shown(value_of(first.settings, key))} → {shown(value_of(second.settings, key))}" for key in keys
     )
-    same = [f"{short[key]} {shown(value)}" for key, value in first.values.items() if key not in keys]
-    if not (same and change):
-        return change or "the same recipe again" + (f" (at {', '.join(same)})" if same else "")
-    if first.is_named and second.is_named:
+    same = ", ".join(f"{short[key]} {shown(value)}" for key, value in first.values.items() if key not in keys)
+    if change and same and first.is_named and second.is_named:
         return f"{first.name} → {second.name} ({change})"
-    return f"{change} (at {', '.join(same)})"
+    return (change or "the same recipe again") + (f" (at {same})" if same else "")
 
 
 def _confounded(first: Variant, second: Variant, keys: Sequence[str]) -> Refusal:

@@ -61,7 +61,7 @@ class Variant(NamedTuple):
     @property
     def is_named(self) -> bool:
         """Whether somebody gave it a name, so that it says more than what its settings are, in whatever order."""
-        return sorted(self.name.split(", ")) != sorted(", ".join(_values_in_words(self.values)).split(", "))
+        return sorted(self.name.split(", ")) != sorted(_listed(self.values).split(", "))
 
 
 def read_run(folder: RunFolder) -> ComparedRun:
@@ -110,10 +110,11 @@ def _names(members: Sequence[dict[int, ComparedRun]], values: Sequence[dict[str,
     by_name = [given.get(run.folder.name, run.recipe.name) for run in firsts]
     if len(set(by_name)) == len(by_name):
         return by_name
-    by_value = [", ".join(_values_in_words(own)) for own in values]
+    by_value = [_listed(own) for own in values]
     return by_value if len(set(by_value)) == len(by_value) and all(by_value) else [run.folder.name for run in firsts]
 
 
-def _values_in_words(values: Mapping[str, Any]) -> list[str]:
+def _listed(values: Mapping[str, Any]) -> str:
+    """Return what a variant sets each of the varied settings to: the name of one to which nobody gave another."""
     short = short_keys(list(values))
-    return [f"{short[key]} {shown(value)}" for key, value in values.items()]
+    return ", ".join(f"{short[key]} {shown(value)}" for key, value in values.items())

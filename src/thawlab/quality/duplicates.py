@@ -118,7 +118,7 @@ def _best_pairs(plain: Thumbnails, others: dict[bool, Thumbnails], candidates: d
         images = others[flip]
         pairs = torch.tensor(sorted(candidates[flip]), dtype=torch.int64).view(-1, 2)
         plausible = _plausible(spectra, _rough(images), pairs)
-        for start in range(0, len(plausible), _PAIRS):
+        for start in range(0, len(plausible), _PAIRS):  # not torch.split, which makes one empty part of none
             part = plausible[start : start + _PAIRS]
             one, two = part.T.numpy()
             pixels, detail = best_correlation(_images(plain[one]), _images(images[two]))
