@@ -203,12 +203,21 @@ def test_training_at_growing_sizes_is_judged_at_the_full_one(
     assert load_model(folder.model).card.preprocessing.size == 32
 
 
+def test_a_phase_before_the_last_may_stay_below_the_size_that_is_judged(recipe: Make, tmp_path: Path) -> None:
+    both = [small_phase(sizes=[16, 24]), small_phase(name="refine")]
+    folder = train(recipe("data.image_size=32", phases=both), tmp_path)
+    assert load_model(folder.model).card.preprocessing.size == 32
+
+
 def test_sizes_that_a_network_cannot_take_are_refused_before_training(recipe: Make, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"phases\.0\.sizes = 16: 'vgg10' cannot take this size"):
         train(recipe("model.backbone=vgg10", "data.image_size=32", phases=[small_phase(sizes=[16, 32])]), tmp_path)
     for sizes in ([16], [64, 32]):
         with pytest.raises(UsageError, match=r"phases\.0\.sizes = .*: must end with data\.image_size = 32 and not exceed it"):
             train(recipe("model.backbone=cnn5", "data.image_size=32", phases=[small_phase(sizes=sizes)]), tmp_path)
+    with pytest.raises(UsageError, match=r"phases\.0\.sizes = .*: must not exceed data\.image_size = 32"):
+        both = [small_phase(sizes=[64]), small_phase(name="refine")]
+        train(recipe("model.backbone=cnn5", "data.image_size=32", phases=both), tmp_path)
     with pytest.raises(UsageError, match="sizes: only a phase that trains all layers"):
         recipe(phases=[small_phase(sizes=[16], train="head")])
 
