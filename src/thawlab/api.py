@@ -345,6 +345,7 @@ def check_data(
     force: bool = False,
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
+    **settings: Any,
 ) -> DataCheck:
     """Find unreadable files, duplicates, leaks between splits, outliers and wrong labels; nothing is ever deleted.
 
@@ -358,6 +359,7 @@ def check_data(
         force: whether these may replace files.
         data_dir: a local copy of the named data set.
         cache_dir: where decoded images and features are kept.
+        **settings: how the source is read, by dotted key, e.g. `**{"data.layout": "split/class"}`.
 
     Raises:
         UsageError: if there are no such images or backbone, or a file to write exists already.
@@ -370,14 +372,14 @@ def check_data(
         (0, 100)
     """
     from thawlab.data.selection import open_data
-    from thawlab.data.sources import canonical
     from thawlab.plan.resolve import pretrained_input
     from thawlab.quality.data_check import check_data as check
     from thawlab.quality.data_check import clean_list, write_rows
     from thawlab.report.data_page import write_data_page
 
     page, write_clean = _outputs(force, [source, data_dir], page=page, write_clean=write_clean)
-    data = parse_part(Data, {"source": canonical(source_text(source)), "image_size": size, "group": group}, "data check")
+    given = {key: value for key, value in (("image_size", size), ("group", group)) if value is not None}
+    data = _data(source, settings, "data check", **given)
     system = parse_part(System, {"data_dir": data_dir, "cache_dir": cache_dir}, "data check")
     found = check(open_data(data, system), *pretrained_input(backbone, data), system)
     if page is not None:
@@ -445,19 +447,32 @@ def probe(
 
 
 def show_data(
-    source: str | Path, *, sheet: str | Path | None = None, force: bool = False, data_dir: str | Path | None = None
+    source: str | Path,
+    *,
+    sheet: str | Path | None = None,
+    force: bool = False,
+    data_dir: str | Path | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Return classes, splits and counts of some images, and write a sheet of samples where one is asked for.
+    """Return how a source is understood: classes, splits, groups, counts and what is left out; write a sheet of samples if asked.
+
+    Args:
+        source: images by name or path.
+        sheet: the file (.png or .jpg) to write samples of every class to.
+        force: whether it may replace a file.
+        data_dir: a local copy of the named data set.
+        **settings: how the source is read, by dotted key, e.g. `**{"data.layout": "split/class"}`.
 
     Raises:
         UsageError: if there are no such images, or the sheet exists already and `force` is false.
         ThawlabError: if a download fails or the sheet cannot be written.
     """
     from thawlab.data.overview import overview, write_sheet
-    from thawlab.data.sources import open_source
+    from thawlab.data.selection import open_data
 
     [file] = _outputs(force, [source, data_dir], sheet=sheet)
-    listing = open_source(source_text(source), None if data_dir is None else str(data_dir))
+    system = parse_part(System, {"data_dir": data_dir}, "data show")
+    listing = open_data(_data(source, settings, "data show"), system)
     if file is not None:
         write_sheet(listing, file)
     return overview(listing) | ({} if file is None else {"sheet": str(file)})
@@ -488,9 +503,20 @@ def _folder(run: Run | str | Path, runs: str | Path) -> RunFolder:
     return run.folder if isinstance(run, Run) else open_run(run, runs).folder
 
 
+def _data(source: str | Path, settings: Mapping[str, Any], verb: str, **more: Any) -> Data:
+    """Return the part of a recipe that says which images are meant and how they are read."""
+    from thawlab.data.sources import canonical
+
+    for key in settings:
+        if not key.startswith("data."):
+            raise UsageError(f"{key}: {verb} takes settings of the data only, e.g. data.layout=split/class")
+    named = {key.removeprefix("data."): value for key, value in settings.items()}
+    return parse_part(Data, {"source": canonical(source_text(source)), **named, **more}, verb)
+
+
 def _outputs(force: bool, inputs: Sequence[str | Path | None], **outputs: str | Path | None) -> list[Path | None]:
     """Return the paths to write, after checking that no file is lost: none of the inputs, no image or table in their folders."""
-    from thawlab.data.layout import has_image_extension
+    from thawlab.data.formats import has_image_extension
 
     read = [user_path(path) for path in inputs if path is not None]
     paths = {option: user_path(path) for option, path in outputs.items() if path is not None}

@@ -9,10 +9,26 @@ from typing import Any, BinaryIO
 
 from thawlab.errors import ThawlabError, UsageError
 
+_MARKER = ".written-by-thawlab"
+_OF_RUNS = ("state.json", "results.json", "metrics.jsonl")
+
 
 def user_path(text: str | Path) -> Path:
     """Return a path that a user wrote, with `~` and environment variables replaced."""
     return Path(os.path.expanduser(os.path.expandvars(text)))  # noqa: PTH111 - leaves an unknown `~name` as it is
+
+
+def mark_ours(folder: Path) -> None:
+    """Mark a new folder, made if needed, as written by thawlab, so that images in it are not taken for data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
+        (folder / _MARKER).write_text("Images in this folder were written by thawlab; it does not train on them.\n", encoding="utf-8")
+
+
+def is_ours(folder: Path) -> bool:
+    """Return whether thawlab wrote a folder: a run, a study, or images that explain predictions."""
+    is_run = (folder / "recipe.toml").is_file() and any((folder / name).is_file() for name in _OF_RUNS)
+    return is_run or (folder / "study.json").is_file() or (folder / _MARKER).is_file()
 
 
 def refuse_overwrite(path: Path, force: bool, inputs: Sequence[Path] = ()) -> None:

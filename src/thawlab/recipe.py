@@ -45,7 +45,24 @@ class Data(Part):
     normalize: Literal["weights", "unit", "symmetric"] = "weights"
     exclude: str | None = Field(default=None, min_length=1)
     group: str | None = Field(default=None, min_length=1)
+    layout: str | None = None
+    path_column: str | None = Field(default=None, min_length=1)
+    label_column: str | None = Field(default=None, min_length=1)
     long_tail: float | None = Field(default=None, ge=1.0)
+
+    @field_validator("layout")
+    @classmethod
+    def _check_layout(cls, value: str | None) -> str | None:
+        roles = [] if value is None else value.split("/")
+        named = [role for role in roles if role != "*"]
+        below = roles[roles.index("class") + 1 :] if "class" in roles else roles
+        is_one = set(named) <= {"class", "split", "group"} and len(set(named)) == len(named) and "class" in named
+        if roles and not (is_one and len(below) < 2 and "*" not in below):
+            raise ValueError(
+                'must give the role of each level of folders from the top, e.g. "split/class": "class" once, "split" and '
+                '"group" at most once and at most one of them below "class", and "*" for a level above it that means nothing'
+            )
+        return value
 
     @model_validator(mode="after")
     def _check_long_tail(self) -> Self:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from thawlab import progress
-from thawlab.data.dataset import warnings_before_training
+from thawlab.data.overview import described, warnings_before_training
 from thawlab.environment import choose_device, deterministic, release_memory
 from thawlab.errors import ThawlabError
 from thawlab.judging.judge import judge
@@ -104,6 +104,9 @@ def _fit_and_judge(context: Context, timing: Timing) -> None:
     folder = context.folder
     finished = folder.status == "finished"
     write_description(context)
+    for line in described(context.dataset):
+        folder.log(line)
+        progress.say(line)
     diagnoses = diagnose_start(context)
     for line in [*warnings_before_training(context.dataset), *(f"{d.id}: {d.evidence}; {d.advice}" for d in diagnoses)]:
         folder.log(line)

@@ -23,10 +23,10 @@ from thawlab.data.dataset import (
     leaks_between,
     load_dataset,
     load_other,
-    warnings_before_training,
 )
 from thawlab.data.images import FileImages
 from thawlab.data.listing import Listing
+from thawlab.data.overview import described, warnings_before_training
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
 from thawlab.data.splits import Splits
@@ -430,9 +430,10 @@ def test_a_clean_dataset_needs_no_warning_and_others_say_what_is_missing(photos:
     many = replace(dataset, quarantined=tuple((f"{k}.png", "empty file") for k in range(8)), ignored=(("a", "is odd"),))
     lines = warnings_before_training(many)
     assert lines[0] == "0.png is left out: empty file"
-    assert lines[5:] == [
-        "… and 3 more images are left out; data.json lists them all",
-        "1 files are ignored, the first is a (is odd)",
+    assert lines[5:] == ["… and 3 more images are left out; data.json lists them all"]
+    assert described(many) == [
+        f"{photos.name}: 24 images in 2 classes (blue, red); train 16, val 2, test 6",
+        "read as class; left out: 1 file (is odd), the first is a",
     ]
     one_sided = replace(dataset, splits=dataset.splits._replace(test=np.flatnonzero(dataset.labels == 0)))
     assert "the test split has no image of 1 classes, the first is 'red'" in warnings_before_training(one_sided)[0]

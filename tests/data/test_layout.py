@@ -2,16 +2,28 @@ from __future__ import annotations
 
 import pytest
 
-from thawlab.data.layout import Placed, class_names, has_image_extension, is_litter, looks_like_image, place_files
+from thawlab.data.formats import has_image_extension, looks_like_image
+from thawlab.data.layout import Placed, class_names, is_litter, place_files
 from thawlab.errors import UsageError
 
 
 def placed(*paths: str) -> set[tuple[str, str, str]]:
-    return {(item.path, item.label, item.split) for item in place_files(paths, "photos")[0]}
+    return {(item.path, item.label, item.split) for item in place_files(paths, "photos").placed}
 
 
 def ignored(*paths: str) -> dict[str, str]:
-    return dict(place_files(paths, "photos")[1])
+    return dict(place_files(paths, "photos").ignored)
+
+
+def layout(*paths: str) -> str:
+    return place_files(paths, "photos").layout
+
+
+def refusal(*paths: str) -> str:
+    with pytest.raises(UsageError) as error:
+        place_files(paths, "photos")
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def test_a_folder_per_class_is_all_train() -> None:
@@ -66,21 +78,29 @@ def test_images_may_lie_deeper_than_the_class_folder() -> None:
     assert placed("cat/2024/may/1.jpg", "dog/1.jpg") == {("cat/2024/may/1.jpg", "cat", "train"), ("dog/1.jpg", "dog", "train")}
 
 
-def test_a_class_may_be_called_test_where_there_is_no_train_folder() -> None:
-    assert {(label, split) for _, label, split in placed("test/1.jpg", "other/1.jpg")} == {("test", "train"), ("other", "train")}
+def test_images_in_a_test_folder_beside_classes_are_refused_until_their_owner_says_what_they_are() -> None:
+    paths = ("test/1.jpg", "other/1.jpg")
+    assert refusal(*paths) == (
+        "photos: 'test' may be a class like 'other', or images of the test split in no class; write data.layout=class if it is a "
+        "class, or else move it elsewhere"
+    )
+    assert {(item.label, item.split) for item in place_files(paths, "photos", "class").placed} == {
+        ("test", "train"),
+        ("other", "train"),
+    }
 
 
 def test_files_come_out_sorted_whatever_the_order_they_came_in() -> None:
     paths = ["dog/2.jpg", "cat/9.jpg", "dog/1.jpg"]
-    assert [item.path for item in place_files(paths, "photos")[0]] == sorted(paths)
+    assert [item.path for item in place_files(paths, "photos").placed] == sorted(paths)
     assert place_files(paths[::-1], "photos") == place_files(paths, "photos")
 
 
 def test_images_of_no_class_are_ignored_with_the_reason() -> None:
     assert ignored("cat/1.jpg", "dog/1.jpg", "logo.jpg") == {"logo.jpg": "lies in no class folder"}
-    assert ignored("train/cat/1.jpg", "train/loose.jpg", "papers/cat/1.jpg") == {
+    assert ignored("train/cat/1.jpg", "train/loose.jpg", "test/cat/1.jpg", "papers/cat/1.jpg") == {
         "train/loose.jpg": "lies in no class folder",
-        "papers/cat/1.jpg": "lies beside the train folder",
+        "papers/cat/1.jpg": "lies beside the folders of the splits",
     }
     assert ignored("top/cat/1.jpg", "top/dog/1.jpg", "logo.jpg") == {"logo.jpg": "lies in no class folder"}
 
@@ -112,6 +132,11 @@ def test_what_operating_systems_leave_behind_is_litter(path: str) -> None:
     assert is_litter(path)
 
 
+@pytest.mark.parametrize("name", ["@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".Trash-1000", "#recycle"])
+def test_what_disks_and_network_drives_keep_for_themselves_is_litter(name: str) -> None:
+    assert is_litter(f"cat/{name}/1.jpg") and is_litter(name.lower())
+
+
 def test_other_files_are_no_litter() -> None:
     assert not is_litter("cat/1.jpg") and not is_litter("cat/thumbs.db.jpg")
 
@@ -137,28 +162,28 @@ def test_extensions_count_in_any_case() -> None:
 
 
 def test_a_class_may_be_called_train() -> None:
-    placed, ignored = place_files(["bus/1.png", "car/2.png", "train/3.png"], "vehicles")
-    assert {(item.label, item.split) for item in placed} == {("bus", "train"), ("car", "train"), ("train", "train")}
-    assert not ignored
+    found = place_files(["bus/1.png", "car/2.png", "train/3.png"], "vehicles")
+    assert {(item.label, item.split) for item in found.placed} == {("bus", "train"), ("car", "train"), ("train", "train")}
+    assert not found.ignored
 
 
 STEAM = ("train/diesel/1.png", "train/steam/2.png")
 
 
 @pytest.mark.parametrize(
-    "others", [("bus/1.png", "car/2.png"), ("bus/city/1.png", "car/sedan/2.png"), ("bus/steam/1.png", "car/2.png")]
+    "others",
+    [("bus/1.png", "car/2.png"), ("bus/city/1.png", "car/sedan/2.png"), ("bus/steam/1.png", "bus/diesel/2.png")],
 )
 def test_a_class_called_train_with_folders_in_it_is_not_taken_for_a_split(others: tuple[str, ...]) -> None:
     with pytest.raises(UsageError) as error:
         place_files([*others, *STEAM], "vehicles")
-    other = "car" if others[0] == "bus/steam/1.png" else "bus"
     assert str(error.value) == (
-        f"vehicles: 'train' may be a class like '{other}', or the train split with the classes diesel, steam; "
-        "rename 'train' if it is a class, or move the folders beside it elsewhere"
+        "vehicles: 'train' may be a class like 'bus', or the train split with the classes diesel, steam; write data.layout=class or "
+        "data.layout=split/class, whichever is true"
     )
 
 
 def test_train_beside_another_split_is_a_split_whatever_lies_beside_them() -> None:
     paths = (*STEAM, "test/steam/3.png", "papers/1.png", "drafts/x/2.png")
     assert {split for _, _, split in placed(*paths)} == {"train", "test"}
-    assert ignored(*paths) == dict.fromkeys(["drafts/x/2.png", "papers/1.png"], "lies beside the train folder")
+    assert ignored(*paths) == dict.fromkeys(["drafts/x/2.png", "papers/1.png"], "lies beside the folders of the splits")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from thawlab.data.images import ArrayImages
-from thawlab.data.listing import Listing
+from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import openers
 from thawlab.data.sources import open_source
 from thawlab.errors import UsageError
@@ -18,8 +18,9 @@ from thawlab.errors import UsageError
 @pytest.fixture
 def plug_in() -> Iterator[None]:
     @openers.register(".npz")
-    def open_npz(path: Path) -> Listing:
+    def open_npz(path: Path, reading: Reading) -> Listing:
         """List the arrays `images` (uint8, n × height × width × 3) and `labels` (int) of an .npz file."""
+        reading.refuse("layout", "path_column", "label_column", what="arrays")
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 images, labels = arrays["images"], arrays["labels"]

@@ -20,8 +20,12 @@ def test_classes_are_counted_per_split(tree: Tree) -> None:
     assert table == {
         "name": "images",
         "n": 4,
+        "layout": "split/class",
+        "groups": None,
+        "notes": [],
         "splits": ["train", "test"],
         "classes": [{"class": "cat", "train": 2, "test": 1}, {"class": "dog", "train": 1, "test": 0}],
+        "left_out": [{"reason": "lies in no class folder", "count": 1, "first": "test/notes.png"}],
         "ignored": [{"id": "test/notes.png", "reason": "lies in no class folder"}],
     }
 

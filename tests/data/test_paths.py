@@ -172,13 +172,16 @@ def test_a_file_without_an_extension_whose_head_cannot_be_read_just_now_is_not_i
     assert "cat/3" in open_path(folder).ids and len(tries) == 3
 
 
-def test_linked_class_folders_are_followed_and_circles_refused(tree: Tree) -> None:
+def test_linked_class_folders_are_followed_and_circles_are_not(tree: Tree) -> None:
     folder = tree(*FLAT)
     elsewhere = tree("a.png", under="elsewhere")
     (folder / "emu").symlink_to(elsewhere)
     assert "emu/a.png" in open_path(folder).ids
     (folder / "cat" / "again").symlink_to(folder)
-    assert "does a symbolic link lead in a circle?" in refusal(folder)
+    (elsewhere / "back").symlink_to(folder)
+    listing = open_path(folder)
+    assert listing.ids == (*FLAT, "emu/a.png")
+    assert dict(listing.ignored) == dict.fromkeys(["cat/again", "emu/back"], "leads back to a folder that it lies in")
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar", "tar.gz"])
@@ -335,16 +338,16 @@ def test_a_csv_may_name_images_by_absolute_path(tree: Tree) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("path,lable\na,b\n", ": needs the columns 'path' and 'label'; found path, lable"),
-        ("photo,label\na,b\n", ": needs the columns 'path' and 'label'; found photo, label"),
-        ("", ": needs the columns 'path' and 'label'; found none"),
+        ("path,lable\na,b\n", ": which column is the label? Name it 'label', or write data.label_column=NAME; found lable"),
+        ("where,label\na,b\n", ": which column is the path? Name it 'path', or write data.path_column=NAME; found where, label"),
+        ("", ": which column is the path? Name it 'path', or write data.path_column=NAME; found none"),
         ("path,label\n", ": lists no images"),
         (CSV.replace(",test", ",tset"), ", line 3: 'tset' is not a split; write train, val or test (did you mean 'test'?)"),
         (CSV.replace(",test", ","), ", line 3: '' is not a split; write train, val or test"),
-        (CSV.replace("cat/2.png", "cat/1.png"), ", line 3: 'cat/1.png' is listed twice"),
-        ("path,label\na.png,\n", ", line 2: the path or the label is empty"),
-        ("path,label\na.png\n", ", line 2: the path or the label is empty"),
-        ("path,label\na.png,x\n\n\nb.png\n", ", line 5: the path or the label is empty"),
+        (CSV.replace("cat/2.png", "cat/1.png"), ", line 3: 'cat/1.png' is listed twice, in the train and the test split"),
+        ("path,label\na.png,x\na.png,y\n", ", line 3: 'a.png' is listed twice, in 'x' and 'y'; keep one of the rows"),
+        ("path,label\na.png,\n", ": lists no images with a label"),
+        ("path,label\n\n\n,x\n", ", line 4: the path is empty"),
         (CSV.replace("2.png,cat", "2.png,cats"), ": the test split has the class 'cats' that the train split lacks; rename"),
     ],
 )
@@ -353,9 +356,17 @@ def test_a_wrong_csv_is_refused_with_the_line(text: str, expected: str, tree: Tr
     assert refusal(file).startswith(f"{file}{expected}")
 
 
-def test_a_csv_of_other_bytes_is_refused(tree: Tree) -> None:
-    file = manifest(tree, CSV.replace("cat", "känguru"), "latin-1")
+def test_a_csv_that_is_no_text_is_refused(tree: Tree) -> None:
+    file = manifest(tree, "")
+    file.write_bytes(b"\xff\xfe\x00")
     assert refusal(file).startswith(f"{file}: cannot be read as CSV")
+
+
+def test_rows_without_a_label_are_left_out_and_equal_rows_count_once(tree: Tree) -> None:
+    text = "path,label\ncat/1.png,cat\n\ncat/2.png,\ncat/1.png,cat\ndog/1.png,dog\ndog/2.png\n"
+    listing = open_path(manifest(tree, text))
+    assert listing.ids == ("cat/1.png", "dog/1.png")
+    assert listing.ignored == (("cat/2.png", "has no label"), ("dog/2.png", "has no label"))
 
 
 # Parquet
@@ -434,8 +445,8 @@ def test_equal_names_in_parquet_get_ids_of_their_own(tmp_path: Path, encoded: En
     ("labels", "names", "expected"),
     [
         ([0, 5], ["dog", "cat"], ": the label 5 has no name among the 2 classes of the metadata"),
-        ([0, None], ["dog", "cat"], ": row 1 has no label"),
-        ([0, -1], None, ": the column 'label' must hold class numbers or class names"),
+        ([-1, None], None, ": no row has a label in the column 'label'"),
+        ([0, -2], ["dog", "cat"], ": the label -2 has no name among the 2 classes of the metadata"),
         ([0.5, 1.5], None, ": the column 'label' must hold class numbers or class names"),
         ([], None, ": holds no images; its Parquet files have no rows"),
     ],
@@ -452,10 +463,10 @@ def test_parquet_without_the_columns_says_which_there_are(tmp_path: Path, encode
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), file)
     assert refusal(tmp_path).startswith(f"{file}: has no column of encoded images") and "text, label" in refusal(tmp_path)
     pq.write_table(table(encoded, [0, 1]).rename_columns(["image", "mood"]), file)
-    assert refusal(tmp_path) == f"{file}: has no 'label' column; its columns: image, mood"
+    assert refusal(tmp_path) == f"{file}: which column is the label? Name it 'label', or write data.label_column=NAME; found mood"
     pq.write_table(table(encoded, [0, 1]), file)
     pq.write_table(table(encoded, [0, 1], column="img"), tmp_path / "train2.parquet")
-    assert refusal(tmp_path) == f"{tmp_path / 'train2.parquet'}: lacks the columns 'image' and 'label' that train.parquet has"
+    assert refusal(tmp_path) == f"{tmp_path / 'train2.parquet'}: lacks the column 'image' that train.parquet has"
 
 
 def test_damaged_parquet_is_named(parquet: Path) -> None:

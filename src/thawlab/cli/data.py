@@ -9,11 +9,23 @@ from thawlab.cli.console import CacheDirOption, DataDirOption, ForceOption, Json
 
 lists_app = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at images before training on them.")
+DataSettings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="How the source is read, e.g. data.layout=split/class, as for train."),
+]
+
+
+def _cure(layout: str) -> str:
+    """Return what to write where a source was read wrongly."""
+    if "class" in layout.split("/"):
+        return "say what each level of folders is, e.g. data.layout=split/class or data.layout=*/class"
+    return "name the columns: data.path_column=…, data.label_column=…"
 
 
 @data_app.command("show", epilog="Example: thawlab data show photos/ --sheet sheet.png")
 def data_show(
     source: Annotated[str, typer.Argument(help="A data set's name or a path.")],
+    settings: DataSettings = None,
     sheet: Annotated[Path | None, typer.Option(help="Write an image with samples of every class to this file.")] = None,
     force: ForceOption = False,
     data_dir: DataDirOption = None,
@@ -21,17 +33,23 @@ def data_show(
 ) -> None:
     """Show classes, splits and counts of images, and a sheet of samples."""
     from thawlab import api
+    from thawlab.recipe import parse_overrides
 
-    shown = api.show_data(source, sheet=sheet, force=force, data_dir=data_dir)
+    shown = api.show_data(source, sheet=sheet, force=force, data_dir=data_dir, **parse_overrides(settings or []))
     if as_json:
         print_json(shown)
         return
     rows = [[row["class"], *(f"{row[split]:,}" for split in shown["splits"])] for row in shown["classes"]]
     total = ["all", *(f"{sum(row[split] for row in shown['classes']):,}" for split in shown["splits"])]
     print_table(f"{shown['name']}: {shown['n']:,} images, {len(rows)} classes", ["class", *shown["splits"]], [*rows, total])
-    if shown["ignored"]:
-        first = shown["ignored"][0]
-        print(f"{len(shown['ignored'])} files ignored, the first is {first['id']} ({first['reason']})")
+    if shown["layout"]:
+        print(f"read as {shown['layout']}; if that is wrong, {_cure(shown['layout'])}")
+    if shown["groups"] is not None:
+        print(f"groups: {shown['groups']:,}, each kept together where thawlab makes the splits")
+    for note in shown["notes"]:
+        print(note)
+    for part in shown["left_out"]:
+        print(f"left out: {part['count']:,} ({part['reason']}), the first is {part['first']}")
     if sheet is not None:
         print(f"sheet: {sheet}")
 
@@ -39,6 +57,7 @@ def data_show(
 @data_app.command("check", epilog="Example: thawlab data check photos/ --page check.html --write-clean list.csv")
 def data_check(
     source: Annotated[str, typer.Argument(help="A data set's name, or a path.")],
+    settings: DataSettings = None,
     backbone: Annotated[str, typer.Option(help="Whose features find outliers, wrong labels and further duplicates.")] = "bundled",
     size: Annotated[int | None, typer.Option(min=4, help="The backbone's input in pixels; its own if omitted.")] = None,
     group: Annotated[str | None, typer.Option(help="Column or pattern of related images, as data.group.")] = None,
@@ -52,6 +71,7 @@ def data_check(
     """Find unreadable files, duplicates, leaks between splits, outliers and wrong labels. Nothing is ever deleted."""
     from thawlab import api
     from thawlab.quality.findings import findings
+    from thawlab.recipe import parse_overrides
 
     found = api.check_data(
         source,
@@ -63,6 +83,7 @@ def data_check(
         force=force,
         data_dir=data_dir,
         cache_dir=cache_dir,
+        **parse_overrides(settings or []),
     ).as_json()
     if as_json:
         print_json(found)

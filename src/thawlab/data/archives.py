@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from thawlab.data.listing import Listing
+from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import arranged_by_path, openers
 from thawlab.errors import UsageError, first_line
 
@@ -19,7 +19,7 @@ def _member_name(name: str) -> str:
 
 
 @openers.register(".zip")
-def open_zip(path: Path) -> Listing:
+def open_zip(path: Path, reading: Reading) -> Listing:
     """List a zip archive; each thread that reads images opens it once."""
     local = threading.local()
 
@@ -41,7 +41,7 @@ def open_zip(path: Path) -> Listing:
                 with archive.open(members[name]) as file:
                     return file.read(16)
 
-            return arranged_by_path(path.stem, str(path), folders, members, head_of, content)
+            return arranged_by_path(path.stem, str(path), folders, members, head_of, content, reading=reading)
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         raise UsageError(f"{path}: cannot be read as a zip archive: {first_line(error)}") from None
 
@@ -51,7 +51,7 @@ def open_zip(path: Path) -> Listing:
 @openers.register(".tar.gz")
 @openers.register(".tar.xz")
 @openers.register(".tar.bz2")
-def open_tar(path: Path) -> Listing:
+def open_tar(path: Path, reading: Reading) -> Listing:
     """List a tar archive; a compressed one is read into memory once, since it has no random access.
 
     Each thread that reads images opens an uncompressed one once.
@@ -88,4 +88,5 @@ def open_tar(path: Path) -> Listing:
         read: bytes = local.file.read(size)
         return read
 
-    return arranged_by_path(path.name.split(".")[0], str(path), folders, places, lambda name: contents[name][:16], content)
+    name = path.name.split(".")[0]
+    return arranged_by_path(name, str(path), folders, places, lambda name: contents[name][:16], content, reading=reading)

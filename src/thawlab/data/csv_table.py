@@ -1,16 +1,26 @@
-"""CSV files with a header, as people and spreadsheets write them."""
+"""Tables in text files as people and spreadsheets write them."""
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from thawlab.errors import UsageError
 
 Row = dict[str, str]
+_SEPARATORS = (",", ";", "\t", "|")
+# Byte order marks, the longer ones first: that of UTF-32 begins like that of UTF-16.
+_MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+# Rows that tell which character separates the columns.
+_LOOKED_AT = 50
 
 
 def read_table(path: Path, key: str = "") -> tuple[Sequence[str], list[tuple[int, Row]]]:
-    """Read a CSV file with a header, in UTF-8 with or without a byte order mark; `key` of the recipe names the file.
+    """Read a table with a header: columns apart by comma, semicolon, tab or bar, in UTF-8, UTF-16 or Windows' Latin.
+
+    Args:
+        path: of the file.
+        key: of the recipe, if one names the file.
 
     Returns:
         The columns, and for each row its line number and its values by column.
@@ -19,12 +29,41 @@ def read_table(path: Path, key: str = "") -> tuple[Sequence[str], list[tuple[int
         UsageError: if the file cannot be read.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            columns = reader.fieldnames or []
-            return columns, [(reader.line_num, row) for row in reader]
+        text = _text(path.read_bytes())
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=_separator(text), strict=False)
+        columns = reader.fieldnames or []
+        return columns, [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{key and key + ': '}{path}: cannot be read as CSV: {error}") from None
+
+
+def _text(content: bytes) -> str:
+    """Decode a text file by its byte order mark, or as UTF-8, UTF-16 where every other byte is 0, or Windows' Latin."""
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            return content.decode(encoding)
+    head = content[:4096]
+    if b"\0" in head:
+        big = head[0::2].count(0) > head[1::2].count(0)
+        return content.decode("utf-16-be" if big else "utf-16-le")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
+
+
+def _separator(text: str) -> str:
+    """Return the character by which the header and the rows after it fall into the same number of columns, the most of them."""
+
+    def columns(separator: str) -> tuple[bool, int]:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        counts = [len(row) for row, _ in zip(rows, range(_LOOKED_AT), strict=False) if row]
+        header = counts[0] if counts else 1
+        return all(count == header for count in counts), header
+
+    found = {separator: columns(separator) for separator in _SEPARATORS}
+    apart = [separator for separator, (_, count) in found.items() if count > 1]
+    return max(apart, key=lambda separator: found[separator], default=",")
 
 
 def pick_column(columns: Iterable[str], names: Iterable[str]) -> str | None:

@@ -54,6 +54,8 @@ class Dataset:
         quarantined: (id, reason) of images that could not be decoded; they are in no split.
         ignored: (path, reason) of files that are no images of a class.
         leaks: (training image, image of val or test) of the very same content.
+        layout: what the levels of folders, or the columns, were taken for.
+        notes: what else the data's owner should know of how they were read.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Dataset:
     quarantined: tuple[tuple[str, str], ...] = ()
     ignored: tuple[tuple[str, str], ...] = ()
     leaks: tuple[tuple[int, int], ...] = ()
+    layout: str = ""
+    notes: tuple[str, ...] = ()
 
     def indices(self, split: str) -> Indices:
         """Return the indices of a split."""
@@ -219,7 +223,7 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
         ThawlabError: if too many images are bad, or the cache cannot be written.
     """
     data = recipe.data
-    source = (data.source, data.exclude, data.group, recipe.system.data_dir)
+    source = (data.source, data.exclude, data.group, data.layout, data.path_column, data.label_column, recipe.system.data_dir)
     listing = remember(("listing", *source), lambda: open_data(data, recipe.system))
     splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test, data.long_tail)
     scan = remember(("scan", *source), lambda: hash_files(listing, recipe.system.workers))
@@ -306,23 +310,6 @@ def decode_all(
         quarantined=quarantined,
         ignored=listing.ignored,
         leaks=leaks_between(kept, scan.digests),
+        layout=listing.layout,
+        notes=listing.notes,
     )
-
-
-def warnings_before_training(dataset: Dataset) -> list[str]:
-    """Return the warnings about the data, one line each."""
-    lines = [f"{identifier} is left out: {reason}" for identifier, reason in dataset.quarantined[:5]]
-    if len(dataset.quarantined) > 5:
-        lines.append(f"… and {len(dataset.quarantined) - 5} more images are left out; data.json lists them all")
-    if dataset.ignored:
-        path, reason = dataset.ignored[0]
-        lines.append(f"{len(dataset.ignored)} files are ignored, the first is {path} ({reason})")
-    for split in ("val", "test"):
-        indices = dataset.indices(split)
-        missing = absent_classes(indices, dataset.labels, dataset.classes)
-        if not len(indices):
-            lines.append(f"the {split} split is empty")
-        elif missing:
-            counted = f"{len(missing)} classes, the first is '{missing[0]}'"
-            lines.append(f"the {split} split has no image of {counted}; their scores are not measured")
-    return lines

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
+from thawlab.data.formats import plugins_here
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import Pixels
 from thawlab.errors import first_line
@@ -19,6 +20,7 @@ MAX_PIXELS = 178_956_970
 # Formats of images only: Pillow's readers of documents (EPS) would start other programs.
 Image.init()
 _WANTED = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
+_WANTED += tuple(plugin.reader for plugin in plugins_here())
 _READERS = tuple(Image.OPEN[name] for name in _WANTED if name in Image.OPEN)
 
 

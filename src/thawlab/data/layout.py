@@ -1,96 +1,72 @@
 """Which class and split a file belongs to, from its path alone; one rule for folders, zip and tar archives."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from thawlab.data.levels import by_roles, tree_of, understand
+from thawlab.data.split_names import split_name
 from thawlab.data.types import Split
-from thawlab.errors import UsageError, listed, nearest
+from thawlab.errors import UsageError, nearest
 
-SPLIT_NAMES: dict[str, Split] = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-SPLIT_NAMES |= {"dev": "val", "test": "test", "testing": "test"}
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".ico", ".tga"}
-_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+# What operating systems, network drives and other programs leave behind, beside all that begins with a dot.
+_LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin"})
+_LITTER |= {"recycler", "system volume information", "lost+found", "__pycache__", "@recently-snapshot", "#snapshot"}
+_LITTER_STARTS = (".", "synofile_thumb", "@__thumb", "~$")
 
 
 class Placed(NamedTuple):
-    """A file with the class and the split that its path gives it."""
+    """A file with what its path says of it.
+
+    Attributes:
+        path: relative to the source.
+        label: the name of its class.
+        split: the split that it belongs to.
+        group: equal for files that belong together; "" where nothing is said.
+    """
 
     path: str
     label: str
     split: Split
+    group: str = ""
+
+
+class Placement(NamedTuple):
+    """Where files belong.
+
+    Attributes:
+        placed: those of a class, in sorted order.
+        ignored: the others, with the reason.
+        layout: what the levels of folders were taken for, e.g. "split/class".
+        homes: the folders of the classes.
+    """
+
+    placed: list[Placed]
+    ignored: list[tuple[str, str]]
+    layout: str
+    homes: frozenset[str]
 
 
 def is_litter(path: str) -> bool:
-    """Return whether a path is hidden or one of the files that operating systems leave behind."""
-    return any(part.startswith(".") or part.lower() in _LITTER for part in PurePosixPath(path).parts)
+    """Return whether a path is hidden or something that operating systems, network drives and programs leave behind."""
+    return any(part.lower() in _LITTER or part.lower().startswith(_LITTER_STARTS) for part in PurePosixPath(path).parts)
 
 
-def has_image_extension(path: str) -> bool:
-    """Return whether the file's name claims to be an image."""
-    return PurePosixPath(path).suffix.lower() in EXTENSIONS
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Return a key that sorts names as people do: 2 before 10, and "Apple" beside "apple"."""
+    parts = [part for part in re.split(r"([0-9]+)", name) if part]
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in parts], name
 
 
-def looks_like_image(head: bytes) -> bool:
-    """Return whether a file starts like one of the common image formats, whatever its name claims."""
-    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
-    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-
-
-def _common_top(parts: Sequence[tuple[str, ...]]) -> int:
-    """Return how many leading folders all files share without losing the class folder.
-
-    An archive often has one extra folder on top (Kaggle's have). A single top folder is skipped while it is no split's name
-    and holds folders itself; images that lie beside those folders then belong to no class.
-    """
-    depth = 0
-    while True:
-        tops = {path[depth].lower() for path in parts if len(path) > depth + 1}
-        below = {path[depth + 1] for path in parts if len(path) > depth + 2}
-        if len(tops) != 1 or not below or tops & SPLIT_NAMES.keys():
-            return depth
-        depth += 1
-
-
-def _tops_are_splits(parts: Sequence[tuple[str, ...]], origin: str) -> bool:
-    """Return whether the top folders are splits rather than classes: a class may be called "train" or "test".
-
-    They are where all of them have a split's name, as in a data set to judge on. They are not where none that is called
-    "train" has folders in it. Otherwise the folders beside it decide: another split's name, or the same classes inside.
-
-    Raises:
-        UsageError: if both readings are possible.
-    """
-    inside: dict[str, set[str]] = defaultdict(set)
-    for path in parts:
-        if len(path) > 1:
-            inside[path[0].lower()].update(path[1:-1][:1])
-    splits = inside.keys() & SPLIT_NAMES.keys()
-    classes = set().union(*(inside[top] for top in splits if SPLIT_NAMES[top] == "train"))
-    others = sorted(inside.keys() - splits)
-    if not others or not classes:
-        return not others
-    unlike = [top for top in others if not inside[top] or inside[top] - classes]
-    if unlike and all(SPLIT_NAMES[top] == "train" for top in splits):
-        train = min(splits)
-        raise UsageError(
-            f"{origin}: '{train}' may be a class like '{unlike[0]}', or the train split with the classes "
-            f"{listed(sorted(classes), 3)}; rename '{train}' if it is a class, or move the folders beside it elsewhere"
-        )
-    return True
-
-
-def place_files(paths: Iterable[str], origin: str) -> tuple[list[Placed], list[tuple[str, str]]]:
+def place_files(paths: Iterable[str], origin: str, layout: str | None = None) -> Placement:
     """Give each file its class and split.
 
-    Recognised are a folder per class, the same under `train`, `val`, `test` (also `Training`, `Validation`, `Test`, in any
-    case), and either of these inside one extra folder. Images may lie deeper than the class folder. The paths are relative to
-    the source (`origin`), with forward slashes.
-
-    Returns:
-        The placed files in sorted order, and the files that belong to no class, with the reason.
+    Args:
+        paths: relative to the source, with forward slashes.
+        origin: the source, for messages.
+        layout: what each level of folders stands for (see `levels.by_roles`); None to find it out (see `levels.understand`).
 
     Raises:
         UsageError: if no class folder is found, or a folder may be a class or a split.
@@ -99,25 +75,35 @@ def place_files(paths: Iterable[str], origin: str) -> tuple[list[Placed], list[t
     expected = f"expected a folder per class, for example {origin}/cat/1.jpg"
     if not parts:
         raise UsageError(f"{origin}: no images found; {expected}")
-    depth = _common_top(parts)
-    above = int(_tops_are_splits([path[depth:] for path in parts], origin))  # folders above the class folder
+    tree = tree_of(parts)
+    if not tree.children:
+        raise UsageError(f"{origin}: images lie in no class folder; {expected}")
+    found = understand(tree, origin) if layout is None else by_roles(tree, layout, origin)
     placed, ignored = [], []
     for path in parts:
-        name, rest = "/".join(path), path[depth:]
-        top = rest[0].lower() if rest else ""
-        if above and len(rest) > 1 and top not in SPLIT_NAMES:
-            ignored.append((name, "lies beside the train folder"))
-        elif len(rest) < above + 2:
-            ignored.append((name, "lies in no class folder"))
-        else:
-            placed.append(Placed(name, rest[above], SPLIT_NAMES[top] if above else "train"))
+        above = [path[:depth] for depth in range(1, len(path))]
+        home = next((folder for folder in above if folder in found.classes), None)
+        reason = next((found.aside[folder] for folder in above if folder in found.aside), "lies in no class folder")
+        if home is None:
+            ignored.append(("/".join(path), reason))
+            continue
+        branch, split, group = found.classes[home], found.classes[home].split, found.classes[home].group
+        deeper = path[len(home)] if len(path) > len(home) + 1 else ""
+        if found.below == "split" and (named := split_name(deeper)) is not None:
+            split = named.split
+        elif found.below == "split":
+            ignored.append(("/".join(path), "is in no folder of a split"))
+            continue
+        if found.below == "group":
+            group = deeper
+        placed.append(Placed("/".join(path), home[-1], split or "train", group or branch.group))
     if not placed:
         raise UsageError(f"{origin}: images lie in no class folder; {expected}")
-    return placed, ignored
+    return Placement(placed, ignored, found.layout, frozenset("/".join(home) for home in found.classes))
 
 
 def class_names(placed: Sequence[Placed], origin: str) -> tuple[str, ...]:
-    """Return the class names, sorted, after checking that the splits agree on them.
+    """Return the class names in their natural order, after checking that the splits agree on them.
 
     Raises:
         UsageError: if a class occurs outside the training split only: the model could never predict it.
@@ -125,7 +111,7 @@ def class_names(placed: Sequence[Placed], origin: str) -> tuple[str, ...]:
     by_split: dict[str, set[str]] = defaultdict(set)
     for item in placed:
         by_split[item.split].add(item.label)
-    classes = sorted(by_split["train"] or set().union(*by_split.values()))
+    classes = sorted(by_split["train"] or set().union(*by_split.values()), key=natural)
     for split, names in by_split.items():
         extra = sorted(names - set(classes))
         if extra:

@@ -9,6 +9,33 @@ import numpy.typing as npt
 
 from thawlab.data.images import Images
 from thawlab.data.types import Indices, Labels
+from thawlab.errors import UsageError
+
+
+@final
+@dataclass(frozen=True)
+class Reading:
+    """What the owner of a source says of how to read it; None where that is to be found out.
+
+    Attributes:
+        layout: what each level of folders stands for, e.g. "split/class" (see `levels.by_roles`).
+        path_column: of a table: the paths of the images, or the images themselves.
+        label_column: of a table: the classes.
+    """
+
+    layout: str | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+
+    def refuse(self, *keys: str, what: str) -> None:
+        """Refuse keys that have no meaning for `what`.
+
+        Raises:
+            UsageError: naming the first one that is given.
+        """
+        for key in keys:
+            if getattr(self, key) is not None:
+                raise UsageError(f"data.{key}: has no effect on {what}; leave it out")
 
 
 @final
@@ -26,6 +53,8 @@ class Listing:
         ignored: files that were found and are no images of a class, with the reason.
         columns: what else a manifest says of each image, by the column's name.
         groups: a number per image, equal for images that belong together; None where each stands for itself.
+        layout: what the levels of its folders were taken for, e.g. "split/class", or its columns; "" where it has none.
+        notes: what else its owner should know of how it was read, a line each.
     """
 
     name: str
@@ -37,6 +66,8 @@ class Listing:
     ignored: tuple[tuple[str, str], ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     groups: Indices | None = None
+    layout: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from thawlab.data.images import Images, ReadImages
-from thawlab.data.layout import Placed, class_names, has_image_extension, is_litter, looks_like_image, place_files
-from thawlab.data.listing import Listing
+from thawlab.data.formats import has_image_extension, is_document, looks_like_image, why_no_image
+from thawlab.data.layout import Placed, Placement, class_names, is_litter, place_files
+from thawlab.data.listing import Listing, Reading
+from thawlab.data.types import Indices
 from thawlab.errors import UsageError
 from thawlab.registry import Registry
 
-# An opener is given a path and lists its images, or raises a `UsageError` that names the file.
-Opener = Callable[[Path], Listing]
+# An opener is given a path, and what the owner says of it, and lists its images, or raises a `UsageError` that names the file.
+Opener = Callable[[Path, Reading], Listing]
 openers: Registry[Opener] = Registry("opener")
 
 
@@ -31,6 +33,8 @@ def arranged(placed: Sequence[Placed], images: Images, name: str, origin: str, *
     """
     classes = class_names(placed, origin)
     label_of = {label: index for index, label in enumerate(classes)}
+    if any(item.group for item in placed) and "groups" not in more:
+        more["groups"] = grouped([item.group for item in placed])
     return Listing(
         name=name,
         classes=classes,
@@ -42,6 +46,12 @@ def arranged(placed: Sequence[Placed], images: Images, name: str, origin: str, *
     )
 
 
+def grouped(names: Sequence[str]) -> Indices:
+    """Return a number per image, equal for images of one group; an image with an empty name stands for itself."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name or f"\0{index}", len(numbers)) for index, name in enumerate(names)], dtype=np.int64)
+
+
 def arranged_by_path(
     name: str,
     origin: str,
@@ -50,6 +60,7 @@ def arranged_by_path(
     head_of: Callable[[str], bytes],
     read: Callable[[str], bytes],
     ignored: Sequence[tuple[str, str]] = (),
+    reading: Reading = Reading(),
 ) -> Listing:
     """Return the listing of files whose paths tell class and split.
 
@@ -61,6 +72,7 @@ def arranged_by_path(
         head_of: gives the first bytes of a file.
         read: gives all of them.
         ignored: further files that are no images, with the reason.
+        reading: what the owner says of the folders.
 
     Raises:
         UsageError: if a class folder is empty, or no image lies in one.
@@ -68,9 +80,15 @@ def arranged_by_path(
     paths = sorted(files)
     _refuse_empty_classes(folders, paths, origin)
     images, others = _sift(paths, head_of)
-    placed, outside = place_files(images, origin)
+    reading.refuse("path_column", "label_column", what="folders of images")
+    if not images and (unread := [item for item in others if not is_document(item[0])]):
+        path, reason = unread[0]
+        raise UsageError(f"{origin}: none of {len(unread):,} files can be read as an image; the first, {path}, {reason}")
+    found = place_files(images, origin, reading.layout)
+    placed = found.placed
+    _refuse_unread_classes(found, others, origin)
     content = ReadImages(lambda index: read(placed[index].path))
-    return arranged(placed, content, name, origin, ignored=(*others, *ignored, *outside))
+    return arranged(placed, content, name, origin, ignored=(*others, *ignored, *found.ignored), layout=found.layout)
 
 
 def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -81,11 +99,30 @@ def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[s
             continue
         if path.encode("utf-8", "replace").decode("utf-8") != path:  # an id that breaks every file it is written to
             ignored.append((ascii(path)[1:-1], "has a name that is not UTF-8; rename it"))
-        elif has_image_extension(path) or looks_like_image(head_of(path)):
+        elif is_image(path, head_of):
             images.append(path)
         else:
-            ignored.append((path, "is not an image"))
+            ignored.append((path, why_no_image(path)))
     return images, ignored
+
+
+def is_image(path: str, head_of: Callable[[str], bytes]) -> bool:
+    """Return whether a file is named like an image or starts like one."""
+    return has_image_extension(path) or looks_like_image(head_of(path))
+
+
+def _refuse_unread_classes(found: Placement, others: Iterable[tuple[str, str]], origin: str) -> None:
+    """Refuse a folder beside those of the classes that holds files, but none that can be read: a class would be missing.
+
+    Raises:
+        UsageError: naming the first one, with its first file and what would let it be read.
+    """
+    levels = {PurePosixPath(home).parent for home in found.homes}
+    with_images = {parent for path, _ in found.ignored for parent in PurePosixPath(path).parents}
+    for path, reason in others:
+        for folder in [] if is_document(path) else PurePosixPath(path).parents[:-1]:  # the last one is the source itself
+            if folder.parent in levels and folder.as_posix() not in found.homes and folder not in with_images:
+                raise UsageError(f"{origin}/{folder}: no file of this class can be read as an image; {path} {reason}")
 
 
 def _refuse_empty_classes(folders: Iterable[str], files: Iterable[str], origin: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from thawlab.data.csv_table import pick_column, read_table
 from thawlab.data.images import ArrayImages, Images, ReadImages
-from thawlab.data.listing import Listing
+from thawlab.data.listing import Listing, Reading
 from thawlab.data.sources import open_recorded
 from thawlab.data.types import Indices
 from thawlab.errors import UsageError, listed, nearest
@@ -26,9 +26,10 @@ def open_data(data: Data, system: System) -> Listing:
         UsageError: if the source, the list of excluded images or the grouping is wrong.
         ThawlabError: if a download is needed and fails.
     """
-    listing = open_recorded(data.source, system.data_dir)
+    listing = open_recorded(data.source, system.data_dir, Reading(data.layout, data.path_column, data.label_column))
     if data.exclude is not None:
         listing = without(listing, excluded_ids(user_path(data.exclude)), data.exclude)
+    listing = without_absent_classes(listing)
     return listing if data.group is None else replace(listing, groups=group_numbers(listing, data.group))
 
 
@@ -60,6 +61,21 @@ def without(listing: Listing, excluded: set[str], origin: str) -> Listing:
         )
     kept = np.array([index for index, identifier in enumerate(listing.ids) if identifier not in excluded], dtype=np.int64)
     return listing if len(kept) == len(listing) else chosen(listing, kept)
+
+
+def without_absent_classes(listing: Listing) -> Listing:
+    """Return a listing whose classes all have images, with a note on those that have none; labels are numbered anew."""
+    present = np.bincount(listing.labels, minlength=len(listing.classes)) > 0
+    if present.all() or not len(listing):
+        return listing
+    absent = [name for name, is_there in zip(listing.classes, present, strict=True) if not is_there]
+    numbers = np.cumsum(present) - 1
+    return replace(
+        listing,
+        classes=tuple(name for name, is_there in zip(listing.classes, present, strict=True) if is_there),
+        labels=numbers[listing.labels].astype(np.int64),
+        notes=(*listing.notes, f"classes without images are left out: {listed(absent, 5)}"),
+    )
 
 
 def chosen(listing: Listing, indices: Indices) -> Listing:

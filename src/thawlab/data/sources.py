@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thawlab.data.images import ArrayImages
-from thawlab.data.listing import Listing
+from thawlab.data.listing import Listing, Reading
 from thawlab.data.parquet import parquet_files
 from thawlab.data.paths import open_path
 from thawlab.data.shapes import SHAPES, draw_shapes
@@ -67,26 +67,27 @@ def check_source(source: str) -> None:
     raise UsageError(f"data.source: '{source}' is neither a data set nor a path{hint or f' (data sets: {listed(datasets)})'}")
 
 
-def open_source(source: str, data_dir: str | None = None) -> Listing:
+def open_source(source: str, data_dir: str | None = None, reading: Reading = Reading()) -> Listing:
     """List the images of a named data set (`cifar10`, `shapes:500x64`) or a path (folder, zip, tar, Parquet, CSV).
 
-    `data_dir` holds a copy of a named data set, or takes its download.
+    `data_dir` holds a copy of a named data set, or takes its download; `reading` is what the owner of a path says of it.
 
     Raises:
         UsageError: if the source is neither, or both; the message gives the nearest name, or both spellings.
         ThawlabError: if a download is needed and fails; the message gives the offline ways.
     """
     check_source(source)
-    return open_recorded(canonical(source), data_dir)
+    return open_recorded(canonical(source), data_dir, reading)
 
 
-def open_recorded(source: str, data_dir: str | None = None) -> Listing:
+def open_recorded(source: str, data_dir: str | None = None, reading: Reading = Reading()) -> Listing:
     """List the images of a source as recipes record it: a bare name is a data set, whatever lies here."""
     named = _named(source)
     if named is None:
         check_source(source)
-        return open_path(user_path(source))
+        return open_path(user_path(source), reading)
     name, argument = named
+    reading.refuse("layout", "path_column", "label_column", what=f"the data set '{name}'")
     return datasets.get(name)(argument, user_path(data_dir) if data_dir else cache_root() / "data")
 
 

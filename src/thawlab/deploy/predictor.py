@@ -18,13 +18,13 @@ from PIL import Image, ImageOps
 from thawlab import progress
 from thawlab.cores import usable_cores
 from thawlab.data.decode import UNREADABLE, decode, to_rgb, why_unreadable
-from thawlab.data.layout import has_image_extension, is_litter, looks_like_image
+from thawlab.data.folders import image_files_below
 from thawlab.data.types import Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.evaluation.gradcam import explain, overlay
 from thawlab.evaluation.novelty import distances
 from thawlab.evaluation.predictions import calibrated
-from thawlab.files import user_path
+from thawlab.files import mark_ours, user_path
 from thawlab.inference.folding import folded
 from thawlab.inference.infer import INFERENCE_BATCH, infer_parts
 from thawlab.models.classifier import WithFeatures
@@ -218,6 +218,10 @@ class Predictor:
         Raises:
             ThawlabError: if a file cannot be read or written.
         """
+        try:
+            mark_ours(folder)
+        except OSError as error:
+            raise ThawlabError(f"{folder}: cannot be written: {error.strerror or error}") from None
         written, readable = [], [prediction for prediction in predictions if prediction.error is None]
         with progress.task("explaining", len(readable)) as advance:
             for prediction in readable:
@@ -225,7 +229,6 @@ class Predictor:
                 shown = Image.fromarray(self.explain(file, prediction.classes[0]))
                 path = _unused(folder / f"{file.stem}.png")
                 try:
-                    folder.mkdir(parents=True, exist_ok=True)
                     shown.save(path)
                 except OSError as error:
                     raise ThawlabError(f"{path}: cannot be written: {error.strerror or error}") from None
@@ -290,22 +293,8 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
         if not path.exists():
             hint = nearest(path.name, (entry.name for entry in path.parent.glob("*")))
             raise UsageError(f"{path}: there is no such file or folder{hint}")
-        found = [path]
-        if path.is_dir():
-            inside = (entry for entry in path.rglob("*") if entry.is_file() and not is_litter(str(entry.relative_to(path))))
-            found = sorted(filter(_is_image, inside))
+        found = image_files_below(path) if path.is_dir() else [path]
         if not found:
             raise UsageError(f"{path}: this folder holds no images")
         files.extend(found)
     return files
-
-
-def _is_image(path: Path) -> bool:
-    """Return whether a file is named like an image or starts like one, as for training."""
-    if has_image_extension(path.name):
-        return True
-    try:
-        with path.open("rb") as file:
-            return looks_like_image(file.read(16))
-    except OSError:
-        return False

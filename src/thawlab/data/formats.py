@@ -1,0 +1,95 @@
+"""Which files are images, by their names and first bytes, and what can be done about those that cannot be read."""
+
+import functools
+import importlib
+import importlib.util
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+_COMMON = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+_COMMON |= {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".ico", ".tga"}
+_RAW = ".raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw".split()
+# Formats that no reader here knows, and what to do about them.
+_OTHERS = {".svg": "an SVG drawing", ".svgz": "an SVG drawing", ".pdf": "a PDF", ".psd": "a Photoshop file", ".ai": "a drawing"}
+_OTHERS |= {suffix: "a camera's raw file" for suffix in _RAW} | {".exr": "an EXR image", ".hdr": "an HDR image"}
+_OTHERS |= {".dcm": "a DICOM image", ".nii": "a NIfTI volume", ".npy": "an array", ".npz": "an archive of arrays"}
+_OTHERS |= {suffix: "a video" for suffix in (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")}
+_OTHERS |= {suffix: "an archive" for suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2")}
+# Text, tables and programs lie beside images in many data sets; nobody takes them for images.
+_DOCUMENTS = frozenset(
+    ".txt .md .rst .json .jsonl .xml .csv .tsv .yaml .yml .toml .ini .cfg .log .html .htm .py .ipynb .sh .bat .m .mat .pkl .db "
+    ".sqlite .xls .xlsx .doc .docx .url .lnk .parquet .bib .tex .lock .names .cls .license .info".split()
+)
+
+
+class Plugin(NamedTuple):
+    """A package that teaches Pillow a format.
+
+    Attributes:
+        module: to import.
+        register: its function that registers the reader; "" where the import does.
+        reader: the name of the format in Pillow.
+        extensions: of such files.
+        kind: of such a file, for messages.
+        install: the command that brings the package.
+    """
+
+    module: str
+    register: str
+    reader: str
+    extensions: tuple[str, ...]
+    kind: str
+    install: str
+
+
+PLUGINS = (
+    Plugin(
+        "pillow_heif", "register_heif_opener", "HEIF", (".heic", ".heif", ".hif"), "a HEIC photo", "pip install 'thawlab[heic]'"
+    ),
+    Plugin("pillow_jxl", "", "JXL", (".jxl",), "a JPEG XL image", "pip install pillow-jxl-plugin"),
+)
+
+
+@functools.cache
+def plugins_here() -> tuple[Plugin, ...]:
+    """Return the plug-ins that are installed, after registering their readers with Pillow."""
+    here = []
+    for plugin in PLUGINS:
+        if importlib.util.find_spec(plugin.module) is not None:
+            module = importlib.import_module(plugin.module)
+            if plugin.register:
+                getattr(module, plugin.register)()
+            here.append(plugin)
+    return tuple(here)
+
+
+def extensions() -> frozenset[str]:
+    """Return the extensions of images that can be read here."""
+    return _COMMON.union(*(plugin.extensions for plugin in plugins_here()))
+
+
+def has_image_extension(path: str) -> bool:
+    """Return whether the file's name claims to be an image."""
+    return PurePosixPath(path).suffix.lower() in extensions()
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Return whether a file starts like one of the common image formats, whatever its name claims."""
+    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def is_document(path: str) -> bool:
+    """Return whether a file is text, a table or a program by its name, or has no name that says what it is."""
+    return PurePosixPath(path).suffix.lower() in _DOCUMENTS or not PurePosixPath(path).suffix
+
+
+def why_no_image(path: str) -> str:
+    """Return why a file is left out, and what would let it be read."""
+    suffix = PurePosixPath(path).suffix.lower()
+    plugin = next((plugin for plugin in PLUGINS if suffix in plugin.extensions), None)
+    if plugin is not None:
+        return f"is {plugin.kind}; to read it: {plugin.install}"
+    if suffix in _OTHERS:
+        return f"is {_OTHERS[suffix]}; save it as PNG or JPEG"
+    return "is not an image"
