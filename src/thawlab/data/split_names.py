@@ -14,7 +14,7 @@ _FILLERS = frozenset(
     "set sets data dataset ds images image imgs img pics pictures picture photos photo samples sample examples split splits "
     "files file folder dir subset partition part x y raw original orig final new full all the of for".split()
 )
-_FOLD = re.compile(r"(?:k[-_ ]?)?(?:fold|cv|split|part|partition|batch|shard|chunk)s?[-_ ]*(?:\d+|[a-z])", re.IGNORECASE)
+_FOLD = re.compile(r"(?:k[-_ ]?)?(?:fold|cv|split|part|partition|batch|shard|chunk)s?(?:[-_ ]*\d+|[-_ ]+[a-z])", re.IGNORECASE)
 _BOUNDARY = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from thawlab.data.csv_table import read_table
+from thawlab.data.listing import Listing, Reading
+from thawlab.data.paths import open_path
+from thawlab.errors import UsageError
+
+Tree = Callable[..., Path]
+FLAT = ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
+ROWS = [("cat/1.png", "cat"), ("cat/2.png", "cat"), ("dog/1.png", "dog"), ("dog/2.png", "dog")]
+
+
+def listed(tree: Tree, text: str, encoding: str = "utf-8", reading: Reading = Reading(), name: str = "list.csv") -> Listing:
+    file = tree(*FLAT) / name
+    file.write_bytes(text.encode(encoding))
+    return open_path(file, reading)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_separators_and_encodings_as_spreadsheets_write_them(separator: str, encoding: str, tree: Tree) -> None:
+    text = "".join(f"{path}{separator}{label.replace('cat', 'Kätzchen')}\r\n" for path, label in [("Path", "Class"), *ROWS])
+    listing = listed(tree, text, encoding, name="list.tsv")
+    assert listing.ids == FLAT and listing.classes == ("dog", "Kätzchen")
+    assert listing.layout == "Path is the path, Class the class"
+
+
+def test_columns_are_found_by_many_names_or_named_by_the_recipe(tree: Tree) -> None:
+    assert listed(tree, "image_id;Species\ncat/1.png;cat\ndog/1.png;dog\n").classes == ("cat", "dog")
+    text = "no,where,what\n1,cat/1.png,cat\n2,dog/1.png,dog\n"
+    with pytest.raises(UsageError, match=r"which column is the path\? Name it 'path', or write data\.path_column=NAME"):
+        listed(tree, text)
+    assert listed(tree, text, reading=Reading(path_column="where", label_column="what")).ids == ("cat/1.png", "dog/1.png")
+    with pytest.raises(UsageError, match=r"data\.label_column: .* has no column 'wat' \(did you mean 'what'\?\)"):
+        listed(tree, text, reading=Reading(path_column="where", label_column="wat"))
+    with pytest.raises(UsageError, match=r"data\.layout: has no effect on a table"):
+        listed(tree, text, reading=Reading(layout="class"))
+
+
+@pytest.mark.parametrize("written", ["cat\\1.png", "./cat/1.png", "cat/1", "/home/eve/pets/cat/1.png", "C:\\pets\\cat\\1.png", " cat/1.png "])
+def test_paths_are_found_as_they_were_meant(written: str, tree: Tree) -> None:
+    listing = listed(tree, f"path,label\n{written},cat\ndog/2.png,dog\n")
+    assert [Path(name).as_posix() for name in listing.ids] == ["cat/1.png", "dog/2.png"]
+    assert listing.images.read(0) == (tree(*FLAT) / "cat/1.png").read_bytes()
+
+
+def test_ids_without_folder_or_extension_are_found_where_only_one_file_bears_them(tree: Tree, encoded: Callable[..., bytes]) -> None:
+    folder = tree("photos/a17.png", "photos/b4.png", "x/1.png", "y/1.png")
+    (folder / "list.csv").write_text("id,label\na17,cat\nb4.png,dog\n")
+    assert open_path(folder / "list.csv").ids == ("photos/a17.png", "photos/b4.png")
+    (folder / "list.csv").write_text("id,label\n1,cat\nz/b4.png,dog\n")
+    assert open_path(folder / "list.csv").ids == ("1", "z/b4.png")  # two files of that name; a folder that is not there
+
+
+def test_folds_are_groups_and_flags_are_splits(tree: Tree) -> None:
+    listing = listed(tree, "path,label,fold\ncat/1.png,cat,0\ncat/2.png,cat,1\ndog/1.png,dog,0\ndog/2.png,dog,\n")
+    assert listing.groups is not None and listing.groups.tolist() == [0, 1, 0, 2]
+    assert set(listing.splits) == {"train"} and listing.layout.endswith("fold the group")
+    listing = listed(tree, "path,label,is_valid\ncat/1.png,cat,False\ncat/2.png,cat,True\ndog/1.png,dog,0\n")
+    assert listing.splits.tolist() == ["train", "val", "train"]
+    with pytest.raises(UsageError, match=r"line 2: 'perhaps' in the column 'is_test' is neither True nor False"):
+        listed(tree, "path,label,is_test\ncat/1.png,cat,perhaps\n")
+
+
+def test_splits_are_named_as_folders_are(tree: Tree) -> None:
+    text = "path,label,split\ncat/1.png,cat,Training Set\ncat/2.png,cat,test_set\ndog/1.png,dog,train\ndog/2.png,dog,imgs-valid\n"
+    assert listed(tree, text).splits.tolist() == ["train", "test", "train", "val"]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(st.text(st.characters(codec="cp1252", exclude_characters="\0\r\n"), min_size=1), st.text("abc ,;\t|\"'é€")), min_size=2),
+    separator=st.sampled_from(",;\t|"),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    line=st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_dialect_is_read_back(
+    rows: list[tuple[str, str]], separator: str, encoding: str, quoting: int, line: str, tmp_path: Path
+) -> None:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, delimiter=separator, quoting=quoting, lineterminator=line)  # type: ignore[arg-type]
+    writer.writerows([("path", "label"), *rows])
+    file = tmp_path / "any.csv"
+    file.write_bytes(buffer.getvalue().encode(encoding))
+    try:
+        buffer.getvalue().encode(encoding).decode("utf-8")
+        alike = encoding != "cp1252"
+    except UnicodeDecodeError:
+        alike = True
+    columns, read = read_table(file)
+    assert list(columns) == ["path", "label"]
+    if alike or buffer.getvalue().isascii():
+        assert [(row["path"], row["label"]) for _, row in read] == rows
