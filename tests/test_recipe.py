@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from thawlab.errors import UsageError
-from thawlab.recipe import Recipe, parse_overrides, parse_recipe, parse_value, read_recipe, with_overrides
+from thawlab.recipe import (
+    Data,
+    Recipe,
+    parse_overrides,
+    parse_part,
+    parse_recipe,
+    parse_value,
+    read_recipe,
+    read_toml,
+    with_overrides,
+)
 
 MINIMAL: dict[str, Any] = {"data": {"source": "digits"}, "model": {"backbone": "bundled"}, "phases": [{"epochs": 1}]}
 TEXT = """
@@ -441,3 +451,34 @@ def test_values_of_overrides_are_not_written_to() -> None:
     phase = {"epochs": 1, "lr": 0.1}
     changed = with_overrides({"data": {"source": "digits"}}, {"phases": [phase], "phases.0.lr": 0.5})
     assert changed["phases"][0]["lr"] == 0.5 and phase["lr"] == 0.1
+
+
+def test_numbers_and_lists_may_be_written_short() -> None:
+    assert parse_overrides(["phases.0.lr=.001", "phases.0.warmup=1.", "phases.0.lr=-.5e-3"]) == {
+        "phases.0.lr": -0.0005,
+        "phases.0.warmup": 1.0,
+    }
+    assert parse_overrides(["phases.0.augment=flip"]) == {"phases.0.augment": ["flip"]}
+    assert parse_overrides(["phases.0.augment=flip, shift:0.1"]) == {"phases.0.augment": ["flip", "shift:0.1"]}
+    assert parse_overrides(["name=.5"]) == {"name": ".5"}
+
+
+def test_a_byte_order_mark_does_not_hurt_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "bom.toml").write_text('name = "a"\n', encoding="utf-8-sig")
+    assert read_toml(tmp_path / "bom.toml") == {"name": "a"}
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["class", "split/class", "*/*/split/*/class", "class/split", "group/class", "split/group/class", "split/class/group"],
+)
+def test_a_layout_gives_each_level_of_folders_a_role(layout: str) -> None:
+    assert parse_part(Data, {"source": "x", "layout": layout}, "data").layout == layout
+
+
+@pytest.mark.parametrize(
+    "layout", ["", "split", "class/class", "split/split/class", "class/*", "class/split/group", "clas", "split//class", "*/"]
+)
+def test_a_layout_that_makes_no_sense_is_refused(layout: str) -> None:
+    with pytest.raises(UsageError, match="must give the role of each level of folders"):
+        parse_part(Data, {"source": "x", "layout": layout}, "data")

@@ -22,7 +22,9 @@ def mark_ours(folder: Path) -> None:
     """Mark a new folder, made if needed, as written by thawlab, so that images in it are not taken for data."""
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.iterdir()):
-        (folder / _MARKER).write_text("Images in this folder were written by thawlab; it does not train on them.\n", encoding="utf-8")
+        (folder / _MARKER).write_text(
+            "Images in this folder were written by thawlab; it does not train on them.\n", encoding="utf-8"
+        )
 
 
 def is_ours(folder: Path) -> bool:

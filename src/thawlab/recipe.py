@@ -24,6 +24,7 @@ SHORT = {
     "data_dir": "system.data_dir",
     "cache_dir": "system.cache_dir",
 }
+_SHORT_NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.)(?:[eE][-+]?[0-9]+)?")  # .001 and 1., which TOML does not know
 _TRAIN = re.compile(r"head|all|last:[1-9]\d*|stages:[1-9]\d*")
 
 
@@ -310,7 +311,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: if the file is absent or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         hint = nearest(path.name, (entry.name for entry in path.parent.glob("*.toml")))
         raise UsageError(f"{path}: there is no such recipe{hint}") from None
@@ -328,7 +329,7 @@ def parse_value(text: str) -> Any:
         value = tomllib.loads(f"value = {text}")["value"]
         json.dumps(value)
     except (tomllib.TOMLDecodeError, TypeError):
-        return text
+        return float(text) if _SHORT_NUMBER.fullmatch(text) else text
     return value
 
 
@@ -344,8 +345,17 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
         if not separator or not key:
             raise UsageError(f"'{override}' is not an override; write key=value, for example data.train_size=10000")
         value = parse_value(text)
+        if isinstance(value, str) and _takes_texts(key):
+            value = [part.strip() for part in value.split(",")]
         values[key] = value if isinstance(value, str | None) or not _takes_text(key) else text
     return values
+
+
+def _takes_texts(key: str) -> bool:
+    """Return whether a key takes a list of texts, of which a single one may stand without brackets."""
+    first, *rest = key.split(".")
+    field = _PARTS[first].model_fields.get(rest[-1]) if first in _PARTS and rest else None
+    return field is not None and field.annotation == tuple[str, ...]
 
 
 def _takes_text(key: str) -> bool:

@@ -16,14 +16,7 @@ from PIL import Image
 
 from thawlab.data import dataset as loading
 from thawlab.data import images as reading
-from thawlab.data.dataset import (
-    Dataset,
-    fingerprint,
-    hash_files,
-    leaks_between,
-    load_dataset,
-    load_other,
-)
+from thawlab.data.dataset import Dataset, fingerprint, hash_files, leaks_between, load_dataset, load_other
 from thawlab.data.images import FileImages
 from thawlab.data.listing import Listing
 from thawlab.data.overview import described, warnings_before_training

@@ -171,15 +171,14 @@ STEAM = ("train/diesel/1.png", "train/steam/2.png")
 
 
 @pytest.mark.parametrize(
-    "others",
-    [("bus/1.png", "car/2.png"), ("bus/city/1.png", "car/sedan/2.png"), ("bus/steam/1.png", "bus/diesel/2.png")],
+    "others", [("bus/1.png", "car/2.png"), ("bus/city/1.png", "car/sedan/2.png"), ("bus/steam/1.png", "bus/diesel/2.png")]
 )
 def test_a_class_called_train_with_folders_in_it_is_not_taken_for_a_split(others: tuple[str, ...]) -> None:
     with pytest.raises(UsageError) as error:
         place_files([*others, *STEAM], "vehicles")
     assert str(error.value) == (
-        "vehicles: 'train' may be a class like 'bus', or the train split with the classes diesel, steam; write data.layout=class or "
-        "data.layout=split/class, whichever is true"
+        "vehicles: 'train' may be a class like 'bus', or the train split with the classes diesel, steam; write data.layout=class "
+        "or data.layout=split/class, whichever is true"
     )
 
 

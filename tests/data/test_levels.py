@@ -90,11 +90,20 @@ def test_folds_are_groups_above_or_below_the_classes() -> None:
         (["seg_train/1.jpg", "seg_test/2.jpg"], "seg_test, seg_train hold images but no folders of classes"),
         (["fold1/1.jpg", "fold2/2.jpg"], "fold1, fold2 hold images but no folders of classes"),
         (["train/1.jpg", "test/2.jpg", "bus/3.jpg"], "'test' may be a class like 'bus'"),
-        (["cat/1.jpg", "dog/2.jpg", "test/cat/3.jpg", "test/dog/4.jpg"], "'test' may be a class like 'cat', or the test split with"),
-        (grid(["train", "bus"], ["2020", "2021"]), "'train' may be a class like 'bus', or the train split with the classes 2020, 2021"),
+        (
+            ["cat/1.jpg", "dog/2.jpg", "test/cat/3.jpg", "test/dog/4.jpg"],
+            "'test' may be a class like 'cat', or the test split with",
+        ),
+        (
+            grid(["train", "bus"], ["2020", "2021"]),
+            "'train' may be a class like 'bus', or the train split with the classes 2020, 2021",
+        ),
         (grid(["bullet_train", "crash_test"], ["a", "b"]), "may be a class, or the train split with the classes a, b"),
         (grid(["fold1", "fold2"], ["train", "test"]), "each of fold1, fold2 has splits of its own"),
-        (["cat/train/1.jpg", "cat/test/2.jpg", "dog/3.jpg"], "photos/dog: holds images outside of the splits that photos/cat has"),
+        (
+            ["cat/train/1.jpg", "cat/test/2.jpg", "dog/3.jpg"],
+            "photos/dog: holds images outside of the splits that photos/cat has",
+        ),
         (["cat/a/train/1.jpg", "cat/a/test/2.jpg", "dog/3.jpg"], "photos/cat/a: holds splits (test, train) below a class"),
         (["train/cat/train/1.jpg", "train/cat/test/2.jpg", "test/cat/3.jpg"], "photos/train/cat: holds splits"),
     ],
@@ -123,8 +132,26 @@ def test_every_refusal_is_answered_by_a_layout() -> None:
         place("cat/1.jpg", "dog/1.jpg", layout="*/*/class")
 
 
-WORDS = {"train": ["train", "training", "trn"], "val": ["val", "valid", "validation", "dev"], "test": ["test", "testing", "holdout"]}
-CLASSES = ["cat", "dog", "Apple Red 1", "0", "10", "healthy", "2020", "köter", "n01440764", "bus", "airplane", "contest", "strain"]
+WORDS = {
+    "train": ["train", "training", "trn"],
+    "val": ["val", "valid", "validation", "dev"],
+    "test": ["test", "testing", "holdout"],
+}
+CLASSES = [
+    "cat",
+    "dog",
+    "Apple Red 1",
+    "0",
+    "10",
+    "healthy",
+    "2020",
+    "köter",
+    "n01440764",
+    "bus",
+    "airplane",
+    "contest",
+    "strain",
+]
 
 
 @st.composite

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thawlab.data.csv_table import read_table
-from thawlab.data.listing import Listing, Reading
+from thawlab.data.listing import UNSAID, Listing, Reading
 from thawlab.data.paths import open_path
 from thawlab.errors import UsageError
 
@@ -19,7 +19,7 @@ FLAT = ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
 ROWS = [("cat/1.png", "cat"), ("cat/2.png", "cat"), ("dog/1.png", "dog"), ("dog/2.png", "dog")]
 
 
-def listed(tree: Tree, text: str, encoding: str = "utf-8", reading: Reading = Reading(), name: str = "list.csv") -> Listing:
+def listed(tree: Tree, text: str, encoding: str = "utf-8", reading: Reading = UNSAID, name: str = "list.csv") -> Listing:
     file = tree(*FLAT) / name
     file.write_bytes(text.encode(encoding))
     return open_path(file, reading)
@@ -46,14 +46,16 @@ def test_columns_are_found_by_many_names_or_named_by_the_recipe(tree: Tree) -> N
         listed(tree, text, reading=Reading(layout="class"))
 
 
-@pytest.mark.parametrize("written", ["cat\\1.png", "./cat/1.png", "cat/1", "/home/eve/pets/cat/1.png", "C:\\pets\\cat\\1.png", " cat/1.png "])
+@pytest.mark.parametrize(
+    "written", ["cat\\1.png", "./cat/1.png", "cat/1", "/home/eve/pets/cat/1.png", "C:\\pets\\cat\\1.png", " cat/1.png "]
+)
 def test_paths_are_found_as_they_were_meant(written: str, tree: Tree) -> None:
     listing = listed(tree, f"path,label\n{written},cat\ndog/2.png,dog\n")
     assert [Path(name).as_posix() for name in listing.ids] == ["cat/1.png", "dog/2.png"]
     assert listing.images.read(0) == (tree(*FLAT) / "cat/1.png").read_bytes()
 
 
-def test_ids_without_folder_or_extension_are_found_where_only_one_file_bears_them(tree: Tree, encoded: Callable[..., bytes]) -> None:
+def test_ids_without_folder_or_extension_are_found_where_only_one_file_bears_them(tree: Tree) -> None:
     folder = tree("photos/a17.png", "photos/b4.png", "x/1.png", "y/1.png")
     (folder / "list.csv").write_text("id,label\na17,cat\nb4.png,dog\n")
     assert open_path(folder / "list.csv").ids == ("photos/a17.png", "photos/b4.png")
@@ -78,7 +80,10 @@ def test_splits_are_named_as_folders_are(tree: Tree) -> None:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    rows=st.lists(st.tuples(st.text(st.characters(codec="cp1252", exclude_characters="\0\r\n"), min_size=1), st.text("abc ,;\t|\"'é€")), min_size=2),
+    rows=st.lists(
+        st.tuples(st.text(st.characters(codec="cp1252", exclude_characters="\0\r\n"), min_size=1), st.text("abc ,;\t|\"'é€")),
+        min_size=2,
+    ),
     separator=st.sampled_from(",;\t|"),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),

@@ -29,7 +29,8 @@ def test_what_else_a_name_says_is_kept(name: str, split: str, rest: tuple[str, .
 
 
 @pytest.mark.parametrize(
-    "name", ["cat", "", "2017", "trainer", "strain", "contest", "latest", "attestation", "invalid", "value", "train_test_split", "Devon"]
+    "name",
+    ["cat", "", "2017", "trainer", "strain", "contest", "latest", "attestation", "invalid", "value", "train_test_split", "Devon"],
 )
 def test_other_names_speak_of_no_split(name: str) -> None:
     assert split_name(name) is None

@@ -19,7 +19,7 @@ DECODING = 1
 MAX_PIXELS = 178_956_970
 # Formats of images only: Pillow's readers of documents (EPS) would start other programs.
 Image.init()
-_WANTED = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
+_WANTED: tuple[str, ...] = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
 _WANTED += tuple(plugin.reader for plugin in plugins_here())
 _READERS = tuple(Image.OPEN[name] for name in _WANTED if name in Image.OPEN)
 

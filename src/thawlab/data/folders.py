@@ -111,4 +111,3 @@ def head(path: Path) -> bytes:
         return patiently(read, str(path))
     except OSError:
         return b""
-

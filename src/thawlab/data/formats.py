@@ -8,18 +8,19 @@ from typing import NamedTuple
 
 _COMMON = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 _COMMON |= {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".ico", ".tga"}
-_RAW = ".raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw".split()
+_RAW_SUFFIXES = ".raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw"
 # Formats that no reader here knows, and what to do about them.
 _OTHERS = {".svg": "an SVG drawing", ".svgz": "an SVG drawing", ".pdf": "a PDF", ".psd": "a Photoshop file", ".ai": "a drawing"}
-_OTHERS |= {suffix: "a camera's raw file" for suffix in _RAW} | {".exr": "an EXR image", ".hdr": "an HDR image"}
+_OTHERS |= {suffix: "a camera's raw file" for suffix in _RAW_SUFFIXES.split()} | {".exr": "an EXR image", ".hdr": "an HDR image"}
 _OTHERS |= {".dcm": "a DICOM image", ".nii": "a NIfTI volume", ".npy": "an array", ".npz": "an archive of arrays"}
 _OTHERS |= {suffix: "a video" for suffix in (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")}
 _OTHERS |= {suffix: "an archive" for suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2")}
 # Text, tables and programs lie beside images in many data sets; nobody takes them for images.
-_DOCUMENTS = frozenset(
-    ".txt .md .rst .json .jsonl .xml .csv .tsv .yaml .yml .toml .ini .cfg .log .html .htm .py .ipynb .sh .bat .m .mat .pkl .db "
-    ".sqlite .xls .xlsx .doc .docx .url .lnk .parquet .bib .tex .lock .names .cls .license .info".split()
-)
+_DOCUMENT_SUFFIXES = """
+.txt .md .rst .json .jsonl .xml .csv .tsv .yaml .yml .toml .ini .cfg .log .html .htm .py .ipynb .sh .bat .m .mat .pkl .db .sqlite
+.xls .xlsx .doc .docx .url .lnk .parquet .bib .tex .lock .names .cls .license .info
+"""
+_DOCUMENTS = frozenset(_DOCUMENT_SUFFIXES.split())
 
 
 class Plugin(NamedTuple):

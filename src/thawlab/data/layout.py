@@ -1,6 +1,7 @@
 """Which class and split a file belongs to, from its path alone; one rule for folders, zip and tar archives."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from thawlab.data.levels import by_roles, tree_of, understand
 from thawlab.data.split_names import split_name
 from thawlab.data.types import Split
-from thawlab.errors import UsageError, nearest
+from thawlab.errors import UsageError, listed, nearest
 
 # What operating systems, network drives and other programs leave behind, beside all that begins with a dot.
 _LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin"})
@@ -100,6 +101,25 @@ def place_files(paths: Iterable[str], origin: str, layout: str | None = None) ->
     if not placed:
         raise UsageError(f"{origin}: images lie in no class folder; {expected}")
     return Placement(placed, ignored, found.layout, frozenset("/".join(home) for home in found.classes))
+
+
+def one_spelling(placed: Sequence[Placed]) -> tuple[list[Placed], tuple[str, ...]]:
+    """Return the files with class names that differ by Unicode's normal form or by blanks around them made one, with a note.
+
+    "Café" written on one system with one character and on another with two is one class; nobody sees the difference.
+    """
+    meant: dict[str, set[str]] = defaultdict(set)
+    for item in placed:
+        meant[unicodedata.normalize("NFC", item.label).strip() or item.label].add(item.label)
+    if all(len(spellings) == 1 and name in spellings for name, spellings in meant.items()):
+        return list(placed), ()
+    name_of = {spelling: name for name, spellings in meant.items() for spelling in spellings}
+    notes = [
+        f"{listed([ascii(spelling) for spelling in sorted(spellings)], 3)} are read as one class, '{name}'"
+        for name, spellings in meant.items()
+        if len(spellings) > 1
+    ]
+    return [item._replace(label=name_of[item.label]) for item in placed], tuple(notes)
 
 
 def class_names(placed: Sequence[Placed], origin: str) -> tuple[str, ...]:

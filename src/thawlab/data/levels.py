@@ -169,8 +169,8 @@ def _flat_is_split_level(folder: Folder, names: Mapping[str, SplitName], others:
     if others:
         raise _unclear(folder, names, others, origin)
     raise UsageError(
-        f"{_place(folder, origin)}: {listed(sorted(names), 3)} hold images but no folders of classes; put a folder per class into "
-        "each, give a CSV with the columns path, label and split, or, if they are the classes, write data.layout=class"
+        f"{_place(folder, origin)}: {listed(sorted(names), 3)} hold images but no folders of classes; put a folder per class "
+        "into each, give a CSV with the columns path, label and split, or, if they are the classes, write data.layout=class"
     )
 
 
@@ -181,12 +181,12 @@ def _unclear(folder: Folder, names: Mapping[str, SplitName], others: Sequence[st
     depth = "*/" * len(folder.path)
     if not inside:
         return UsageError(
-            f"{_place(folder, origin)}: '{first}' may be a class{beside}, or images of the {names[first].split} split in no class; "
-            f"write data.layout={depth}class if it is a class, or else move it elsewhere"
+            f"{_place(folder, origin)}: '{first}' may be a class{beside}, or images of the {names[first].split} split in no "
+            f"class; write data.layout={depth}class if it is a class, or else move it elsewhere"
         )
     return UsageError(
-        f"{_place(folder, origin)}: '{first}' may be a class{beside}, or the {names[first].split} split with the classes {listed(inside, 3)}; "
-        f"write data.layout={depth}class or data.layout={depth}split/class, whichever is true"
+        f"{_place(folder, origin)}: '{first}' may be a class{beside}, or the {names[first].split} split with the classes "
+        f"{listed(inside, 3)}; write data.layout={depth}class or data.layout={depth}split/class, whichever is true"
     )
 
 
@@ -278,16 +278,16 @@ def _refuse_copies(branches: Sequence[Branch], prefix: str, origin: str) -> None
         twice = sorted(children & (inside.keys() - {name}))
         if len(twice) > 1:
             raise UsageError(
-                f"{origin}: '{name}' holds the same folders as lie beside it ({listed(twice, 3)}): a copy of the data set, or a class? "
-                f"Remove it, or write data.layout={prefix}class"
+                f"{origin}: '{name}' holds the same folders as lie beside it ({listed(twice, 3)}): a copy of the data set, or a "
+                f"class? Remove it, or write data.layout={prefix}class"
             )
     counts = Counter(child for children in inside.values() for child in children)
     shared = sorted(name for name, count in counts.items() if count > 1)
     if len(shared) > 1 and len(shared) > len(counts) / 2 and not images:
         raise UsageError(
-            f"{origin}: {listed(sorted(inside), 3)} hold folders of the same names ({listed(shared, 3)}); which are the classes? Write "
-            f"data.layout={prefix}class for the former, data.layout={prefix}*/class for the latter, or give one of the folders as the "
-            "source if they are copies"
+            f"{origin}: {listed(sorted(inside), 3)} hold folders of the same names ({listed(shared, 3)}); which are the classes? "
+            f"Write data.layout={prefix}class for the former, data.layout={prefix}*/class for the latter, or give one of the "
+            "folders as the source if they are copies"
         )
 
 
@@ -303,8 +303,8 @@ def _refuse_hidden_splits(branches: Sequence[Branch], depth: int, origin: str) -
                 continue
             if _spoken_of(folder.children):
                 raise UsageError(
-                    f"{_place(folder, origin)}: holds splits ({listed(sorted(folder.children), 3)}) below a class; move them above "
-                    "the classes, or directly below each class"
+                    f"{_place(folder, origin)}: holds splits ({listed(sorted(folder.children), 3)}) below a class; move them "
+                    "above the classes, or directly below each class"
                 )
 
 

@@ -38,6 +38,9 @@ class Reading:
                 raise UsageError(f"data.{key}: has no effect on {what}; leave it out")
 
 
+UNSAID = Reading()
+
+
 @final
 @dataclass(frozen=True)
 class Listing:

@@ -16,7 +16,19 @@ from thawlab.data.split_names import split_name
 from thawlab.data.types import Split
 from thawlab.errors import UsageError, listed, nearest
 
-_PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "img", "image_path", "image_file", "image_name")
+_PATHS: tuple[str, ...] = (
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "image",
+    "img",
+    "image_path",
+    "image_file",
+    "image_name",
+)
 _PATHS += ("image_id", "img_path", "picture", "photo", "name", "id")
 _LABELS = ("label", "class", "category", "target", "class_name", "classname", "label_name", "labels", "y", "species", "diagnosis")
 _SPLITS = ("split", "set", "subset", "partition", "usage", "phase", "dataset")
@@ -51,7 +63,9 @@ def open_table(path: Path, reading: Reading) -> Listing:
         item = Placed(name, label, splits.of(row, number), group)
         before = kept.setdefault(name, (item, row))[0]
         if before != item:
-            what = f"'{before.label}' and '{label}'" if before.label != label else f"the {before.split} and the {item.split} split"
+            what = (
+                f"'{before.label}' and '{label}'" if before.label != label else f"the {before.split} and the {item.split} split"
+            )
             raise UsageError(f"{path}, line {number}: '{name}' is listed twice, in {what}; keep one of the rows")
     if not kept:
         raise UsageError(f"{path}: lists no images{' with a label' if ignored else ''}")
@@ -72,7 +86,9 @@ def chosen_column(columns: Sequence[str], wanted: str | None, names: Sequence[st
     if wanted is not None:
         if wanted in columns:
             return wanted
-        raise UsageError(f"data.{role}_column: {path} has no column '{wanted}'{nearest(wanted, columns)}; found {listed(columns)}")
+        raise UsageError(
+            f"data.{role}_column: {path} has no column '{wanted}'{nearest(wanted, columns)}; found {listed(columns)}"
+        )
     found = pick_column(columns, names)
     if found is None:
         raise UsageError(
@@ -89,7 +105,9 @@ class _Splits:
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self._path = path
         self.column = pick_column(columns, _SPLITS)
-        self._flags = {} if self.column else {flag: split for name, split in _FLAGS.items() if (flag := pick_column(columns, [name]))}
+        self._flags = (
+            {} if self.column else {flag: split for name, split in _FLAGS.items() if (flag := pick_column(columns, [name]))}
+        )
 
     def of(self, row: Row, number: int) -> Split:
         if self.column is not None:
@@ -97,7 +115,8 @@ class _Splits:
             found = split_name(text)
             if found is None:
                 raise UsageError(
-                    f"{self._path}, line {number}: '{text}' is not a split; write train, val or test{nearest(text, ['train', 'val', 'test'])}"
+                    f"{self._path}, line {number}: '{text}' is not a split; write train, val or test"
+                    f"{nearest(text, ['train', 'val', 'test'])}"
                 )
             return found.split
         for flag, split in self._flags.items():

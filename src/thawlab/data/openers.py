@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from thawlab.data.images import Images, ReadImages
 from thawlab.data.formats import has_image_extension, is_document, looks_like_image, why_no_image
-from thawlab.data.layout import Placed, Placement, class_names, is_litter, place_files
-from thawlab.data.listing import Listing, Reading
+from thawlab.data.images import Images, ReadImages
+from thawlab.data.layout import Placed, Placement, class_names, is_litter, one_spelling, place_files
+from thawlab.data.listing import UNSAID, Listing, Reading
 from thawlab.data.types import Indices
 from thawlab.errors import UsageError
 from thawlab.registry import Registry
@@ -31,6 +31,7 @@ def arranged(placed: Sequence[Placed], images: Images, name: str, origin: str, *
     Raises:
         UsageError: if the splits do not agree on the classes.
     """
+    placed, notes = one_spelling(placed)
     classes = class_names(placed, origin)
     label_of = {label: index for index, label in enumerate(classes)}
     if any(item.group for item in placed) and "groups" not in more:
@@ -42,6 +43,7 @@ def arranged(placed: Sequence[Placed], images: Images, name: str, origin: str, *
         labels=np.array([label_of[item.label] for item in placed], dtype=np.int64),
         splits=np.array([item.split for item in placed]),
         images=images,
+        notes=notes,
         **more,
     )
 
@@ -60,7 +62,7 @@ def arranged_by_path(
     head_of: Callable[[str], bytes],
     read: Callable[[str], bytes],
     ignored: Sequence[tuple[str, str]] = (),
-    reading: Reading = Reading(),
+    reading: Reading = UNSAID,
 ) -> Listing:
     """Return the listing of files whose paths tell class and split.
 
@@ -132,7 +134,9 @@ def _refuse_empty_classes(folders: Iterable[str], files: Iterable[str], origin: 
         UsageError: naming the first empty folder.
     """
     content = [*folders, *(path for path in files if not is_litter(path))]
-    occupied = {PurePosixPath(path).parent.as_posix() for path in content}
+    occupied = {
+        parent.as_posix() for folder in {PurePosixPath(path).parent for path in content} for parent in (folder, *folder.parents)
+    }
     # Beside images lies no class folder; an empty folder there is nobody's class.
     beside = {PurePosixPath(path).parent.as_posix() for path in content if has_image_extension(path)}
     hollow = [folder for folder in folders if folder not in occupied and not is_litter(folder)]

@@ -52,7 +52,9 @@ def described(dataset: Dataset) -> list[str]:
     sizes = ", ".join(f"{split} {len(dataset.indices(split)):,}" for split in SPLITS)
     count = sum(len(part) for part in dataset.splits)
     lines = [f"{dataset.name}: {count:,} images in {len(dataset.classes)} classes ({listed(dataset.classes, 4)}); {sizes}"]
-    reasons = [f"{_files(part['count'])} ({part['reason']}), the first is {part['first']}" for part in left_out(dataset.ignored)[:3]]
+    reasons = [
+        f"{_files(part['count'])} ({part['reason']}), the first is {part['first']}" for part in left_out(dataset.ignored)[:3]
+    ]
     parts = [f"read as {dataset.layout}"] if dataset.layout else []
     parts += list(dataset.notes) + ([f"left out: {'; '.join(reasons)}"] if reasons else [])
     return lines + (["; ".join(parts)] if parts else [])

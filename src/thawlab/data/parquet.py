@@ -1,6 +1,7 @@
 """Sources in Parquet files as Hugging Face's data sets write them: encoded images and class labels."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from thawlab.data.folders import Walk, walk
-from thawlab.data.images import ReadImages
 from thawlab.data.formats import has_image_extension
+from thawlab.data.images import ReadImages
 from thawlab.data.layout import natural
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.manifest import chosen_column
@@ -112,7 +113,7 @@ def _columns(schema: Any, file: Path, reading: Reading) -> tuple[str, str]:
     import pyarrow as pa
 
     def is_binary(kind: Any) -> bool:
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
     structs = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type}]
     candidates = structs or [f.name for f in schema if is_binary(f.type)]
@@ -122,8 +123,8 @@ def _columns(schema: Any, file: Path, reading: Reading) -> tuple[str, str]:
             raise UsageError(f"data.path_column: '{image}' of {file} holds no encoded images, but {schema.field(image).type}")
     elif not candidates:
         raise UsageError(
-            f"{file}: has no column of encoded images (a struct with 'bytes', or bytes); its columns: {listed(schema.names)}; where "
-            "one holds paths, give a CSV with the columns path and label instead"
+            f"{file}: has no column of encoded images (a struct with 'bytes', or bytes); its columns: {listed(schema.names)}; "
+            "where one holds paths, give a CSV with the columns path and label instead"
         )
     else:
         lowered = {name.lower(): name for name in reversed(candidates)}
@@ -150,15 +151,20 @@ def _contents(column: Any, name: str, file: Path) -> tuple[list[Any], list[str |
     if len(column) and content.null_count == len(column):
         example = next((path for path in inner if path), None)
         raise UsageError(
-            f"{file}: the column '{name}' holds no images{f', only paths such as {example!r}' if example else ''}; write the file "
-            "again with the images in it, or give a CSV with the columns path and label"
+            f"{file}: the column '{name}' holds no images{f', only paths such as {example!r}' if example else ''}; write the "
+            "file again with the images in it, or give a CSV with the columns path and label"
         )
     return content.cast(pa.large_binary()).chunks, inner
 
 
 def _is_unlabelled(label: Any) -> bool:
     """Return whether a label stands for none: absent, blank, not a number, or -1 as in the hidden labels of a challenge."""
-    return label is None or label == -1 or label != label or (isinstance(label, str) and not label.strip())
+    return (
+        label is None
+        or label == -1
+        or (isinstance(label, float) and math.isnan(label))
+        or (isinstance(label, str) and not label.strip())
+    )
 
 
 def _classes(schema: Any, column: str, labels: list[Any], path: Path) -> tuple[tuple[str, ...], list[int]]:

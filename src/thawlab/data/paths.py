@@ -4,13 +4,14 @@ from pathlib import Path
 
 from thawlab.data import archives, manifest  # noqa: F401 - they register their openers
 from thawlab.data.folders import open_folder, walk
-from thawlab.data.listing import Listing, Reading
+from thawlab.data.formats import has_image_extension
+from thawlab.data.listing import UNSAID, Listing, Reading
 from thawlab.data.openers import opener_of, openers
 from thawlab.data.parquet import open_parquet, parquet_files
 from thawlab.errors import UsageError, listed
 
 
-def open_path(path: Path, reading: Reading = Reading()) -> Listing:
+def open_path(path: Path, reading: Reading = UNSAID) -> Listing:
     """List the images of a folder, or of a file that has an opener.
 
     Raises:
@@ -18,7 +19,12 @@ def open_path(path: Path, reading: Reading = Reading()) -> Listing:
     """
     if path.is_dir():
         found = walk(path)
-        return open_parquet(path, reading) if parquet_files(path, found) else open_folder(path, reading, found)
+        if parquet_files(path, found):
+            return open_parquet(path, reading)
+        packed = [name for name in found.files if name.lower().endswith(archives.SUFFIXES)]
+        if packed and not any(has_image_extension(name) for name in found.files):
+            return archives.open_archives(path, packed, found.ignored, reading)
+        return open_folder(path, reading, found)
     opener = opener_of(path)
     if opener is None:
         raise UsageError(f"{path}: not a source of images; give a folder, or a file that ends in {listed(openers)}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thawlab.data.images import ArrayImages
-from thawlab.data.listing import Listing, Reading
+from thawlab.data.listing import UNSAID, Listing, Reading
 from thawlab.data.parquet import parquet_files
 from thawlab.data.paths import open_path
 from thawlab.data.shapes import SHAPES, draw_shapes
@@ -67,7 +67,7 @@ def check_source(source: str) -> None:
     raise UsageError(f"data.source: '{source}' is neither a data set nor a path{hint or f' (data sets: {listed(datasets)})'}")
 
 
-def open_source(source: str, data_dir: str | None = None, reading: Reading = Reading()) -> Listing:
+def open_source(source: str, data_dir: str | None = None, reading: Reading = UNSAID) -> Listing:
     """List the images of a named data set (`cifar10`, `shapes:500x64`) or a path (folder, zip, tar, Parquet, CSV).
 
     `data_dir` holds a copy of a named data set, or takes its download; `reading` is what the owner of a path says of it.
@@ -80,7 +80,7 @@ def open_source(source: str, data_dir: str | None = None, reading: Reading = Rea
     return open_recorded(canonical(source), data_dir, reading)
 
 
-def open_recorded(source: str, data_dir: str | None = None, reading: Reading = Reading()) -> Listing:
+def open_recorded(source: str, data_dir: str | None = None, reading: Reading = UNSAID) -> Listing:
     """List the images of a source as recipes record it: a bare name is a data set, whatever lies here."""
     named = _named(source)
     if named is None:

@@ -10,10 +10,11 @@ _WORDS: dict[str, Split] = {word: "train" for word in ("train", "training", "trn
 _WORDS |= {word: "val" for word in ("val", "valid", "validation", "validate", "validating", "vld", "dev", "eval", "evaluation")}
 _WORDS |= {word: "test" for word in ("test", "testing", "tests", "tst", "holdout", "heldout")}
 # Words that say nothing of their own beside one of a split: "training_set", "imgs-valid", "Test Images 2017".
-_FILLERS = frozenset(
-    "set sets data dataset ds images image imgs img pics pictures picture photos photo samples sample examples split splits "
-    "files file folder dir subset partition part x y raw original orig final new full all the of for".split()
-)
+_FILLER_WORDS = """
+set sets data dataset ds images image imgs img pics pictures picture photos photo samples sample examples split splits files file
+folder dir subset partition part x y raw original orig final new full all the of for
+"""
+_FILLERS = frozenset(_FILLER_WORDS.split())
 _FOLD = re.compile(r"(?:k[-_ ]?)?(?:fold|cv|split|part|partition|batch|shard|chunk)s?(?:[-_ ]*\d+|[-_ ]+[a-z])", re.IGNORECASE)
 _BOUNDARY = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
@@ -65,7 +66,8 @@ def _split_of_word(word: str) -> Split | None:
         return _WORDS[word]
     for known, split in _WORDS.items():
         if len(known) > 2 and (
-            (word.startswith(known) and word[len(known) :] in _FILLERS) or (word.endswith(known) and word[: -len(known)] in _FILLERS)
+            (word.startswith(known) and word[len(known) :] in _FILLERS)
+            or (word.endswith(known) and word[: -len(known)] in _FILLERS)
         ):
             return split
     return None

@@ -111,7 +111,11 @@ def close(recipe: Recipe, spec: BackboneSpec) -> Plan:
         pipeline(torch.zeros(2, 3, size, size, dtype=torch.uint8), targets, torch.Generator().manual_seed(0))
         is_last = index + 1 == len(recipe.phases)
         if phase.sizes and (max(phase.sizes) > size or (is_last and phase.sizes[-1] != size)):
-            must = f"must end with data.image_size = {size} and not exceed it" if is_last else f"must not exceed data.image_size = {size}"
+            must = (
+                f"must end with data.image_size = {size} and not exceed it"
+                if is_last
+                else f"must not exceed data.image_size = {size}"
+            )
             raise UsageError(
                 f"phases.{index}.sizes = {list(phase.sizes)}: {must}, "
                 f"since that is what the network is judged at; [] trains at {size} px throughout"
