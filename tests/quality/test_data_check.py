@@ -21,6 +21,7 @@ from thawlab.plan.resolve import pretrained_input
 from thawlab.quality import data_check
 from thawlab.quality.data_check import DataCheck, clean_list, write_rows
 from thawlab.quality.findings import findings
+from thawlab.quality.label_errors import LabelScores
 from thawlab.quality.scan import Files
 from thawlab.recipe import Recipe, parse_recipe
 from thawlab.report.data_page import write_data_page
@@ -131,7 +132,7 @@ def test_thousands_of_identical_files_are_a_matter_of_their_number() -> None:
         name="placeholders",
         classes=("a", "b"),
         ids=tuple(map(str, range(count))),
-        labels=np.arange(count) % 2,
+        labels=np.zeros(count, dtype=np.int64),
         splits=np.repeat(["train", "val", "test"], count // 3),
         images=ArrayImages(np.zeros((count, 1, 1, 3), np.uint8)),
     )
@@ -148,7 +149,9 @@ def test_thousands_of_identical_files_are_a_matter_of_their_number() -> None:
 
 def test_of_identical_files_no_copy_stays_in_two_splits() -> None:
     splits = np.array(["val", "train", "test", "val", "train", "test"])
-    listing = Listing("six", ("a", "b"), tuple("012345"), np.arange(6) % 2, splits, ArrayImages(np.zeros((6, 1, 1, 3), np.uint8)))
+    listing = Listing(
+        "six", ("a", "b"), tuple("012345"), np.zeros(6, np.int64), splits, ArrayImages(np.zeros((6, 1, 1, 3), np.uint8))
+    )
     files = Files((b"",) * 6, ("",) * 6, np.zeros((6, 2), np.int64), np.zeros((6, 1), np.uint8), {})
     check = DataCheck(listing, files, ((0, 1, 2, 3, 4, 5),), (), (), None, np.arange(6), "none")
     assert sorted(check.leaks) == [(0, 2, 1.0), (0, 5, 1.0), (1, 2, 1.0), (2, 3, 1.0), (2, 4, 1.0)]
@@ -202,3 +205,26 @@ def test_labels_of_a_single_group_are_not_judged(tmp_path: Path) -> None:
     recipe = recipe_for(tmp_path / "p", group=r"(a)_\d+[.]png")
     check = check_data(open_data(recipe.data, recipe.system), recipe)
     assert check.labels is None and check.as_json()["labels_judged"] is False
+
+
+@pytest.mark.parametrize(
+    ("suspected", "kept"), [((), ["3"]), ((1,), ["0", "3"]), ((0, 2), ["1", "3"]), ((0,), ["3"]), ((0, 1, 2), ["3"])]
+)
+def test_of_copies_with_different_labels_none_is_kept_unless_one_label_alone_is_believed(
+    suspected: tuple[int, ...], kept: list[str]
+) -> None:
+    """Images 0, 1 and 2 are one file, labelled a, b and a; image 3 is another."""
+    listing = Listing(
+        "four",
+        ("a", "b"),
+        tuple("0123"),
+        np.array([0, 1, 0, 0]),
+        np.repeat("train", 4),
+        ArrayImages(np.zeros((4, 1, 1, 3), np.uint8)),
+    )
+    files = Files((b"",) * 4, ("",) * 4, np.zeros((4, 2), np.int64), np.zeros((4, 1), np.uint8), {})
+    scores = LabelScores(np.ones(4), np.zeros(4, np.int64), np.array(suspected, dtype=np.int64)) if suspected else None
+    check = DataCheck(listing, files, ((0, 1, 2),), (), (), scores, np.arange(4), "none")
+    rows = clean_list(check)
+    assert [row["path"] for row in rows if row["keep"] == "yes"] == kept
+    assert all(("labelled" in row["reason"] or "same file as 0" in row["reason"]) == (row["keep"] == "no") for row in rows)

@@ -90,7 +90,7 @@ def data_check(
         return
     splits = ", ".join(f"{split} {n:,}" for split, n in found["splits"].items())
     print(f"{found['name']}: {found['n']:,} images in {len(found['classes'])} classes ({splits})")
-    keys = ["unreadable", "wrong_extensions", "small", "long", "identical", "near_duplicates", "leaks", "conflicts"]
+    keys = ["unreadable", "blank", "wrong_extensions", "small", "long", "identical", "near_duplicates", "leaks", "conflicts"]
     rows = [[key.replace("_", " "), f"{found[key]['count']:,}"] for key in [*keys, "label_suspects"]]
     print_table("", ["what", "how many"], rows)
     for finding in findings(found):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from thawlab.data.images import HEAD
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import arranged_by_path, openers
 from thawlab.data.webdataset import is_webdataset, open_shards
@@ -165,7 +166,7 @@ def _zip_members(source: Path | bytes) -> Members:
 
     def head_of(name: str) -> bytes:
         with opened().open(members[name]) as file:
-            return file.read(16)
+            return file.read(HEAD)
 
     def content(name: str) -> bytes:
         try:
@@ -196,7 +197,7 @@ def _tar_members(source: Path | bytes) -> Members:
             file = archive.getmember(member.linkname) if member.islnk() else member
             if file.isreg():
                 places[name] = (file.offset_data, file.size)
-                contents[name] = archive.extractfile(file).read(-1 if compressed else 16)  # type: ignore[union-attr]
+                contents[name] = archive.extractfile(file).read(-1 if compressed else HEAD)  # type: ignore[union-attr]
         while compressed and archive.fileobj is not None and archive.fileobj.read(1 << 20):
             pass  # to the very end, where the checksum stands
     local = threading.local()
@@ -213,4 +214,4 @@ def _tar_members(source: Path | bytes) -> Members:
         read: bytes = local.file.read(size)
         return read
 
-    return Members(folders, list(places), lambda name: contents[name][:16], content)
+    return Members(folders, list(places), lambda name: contents[name][:HEAD], content)

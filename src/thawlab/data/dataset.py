@@ -213,6 +213,22 @@ def _without(indices: Indices, others: Sequence[int]) -> Indices:
     return indices[~np.isin(indices, others)]
 
 
+def _source(recipe: Recipe) -> tuple[str | None, ...]:
+    """Return what determines which images a recipe uses, and how they are read."""
+    data = recipe.data
+    return data.source, data.exclude, data.group, data.layout, data.path_column, data.label_column, recipe.system.data_dir
+
+
+def listing_of(recipe: Recipe) -> Listing:
+    """Return the listing of a recipe's images; it is kept in memory.
+
+    Raises:
+        UsageError: if the source or what is said of it is wrong.
+        ThawlabError: if a download is needed and fails.
+    """
+    return remember(("listing", *_source(recipe)), lambda: open_data(recipe.data, recipe.system))
+
+
 def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     """Open a recipe's source, split it, and decode what the splits need.
 
@@ -223,10 +239,9 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
         ThawlabError: if too many images are bad, or the cache cannot be written.
     """
     data = recipe.data
-    source = (data.source, data.exclude, data.group, data.layout, data.path_column, data.label_column, recipe.system.data_dir)
-    listing = remember(("listing", *source), lambda: open_data(data, recipe.system))
+    listing = listing_of(recipe)
     splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test, data.long_tail)
-    scan = remember(("scan", *source), lambda: hash_files(listing, recipe.system.workers))
+    scan = remember(("scan", *_source(recipe)), lambda: hash_files(listing, recipe.system.workers))
     dataset = decode_all(listing, preprocessing, recipe.system, splits, scan)
     missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
     if missing:
@@ -311,5 +326,12 @@ def decode_all(
         ignored=listing.ignored,
         leaks=leaks_between(kept, scan.digests),
         layout=listing.layout,
-        notes=listing.notes,
+        notes=listing.notes if ready_rows(listing, preprocessing) is not None else (*listing.notes, *_grey_note(preprocessing)),
     )
+
+
+def _grey_note(preprocessing: Preprocessing) -> list[str]:
+    if preprocessing.grey_range is None:
+        return []
+    low, high = preprocessing.grey_range
+    return [f"grey values of more than 8 bits run from {low:,g} (black) to {high:,g} (white)"]

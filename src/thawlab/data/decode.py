@@ -6,21 +6,36 @@ import struct
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from thawlab.data.formats import plugins_here
+from thawlab.data.grey import Range, is_deep, own_range, to_bytes, values_of
 from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.repair import ended, exif_of, lacks_end, orientation, without_metadata
 from thawlab.data.types import Pixels
 from thawlab.errors import first_line
 
 # Part of the key of every cache of decoded images; raise it with each change by which equal bytes become other pixels.
-DECODING = 1
+DECODING = 2
 # An image of more pixels is refused: decoding it could exhaust the memory. Some of Pillow's readers have the same limit.
 MAX_PIXELS = 178_956_970
 # Formats of images only: Pillow's readers of documents (EPS) would start other programs.
 Image.init()
 _WANTED: tuple[str, ...] = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
 _WANTED += tuple(plugin.reader for plugin in plugins_here())
+# Mean of a drawing's colours, from 0 to 255, above which white would hide it.
+_LIGHT = 208.0
+# Bytes of two patterns: what is missing at an image's end may by chance be one of them.
+_FILLERS = (b"\x55" * 512, b"\xaa" * 512)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _READERS = tuple(Image.OPEN[name] for name in _WANTED if name in Image.OPEN)
 
 
@@ -80,33 +95,59 @@ def open_image(content: bytes) -> Image.Image:
     return image
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB: 16-bit values are scaled, transparency is laid on white, grey is repeated."""
+def to_rgb(image: Image.Image, grey: Range | None = None) -> Image.Image:
+    """Convert an image of any mode to RGB.
+
+    Transparency is laid on white, or on black where the drawing itself is so light that white would hide it.
+
+    Args:
+        image: to convert.
+        grey: the range of grey values of more than 8 bits.
+    """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        return Image.fromarray(_scale_deep(np.asarray(image))).convert("RGB")
+    if is_deep(image):
+        kind = np.asarray(image).dtype.kind
+        return Image.fromarray(to_bytes(values_of(image), kind, grey)).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
         layered = image.convert("RGBA")
-        ground = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        ground = Image.new("RGBA", layered.size, (0, 0, 0, 255) if _is_light(layered) else (255, 255, 255, 255))
         return Image.alpha_composite(ground, layered).convert("RGB")
     return image.convert("RGB")
 
 
-def _scale_deep(values: np.ndarray) -> Pixels:
-    """Bring grey values of more than 8 bits to a byte; 16 bits are assumed where the file does not say."""
-    numbers = np.nan_to_num(values.astype(np.float64))
-    top = float(numbers.max(initial=0.0))
-    full = 1.0 if top <= 1.0 and values.dtype.kind == "f" else 255.0 if top <= 255 and values.dtype.kind == "f" else 65535.0
-    scaled: Pixels = np.clip(np.rint(numbers * (255.0 / full)), 0, 255).astype(np.uint8)
-    return scaled
+def _is_light(layered: Image.Image) -> bool:
+    """Return whether what is drawn on a transparent ground is nearly white on average."""
+    pixels = np.asarray(layered)
+    weight = pixels[..., 3].astype(np.float64)
+    total = float(weight.sum())
+    if total in {0.0, 255.0 * weight.size}:  # nothing is drawn, or nothing is transparent
+        return False
+    light = (weight[..., None] * pixels[..., :3]).sum() / (3 * total)
+    return bool(light > _LIGHT)
 
 
-@_one_error()
+def upright(image: Image.Image, noted: int | None = None) -> Image.Image:
+    """Return an image turned as the camera noted; nothing else of the metadata is read.
+
+    Args:
+        image: as it is stored.
+        noted: the orientation, if it was read already.
+    """
+    exif = image.info.get("exif")
+    turn = noted or (orientation(exif) if isinstance(exif, bytes) else None)
+    if turn is None:
+        with contextlib.suppress(Exception):  # other places that Pillow knows, such as XMP; odd ones cost no image
+            turn = image.getexif().get(0x0112)
+    method = _TURNS.get(turn) if isinstance(turn, int) else None
+    return image if method is None else image.transpose(method)
+
+
 def decode(content: bytes | Pixels, preprocessing: Preprocessing) -> Pixels:
     """Decode an image and bring it to working size.
 
-    The orientation that a camera noted is applied; of an animation the first frame is taken.
+    The orientation that a camera noted is applied; of an animation the first frame is taken. Damaged metadata, or a JPEG's
+    missing end marker, do not keep whole pixels from being decoded.
 
     Args:
         content: an encoded file, or uint8 pixels (height × width × 3).
@@ -121,8 +162,33 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing) -> Pixels:
     """
     if isinstance(content, np.ndarray):
         return preprocessing.fit(Image.fromarray(content))
+    try:
+        return _decoded(content, preprocessing)
+    except BadImageError as error:
+        if len(content) < 4:
+            raise
+        bare = without_metadata(content) or content
+        noted = orientation(exif_of(content))
+        with contextlib.suppress(BadImageError):
+            if bare is not content:
+                return _decoded(bare, preprocessing, noted)
+        with contextlib.suppress(BadImageError):
+            if lacks_end(bare):
+                pixels = _decoded(ended(bare), preprocessing, noted)
+                # Where pixels are missing, the decoder takes the further bytes for them.
+                if all(np.array_equal(pixels, _decoded(ended(bare, more), preprocessing, noted)) for more in _FILLERS):
+                    return pixels
+        raise error from None
+
+
+@_one_error()
+def _decoded(content: bytes, preprocessing: Preprocessing, noted: int | None = None) -> Pixels:
     with open_image(content) as image:
         draft = preprocessing.draft_size(*image.size)
         if draft and image.mode in {"RGB", "L"}:
             image.draft(None, draft)
-        return preprocessing.fit(to_rgb(ImageOps.exif_transpose(image)))
+        image.load()
+        grey = None
+        if is_deep(image):
+            grey = own_range(image, content, values_of(image)) or preprocessing.grey_range
+        return preprocessing.fit(to_rgb(upright(image, noted), grey))

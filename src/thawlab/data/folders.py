@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from thawlab.data.images import FileImages, patiently
+from thawlab.data.images import HEAD, FileImages, patiently
 from thawlab.data.layout import is_litter
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import arranged_by_path, is_image
@@ -105,7 +105,7 @@ def head(path: Path) -> bytes:
 
     def read() -> bytes:
         with path.open("rb") as file:
-            return file.read(16)
+            return file.read(HEAD)
 
     try:
         return patiently(read, str(path))

@@ -15,6 +15,7 @@ from thawlab.data.types import Pixels
 from thawlab.errors import ThawlabError
 
 T = TypeVar("T")
+HEAD = 32  # bytes that tell what a file is
 # Errors that come with the file itself; all others (a network's, a disk's, too little memory) may be over in a moment.
 _LASTING = {None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _PAUSES = (0.05, 0.25, 1.0)  # seconds before each further try
@@ -61,9 +62,10 @@ class Images(Protocol):
 
 
 class ReadImages(NamedTuple):
-    """Images that a function reads, given an index."""
+    """Images that a function reads, given an index; another may read their first bytes alone."""
 
     read: Callable[[int], bytes | Pixels]
+    head: Callable[[int], bytes] | None = None
 
 
 @final
@@ -88,7 +90,26 @@ class FileImages:
 
     def read(self, index: int) -> bytes:
         """Return the file's content."""
+        return self._file(index).read_bytes()
+
+    def head(self, index: int) -> bytes:
+        """Return the first bytes of the file."""
+        with self._file(index).open("rb") as file:
+            return file.read(HEAD)
+
+    def _file(self, index: int) -> Path:
         path = self.paths[index]
         if path.exists() and not path.is_file():
             raise OSError("it is not a file")  # a pipe would block whoever reads it
-        return path.read_bytes()
+        return path
+
+
+def head_of(images: Images, index: int) -> bytes:
+    """Return the first bytes of an image's file, at least `HEAD` of them where there are as many; none where it has no file.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    head = getattr(images, "head", None)
+    content = images.read(index) if head is None else head(index)
+    return content if isinstance(content, bytes) else b""

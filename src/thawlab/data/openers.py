@@ -89,7 +89,7 @@ def arranged_by_path(
     found = place_files(images, origin, reading.layout)
     placed = found.placed
     _refuse_unread_classes(found, others, origin)
-    content = ReadImages(lambda index: read(placed[index].path))
+    content = ReadImages(lambda index: read(placed[index].path), lambda index: head_of(placed[index].path))
     return arranged(placed, content, name, origin, ignored=(*others, *ignored, *found.ignored), layout=found.layout)
 
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from thawlab.data.dataset import Dataset
 from thawlab.data.decode import UNREADABLE, decode
+from thawlab.data.depth import with_grey_range
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.splits import absent_classes
@@ -87,6 +88,7 @@ def write_sheet(listing: Listing, path: Path) -> None:
         ThawlabError: if the file cannot be written.
     """
     look = Preprocessing(size=_TILE, resize="upsample", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
+    look = with_grey_range(look, listing)
     classes = listing.classes[:_MOST_CLASSES]
     step = _TILE + _GAP
     canvas = Image.new("RGB", (_LABEL + _PER_CLASS * step + _GAP, len(classes) * step + _GAP), "white")

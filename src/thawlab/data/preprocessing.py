@@ -34,6 +34,8 @@ class Preprocessing(BaseModel):
         interpolation: of the scaling; scaling down is anti-aliased.
         mean: per channel, in [0, 1], subtracted after division by 255.
         std: per channel, in [0, 1], divided by.
+        grey_range: the values of black and white in grey images of more than 8 bits, for files that do not say it themselves;
+            None where the training data held none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,13 +46,15 @@ class Preprocessing(BaseModel):
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    grey_range: tuple[float, float] | None = None
 
     @property
     def geometry(self) -> str:
         """A key for everything that happens before normalisation; equal keys give equal uint8 arrays."""
         fill = f"-{self._fill()}" if self.resize == "pad" else ""
         crop = f"-{self.crop_pct}" if self.resize == "crop" else ""
-        return f"{self.size}-{self.resize}{crop}-{self.interpolation}{fill}"
+        grey = "" if self.grey_range is None else f"-grey{self.grey_range[0]:g}to{self.grey_range[1]:g}"
+        return f"{self.size}-{self.resize}{crop}-{self.interpolation}{fill}{grey}"
 
     def _fill(self) -> tuple[int, int, int]:
         red, green, blue = (round(255 * value) for value in self.mean)

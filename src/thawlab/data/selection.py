@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from thawlab.data.csv_table import pick_column, read_table
-from thawlab.data.images import ArrayImages, Images, ReadImages
+from thawlab.data.images import ArrayImages, Images, ReadImages, head_of
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.sources import open_recorded
 from thawlab.data.types import Indices
@@ -81,7 +81,8 @@ def without_absent_classes(listing: Listing) -> Listing:
 def chosen(listing: Listing, indices: Indices) -> Listing:
     """Return a listing of some images of another one."""
     places = indices.tolist()
-    images: Images = ReadImages(lambda index: listing.images.read(places[index]))
+    inner = listing.images
+    images: Images = ReadImages(lambda index: inner.read(places[index]), lambda index: head_of(inner, places[index]))
     if isinstance(listing.images, ArrayImages):
         images = ArrayImages(listing.images.array[indices])
     return replace(

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from thawlab import progress
 from thawlab.cores import usable_cores
-from thawlab.data.decode import UNREADABLE, decode, to_rgb, why_unreadable
+from thawlab.data.decode import UNREADABLE, decode, to_rgb, upright, why_unreadable
 from thawlab.data.folders import image_files_below
 from thawlab.data.types import Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
@@ -87,7 +87,7 @@ class Prediction:
         try:
             image: Any = Image.open(self.image) if isinstance(self.image, str | Path) else self.image
             image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
-            small = ImageOps.contain(to_rgb(ImageOps.exif_transpose(image)), (160, 160))
+            small = ImageOps.contain(to_rgb(upright(image)), (160, 160))
         except (*UNREADABLE, TypeError):
             return ""
         buffer = io.BytesIO()
@@ -261,7 +261,7 @@ class Predictor:
         preprocessing = self._model.card.preprocessing
         try:
             if isinstance(image, Image.Image):
-                return preprocessing.fit(to_rgb(ImageOps.exif_transpose(image)))
+                return preprocessing.fit(to_rgb(upright(image), preprocessing.grey_range))
             if isinstance(image, str | Path):
                 path = Path(image)
                 return decode((path if path.exists() else user_path(path)).read_bytes(), preprocessing)

@@ -12,6 +12,7 @@ import torch
 from thawlab import progress
 from thawlab.comparison.paired import compare_predictions
 from thawlab.data.dataset import Dataset, decode_all, hash_files
+from thawlab.data.depth import with_grey_range
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.selection import open_data
@@ -71,6 +72,7 @@ def probe(data: Data, inputs: Sequence[Input], system: System, shots: Sequence[i
         ThawlabError: if weights cannot be had, or too many images are bad.
     """
     listing = open_data(data, system)
+    inputs = [(spec, with_grey_range(look, listing)) for spec, look in inputs]
     splits = make_splits(listing, _SEED, data.train_size, data.val, data.test)
     for split in ("val", "test"):
         if not len(getattr(splits, split)):

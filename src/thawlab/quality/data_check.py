@@ -17,7 +17,9 @@ import torch.nn.functional as F
 
 from thawlab import progress
 from thawlab.data.dataset import Dataset, Scan, decode_all, ready_rows
+from thawlab.data.depth import with_grey_range
 from thawlab.data.listing import Listing
+from thawlab.data.overview import left_out
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
 from thawlab.data.types import SPLITS, Indices
@@ -119,6 +121,9 @@ class DataCheck:
             },
             "unreadable": _listed([{"id": listing.ids[k], "reason": reason} for k, reason in files.reasons.items()], limit),
             "ignored": _listed([{"id": path, "reason": reason} for path, reason in listing.ignored], limit),
+            "left_out": left_out(listing.ignored),
+            "blank": _listed([self._image(k) for k in files.blank], limit),
+            "unended": _listed([{"id": listing.ids[k]} for k in files.unended], limit),
             "wrong_extensions": _listed([{"id": listing.ids[k], "is": kind} for k, kind in wrong], limit),
             **{name: _listed(entries, limit) for name, entries in odd.items()},
             "identical": _listed([{"ids": [listing.ids[k] for k in group]} for group in self.identical], limit),
@@ -149,6 +154,7 @@ def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessin
     Raises:
         ThawlabError: if the weights cannot be had, or half of the images cannot be read.
     """
+    preprocessing = with_grey_range(preprocessing, listing)
     network = frozen_backbone(spec, preprocessing)
     files, dataset = _scanned(listing, preprocessing, system)
     readable = dataset.splits.train
@@ -210,17 +216,23 @@ def clean_list(check: DataCheck) -> list[dict[str, str]]:
     """Return which images to keep, with the reason for each that is not: a row per image.
 
     Left out are unreadable files; further copies of one file; and of duplicates between splits the ones in the training
-    split, so that the test split stays as it is. Suspected labels are for people to judge, and stay.
+    split, so that the test split stays as it is. Of copies with different labels none is kept, unless the suspected labels leave
+    one label alone. Other suspected labels are for people to judge, and stay.
     """
     listing = check.listing
     reasons = dict(check.files.reasons)
     for group in check.identical:
+        if len(set(listing.labels[list(group)].tolist())) > 1:
+            reasons |= {k: reason for k, reason in _conflicting(check, group).items() if k not in reasons}
+            continue
         ordered = check._by_split(group)
         for index in ordered[1:]:
             if listing.splits[index] == "train" or listing.splits[index] == listing.splits[ordered[0]]:
                 reasons.setdefault(index, f"the same file as {listing.ids[ordered[0]]}")
     for first, second, _ in check.leaks:
         kept, dropped = check._by_split((first, second))
+        if kept in reasons:
+            continue  # what is left out itself is no reason to leave out another
         reasons.setdefault(dropped, f"nearly the same image as {listing.ids[kept]} of the {listing.splits[kept]} split")
     return [
         {
@@ -232,6 +244,25 @@ def clean_list(check: DataCheck) -> list[dict[str, str]]:
         }
         for index, (identifier, label, split) in enumerate(zip(listing.ids, listing.labels, listing.splits, strict=True))
     ]
+
+
+def _conflicting(check: DataCheck, group: Sequence[int]) -> dict[int, str]:
+    """Return which of some copies of one file that have different labels are left out, and why."""
+    listing, labels = check.listing, check.listing.labels
+    suspects = set() if check.labels is None else {int(check.labelled[place]) for place in check.labels.suspects.tolist()}
+    trusted = [k for k in check._by_split(group) if k not in suspects]
+    decided = len(trusted) < len(group) and len({int(labels[k]) for k in trusted}) == 1
+    reasons = {}
+    for index in group:
+        other = next(k for k in group if labels[k] != labels[index])
+        same = f"the same file as {listing.ids[other]}, which is labelled '{listing.classes[labels[other]]}'"
+        if not decided:
+            reasons[index] = f"{same}; nothing tells which label is right"
+        elif index in suspects:
+            reasons[index] = f"{same}; its own label is suspected to be wrong"
+        elif index != trusted[0]:
+            reasons[index] = f"the same file as {listing.ids[trusted[0]]}"
+    return reasons
 
 
 def write_rows(rows: Sequence[dict[str, str]]) -> str:

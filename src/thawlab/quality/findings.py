@@ -25,6 +25,10 @@ def findings(found: Mapping[str, Any]) -> list[Finding]:
     """Return what stands out in a data check's JSON values, the gravest first."""
     n = {key: value["count"] for key, value in found.items() if isinstance(value, dict) and "count" in value}
     first = found["unreadable"]["first"][0] if n["unreadable"] else {"id": "", "reason": ""}
+
+    def first_id(key: str) -> str:
+        return str(found[key]["first"][0]["id"]) if found[key]["first"] else ""
+
     table = [
         (n["leaks"], "error", "Leak between splits",
          f"{_count(n['leaks'], 'pair')} of the same or nearly the same image in different splits", _KEEP_APART),
@@ -36,11 +40,20 @@ def findings(found: Mapping[str, Any]) -> list[Finding]:
         (n["label_suspects"], "warning", "Suspected labels",
          f"{_count(n['label_suspects'], 'label')} probably wrong ({100 * n['label_suspects'] / found['n']:.1f} % of all)",
          "review them, the least plausible first"),
+        (n["blank"], "warning", "Blank images",
+         f"{_count(n['blank'], 'image')} of nearly one colour, the first is {first_id('blank')}",
+         "look at them: empty scans, or files whose range or transparency was lost; leave them out with data.exclude"),
         (n["identical"], "warning", "Identical files",
          f"{_count(n['identical'], 'image')} found more than once", "keep one of each"),
         (found["imbalance"] >= _IMBALANCE, "warning", "Imbalanced classes",
          f"the largest class has {found['imbalance']:.0f} times as many images as the smallest",
          "judge by macro metrics; add images of the small classes"),
+        (n["unended"], "info", "JPEG files without an end",
+         f"{_count(n['unended'], 'file')} without the marker of their end, the first is {first_id('unended')}",
+         "nothing needs to be done: their pixels are whole"),
+        (len(found["left_out"]), "info", "Files left out",
+         "; ".join(f"{part['count']:,} ({part['reason']}), the first is {part['first']}" for part in found["left_out"][:5]),
+         "nothing needs to be done, unless they are images of yours"),
         (n["wrong_extensions"], "info", "Wrong extensions",
          f"{_count(n['wrong_extensions'], 'file')} with an extension that does not match the content",
          "rename them; they are read all the same"),

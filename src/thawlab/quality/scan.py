@@ -13,6 +13,7 @@ from thawlab.data.images import content_digest, patiently
 from thawlab.data.listing import Listing
 from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.repair import lacks_end
 from thawlab.data.rowstore import RowStore
 from thawlab.data.types import Pixels
 from thawlab.quality.duplicates import SIDE
@@ -21,6 +22,8 @@ _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 _FORMATS = {"JPEG": _JPEG, "MPO": _JPEG, "PNG": {".png"}, "GIF": {".gif"}, "WEBP": {".webp"}, "BMP": {".bmp"}}
 _FORMATS["TIFF"] = {".tif", ".tiff"}
 _CLAIMS = set().union(*_FORMATS.values())
+# An image whose values spread less than this in every channel, of 255, shows nothing.
+_BLANK = 1.5
 _LOOK = Preprocessing(size=SIDE, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
@@ -33,6 +36,8 @@ class Files(NamedTuple):
         sizes: int64, n × 2, width and height in pixels; zeros where unknown.
         thumbnails: uint8, n × 32 × 32 × 3; only those of readable images mean something.
         reasons: why an image cannot be read, by index.
+        blank: indices of images of nearly one colour.
+        unended: indices of JPEG files that lack the marker of their end, and no pixels.
     """
 
     digests: tuple[bytes, ...]
@@ -40,6 +45,8 @@ class Files(NamedTuple):
     sizes: npt.NDArray[np.int64]
     thumbnails: npt.NDArray[np.uint8]
     reasons: dict[int, str]
+    blank: tuple[int, ...] = ()
+    unended: tuple[int, ...] = ()
 
 
 def scan_files(
@@ -54,6 +61,8 @@ def scan_files(
     digests, formats = [UNREADABLE_DIGEST] * count, [""] * count
     sizes, thumbnails = np.zeros((count, 2), dtype=np.int64), np.zeros((count, SIDE, SIDE, 3), dtype=np.uint8)
     reasons: dict[int, str] = {}
+    unended: list[int] = []
+    small = _LOOK if wanted is None else _LOOK.model_copy(update={"grey_range": wanted.grey_range})
 
     def look_at(index: int) -> Pixels | None:
         content = listing.images.read(index)
@@ -61,10 +70,12 @@ def scan_files(
         if isinstance(content, bytes):
             with open_image(content) as image:
                 formats[index], sizes[index] = image.format or "", image.size
+            if lacks_end(content):
+                unended.append(index)
         else:
             sizes[index] = content.shape[1], content.shape[0]
         row = decode(content, wanted) if wanted is not None and store is not None else None
-        thumbnails[index] = decode(content, _LOOK)
+        thumbnails[index] = decode(content, small)
         return row
 
     def look(index: int) -> Pixels | None:
@@ -78,7 +89,10 @@ def scan_files(
         good = [(index, row) for index, row in zip(chunk.tolist(), rows, strict=True) if row is not None]
         if store is not None and good:
             store.write(np.array([index for index, _ in good]), np.stack([row for _, row in good]))
-    return Files(tuple(digests), tuple(formats), sizes, thumbnails, dict(sorted(reasons.items())))
+    spread = thumbnails.reshape(count, -1, 3).astype(np.float32).std(axis=1).max(axis=1) if count else np.zeros(0)
+    blank = tuple(index for index in np.flatnonzero(spread < _BLANK).tolist() if index not in reasons)
+    whole = tuple(index for index in sorted(unended) if index not in reasons)
+    return Files(tuple(digests), tuple(formats), sizes, thumbnails, dict(sorted(reasons.items())), blank, whole)
 
 
 def wrong_extensions(ids: Sequence[str], formats: Sequence[str]) -> list[tuple[int, str]]:

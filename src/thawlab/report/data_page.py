@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from thawlab.data.decode import UNREADABLE, decode
+from thawlab.data.depth import with_grey_range
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.quality.data_check import DataCheck
 from thawlab.quality.findings import findings
@@ -25,8 +26,8 @@ def write_data_page(check: DataCheck, path: Path) -> Path:
     found = check.as_json(limit=_SHOWN)
     place = {identifier: index for index, identifier in enumerate(check.listing.ids)}
     side = min(_SIDE, int(np.median(check.files.sizes.max(axis=1))) or _SIDE)
-
     look = Preprocessing(size=side, resize="pad", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
+    look = with_grey_range(look, check.listing)
 
     def imaged(entry: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -39,6 +40,6 @@ def write_data_page(check: DataCheck, path: Path) -> Path:
         return {**entry, "first": imaged(entry["first"]), "second": imaged(entry["second"])}
 
     shown = {key: [paired(entry) for entry in found[key]["first"]] for key in ("leaks", "conflicts", "near_duplicates")}
-    shown |= {key: [imaged(entry) for entry in found[key]["first"]] for key in ("label_suspects", "outliers")}
+    shown |= {key: [imaged(entry) for entry in found[key]["first"]] for key in ("label_suspects", "outliers", "blank")}
     sizes = [(name, values) for name, values in found["sizes"].items() if values]
     return write_page("data.html", path, found=found, shown=shown, findings=findings(found), sizes=sizes, small=side <= 48)

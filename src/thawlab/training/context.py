@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from thawlab import progress
-from thawlab.data.dataset import Dataset, load_dataset
+from thawlab.data.dataset import Dataset, listing_of, load_dataset
+from thawlab.data.depth import with_grey_range
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import UsageError
 from thawlab.evaluation.diagnosis import Start, diagnose
@@ -69,7 +70,7 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: Ru
         ThawlabError: if images or weights cannot be read.
     """
     assert recipe.data.image_size is not None, "a closed recipe has an image size"
-    preprocessing = make_preprocessing(recipe.data, spec, recipe.data.image_size)
+    preprocessing = with_grey_range(make_preprocessing(recipe.data, spec, recipe.data.image_size), listing_of(recipe))
     dataset = load_dataset(recipe, preprocessing)
     classifier = build_classifier(recipe, spec, preprocessing.size, len(dataset.classes))
     classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

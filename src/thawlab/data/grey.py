@@ -1,0 +1,115 @@
+"""Grey values of more than 8 bits: from which value to which they run, and how they become a byte."""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Range = tuple[float, float]
+
+# Values of an image that tell the range of its data set.
+_LOOKED_AT = 4096
+# The share of values that may lie beyond each end of a range where no number of bits explains it.
+_TAIL = 0.001
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return whether an image holds one channel of more than 8 bits."""
+    return image.mode in {"I", "F"} or image.mode.startswith("I;16")
+
+
+def may_be_deep(content: bytes) -> bool:
+    """Return whether an encoded file may hold such an image, by its first bytes."""
+    is_png = content.startswith(b"\x89PNG\r\n\x1a\n") and content[24:26] == b"\x10\x00"
+    return is_png or content.startswith((b"II", b"MM", b"Pf", b"\x00\x00\x00\x0cjP", b"\xff\x4f\xff\x51"))
+
+
+def values_of(image: Image.Image) -> npt.NDArray[np.float64]:
+    """Return the grey values of a deep image as numbers."""
+    return np.nan_to_num(np.asarray(image).astype(np.float64))
+
+
+def shared_range(samples: Sequence[npt.NDArray[np.float64]], whole: bool) -> Range:
+    """Return the range that the grey values of a data set run through.
+
+    Whole numbers from near 0 run through the fewest bits, from 8 to 16, that hold them, and fractions from 0 to 1 or 255;
+    others, such as Hounsfield units, through all but a thousandth at each end.
+
+    Args:
+        samples: values of several images.
+        whole: whether the files hold whole numbers.
+    """
+    pooled = np.concatenate([part.reshape(-1)[:: max(1, part.size // _LOOKED_AT)] for part in samples])
+    least, most = min(float(part.min()) for part in samples), max(float(part.max()) for part in samples)
+    low, high = (float(value) for value in np.quantile(pooled, [_TAIL, 1 - _TAIL]))
+    fulls = [2.0**bits - 1 for bits in range(8, 17)] if whole else [1.0, 255.0]
+    full = next((full for full in fulls if most <= full), None)
+    if least >= 0 and full is not None and low < full / 10:
+        return 0.0, full
+    return (low, high) if high > low else (least, max(most, least + 1.0))
+
+
+def own_range(image: Image.Image, content: bytes, values: npt.NDArray[np.float64]) -> Range | None:
+    """Return the range that a file itself names: significant bits of a PNG, bits of a sample of a TIFF; None if it is silent."""
+    bits = None
+    if image.format == "TIFF":
+        stored: Any = getattr(image, "tag_v2", {}).get(258, (16,))
+        bits = stored[0] if isinstance(stored, tuple) else stored
+    elif image.format == "PNG":
+        # By the standard the values fill all 16 bits and the significant ones stand on top; many programs leave them below.
+        bits = significant_bits(content)
+    full = 2.0**bits - 1 if isinstance(bits, int) and 8 < bits < 16 else 0.0
+    return (0.0, full) if full and float(values.max(initial=0.0)) <= full else None
+
+
+def significant_bits(content: bytes) -> int | None:
+    """Return the bits that a grey PNG says are significant (its chunk sBIT), or None."""
+    place = 8
+    while place + 8 <= len(content):
+        length, kind = struct.unpack(">I4s", content[place : place + 8])
+        if kind == b"sBIT" and length:
+            return content[place + 8]
+        if kind == b"IDAT":
+            return None
+        place += length + 12
+    return None
+
+
+def to_bytes(values: npt.NDArray[np.float64], kind: str, known: Range | None) -> npt.NDArray[np.uint8]:
+    """Bring grey values to bytes.
+
+    Args:
+        values: of one image.
+        kind: NumPy's kind of the file's own numbers: "f" for fractions.
+        known: their range; where None, fractions are taken to end at 1 or 255, and all others at 16 bits.
+    """
+    if known is None:
+        top = float(values.max(initial=0.0))
+        known = (0.0, 1.0 if top <= 1.0 and kind == "f" else 255.0 if top <= 255 and kind == "f" else 65535.0)
+    low, high = known
+    scaled: npt.NDArray[np.uint8] = np.clip(np.rint((values - low) * (255.0 / (high - low))), 0, 255).astype(np.uint8)
+    return scaled
+
+
+def range_of(contents: Sequence[bytes], opened: Callable[[bytes], Image.Image]) -> Range | None:
+    """Return the range of the deep grey images among some files; None where there is none, or each names its own.
+
+    Args:
+        contents: encoded files.
+        opened: opens one of them; what it raises for a file makes the file count for nothing.
+    """
+    samples, whole = [], True
+    for content in filter(may_be_deep, contents):
+        try:
+            with opened(content) as image:
+                if is_deep(image):
+                    values = values_of(image)
+                    if own_range(image, content, values) is None and values.size:
+                        samples.append(values)
+                        whole = whole and image.mode != "F"
+        except Exception:
+            continue
+    return shared_range(samples, whole) if samples else None
