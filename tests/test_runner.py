@@ -416,7 +416,9 @@ def test_names_that_only_other_rooms_know_are_checked_before_training(recipe: Ma
         assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="random weights"):
         train(recipe("model.backbone=cnn5"), tmp_path)
-    with pytest.raises(UsageError, match="needs a validation split"):
+    with pytest.raises(
+        UsageError, match=r"data\.val = 0 leaves no validation images, which phases\.\d\.patience \(early stopping\) needs"
+    ):
         train(recipe("data.val=0", "phases.0.patience=2"), tmp_path)
     assert not list(tmp_path.glob("*/checkpoints"))
 

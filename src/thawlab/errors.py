@@ -1,7 +1,9 @@
 """Errors for users: one line that says what is wrong, where, and what to do."""
 
-import difflib
 from collections.abc import Iterable
+
+# From this share of equal letters in equal order on, a name may be meant.
+_LIKE = 0.55
 
 
 class ThawlabError(Exception):
@@ -40,11 +42,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the choice spelled most like `name`, or an empty string."""
-    known = list(choices)
-    lowered = {choice.lower(): choice for choice in known}
-    close = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    return f" (did you mean '{lowered[close[0]]}'?)" if close else ""
+    """Return " (did you mean 'x'?)" for the choice spelled most like `name`, or an empty string.
+
+    Two letters in the wrong order count as one mistake (optimal string alignment).
+    """
+    from rapidfuzz.distance import OSA
+    from rapidfuzz.process import extractOne
+
+    lowered = {choice.lower(): choice for choice in choices}
+    found = extractOne(name.lower(), list(lowered), scorer=OSA.normalized_similarity, score_cutoff=_LIKE)
+    return f" (did you mean '{lowered[found[0]]}'?)" if found else ""
 
 
 def listed(choices: Iterable[str], limit: int = 12) -> str:

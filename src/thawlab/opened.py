@@ -140,6 +140,8 @@ class Run:
             test = self.results.test
         except ThawlabError:
             return "damaged"
+        if not test.n:
+            return "not tested: there are no test images"
         low, high = test.accuracy_ci95
         return f"test accuracy {percent(test.accuracy)} ({100 * low:.2f} to {100 * high:.2f})"
 

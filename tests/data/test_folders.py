@@ -4,9 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from thawlab.data import formats
+from thawlab.data.decode import decode
 from thawlab.data.folders import image_files_below, walk
+from thawlab.data.formats import looks_like_image
 from thawlab.data.paths import open_path
+from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import UsageError
 from thawlab.files import is_ours, mark_ours
 
@@ -88,4 +93,31 @@ def test_where_nothing_can_be_read_the_first_file_says_why(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.svg").write_text("<svg/>")
     with pytest.raises(UsageError, match=r"none of 2 files can be read as an image; the first, cat/1\.svg, is an SVG drawing"):
+        open_path(tmp_path)
+
+
+def test_photos_as_phones_save_them_are_read_upright_where_the_plug_in_is_there(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        image = Image.new("RGB", (64, 48), (200, 30, 30))
+        image.paste((20, 20, 200), (0, 0, 32, 48))
+        image.save(tmp_path / name / f"{number}.HEIC", "HEIF", quality=95, exif=exif.tobytes())
+    listing = open_path(tmp_path)
+    assert listing.ids == ("cat/0.HEIC", "dog/1.HEIC")
+    content = listing.images.read(0)
+    assert isinstance(content, bytes) and looks_like_image(content[:32])
+    pixels = decode(content, Preprocessing(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)).astype(int)
+    assert pixels[2, 16, 2] > 150 and pixels[29, 16, 0] > 150  # what was left is above
+
+
+def test_without_the_plug_in_the_message_offers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "plugins_here", lambda: ())
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(UsageError, match=r"cat/1\.heic, is a HEIC photo; to read it: pip install 'thawlab\[heic\]'"):
         open_path(tmp_path)

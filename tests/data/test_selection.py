@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from thawlab import check_data
 from thawlab.data.dataset import fingerprint, hash_files
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
@@ -144,3 +147,34 @@ def test_groups_of_one_split_as_images_without_groups_do() -> None:
     sizes = [len(part) for part in make_splits(listing_of(ids, labels), 0, None, 0.1, 0.2)]
     grouped = make_splits(listing_of(ids, labels, groups=np.arange(200)), 0, None, 0.1, 0.2)
     assert [len(part) for part in grouped] == sizes
+
+
+def test_a_class_that_was_emptied_is_left_out_with_a_note(tmp_path: Path) -> None:
+    folder = tmp_path / "pets"
+    for name in ("cat ", "dog", "emu"):
+        (folder / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8), (number, len(name), 0)).save(folder / name / f"{number} a.png")
+    rows = "".join(f'"dog/{number} a.png",no\n' for number in range(3)) + '"cat /1 a.png",no\n'
+    (tmp_path / "list.csv").write_text("path,keep\n" + rows)
+    listing = open_data(Data(source=str(folder), exclude=str(tmp_path / "list.csv")), System())
+    assert listing.classes == ("cat", "emu") and listing.labels.tolist() == [0, 0, 1, 1, 1]
+    assert listing.notes == ("classes without images are left out: dog",)
+    assert listing.ids[1] == "cat /2 a.png"
+
+
+def test_the_list_that_a_check_writes_is_read_back_for_every_kind_of_source(photos: Path, tmp_path: Path) -> None:
+    (photos / "red" / " odd; name,1.png").write_bytes((photos / "red" / "00.png").read_bytes())
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(photos.rglob("*.png")):
+            file.write(path, path.relative_to(photos))
+    (tmp_path / "table.csv").write_text(
+        "path;label\n" + "".join(f'"{path}";{path.parent.name}\n' for path in sorted(photos.rglob("*.png")))
+    )
+    for source in (photos, archive, tmp_path / "table.csv"):
+        before = open_data(Data(source=str(source)), System())
+        file = tmp_path / f"{source.name}-clean.csv"
+        check_data(source, write_clean=file)
+        after = open_data(Data(source=str(source), exclude=str(file)), System())
+        assert len(after) == len(before) - 1 and set(after.ids) < set(before.ids)

@@ -24,8 +24,10 @@ def test_sets_cover_as_promised_over_1000_random_splits(sharpness: float) -> Non
         calibration, rest = order[:500], order[500:]
         threshold = conformal_threshold(probabilities[calibration], table.labels[calibration])
         sets = probabilities[rest] >= threshold
+        sets[np.arange(len(rest)), probabilities[rest].argmax(axis=1)] = True
         covered.append(sets[np.arange(len(rest)), table.labels[rest]].mean())
-    assert 0.895 <= np.mean(covered) <= 0.91
+    accuracy = float((probabilities.argmax(axis=1) == table.labels).mean())
+    assert 0.895 <= np.mean(covered) <= max(0.91, accuracy + 0.001)  # the predicted class is always in its set
 
 
 def test_too_few_images_promise_nothing_but_all_classes() -> None:

@@ -139,8 +139,8 @@ def test_balanced_sampling_shows_every_class_as_often_and_takes_as_many_steps(
 
 def test_what_the_data_cannot_give_is_said_before_training(recipe: Make, tmp_path: Path) -> None:
     cases = {
-        "phases.0.schedule=plateau": r'phases\.0\.schedule: "plateau" needs a validation split; set data\.val above 0',
-        "phases.1.monitor=macro_f1": r'phases\.1\.monitor: "macro_f1" needs a validation split; set data\.val above 0',
+        "phases.0.schedule=plateau": r'data\.val = 0 leaves no validation images, which phases\.0\.schedule = "plateau" needs',
+        "phases.1.monitor=macro_f1": r'data\.val = 0 leaves no validation images, which phases\.1\.monitor = "macro_f1" needs',
         "phases.0.class_weights=[1,2,3]": r"phases\.0\.class_weights: has 3 weights for 10 classes; give one for each",
     }
     for override, message in cases.items():

@@ -73,6 +73,8 @@ def train(
     print(
         f"test accuracy {api.percent(results.test.accuracy)} (95 % interval {interval}, n = {results.test.n:,}), "
         f"train − test {100 * results.gap:+.2f} points"
+        if results.test.n
+        else f"not tested: there are no test images; training accuracy {api.percent(results.train.accuracy)}"
     )
     print(f"report: {run.folder.report}")
     print(f"run:    {run.path}")

@@ -31,6 +31,7 @@ class Plugin(NamedTuple):
         register: its function that registers the reader; "" where the import does.
         reader: the name of the format in Pillow.
         extensions: of such files.
+        marks: what such a file begins with, at its start or after 4 bytes.
         kind: of such a file, for messages.
         install: the command that brings the package.
     """
@@ -39,15 +40,32 @@ class Plugin(NamedTuple):
     register: str
     reader: str
     extensions: tuple[str, ...]
+    marks: tuple[bytes, ...]
     kind: str
     install: str
 
 
+_HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1", b"ftypheim")
+_JXL = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
 PLUGINS = (
     Plugin(
-        "pillow_heif", "register_heif_opener", "HEIF", (".heic", ".heif", ".hif"), "a HEIC photo", "pip install 'thawlab[heic]'"
+        module="pillow_heif",
+        register="register_heif_opener",
+        reader="HEIF",
+        extensions=(".heic", ".heif", ".hif"),
+        marks=_HEIC,
+        kind="a HEIC photo",
+        install="pip install 'thawlab[heic]'",
     ),
-    Plugin("pillow_jxl", "", "JXL", (".jxl",), "a JPEG XL image", "pip install pillow-jxl-plugin"),
+    Plugin(
+        module="pillow_jxl",
+        register="",
+        reader="JXL",
+        extensions=(".jxl",),
+        marks=_JXL,
+        kind="a JPEG XL image",
+        install="pip install pillow-jxl-plugin",
+    ),
 )
 
 
@@ -77,7 +95,8 @@ def has_image_extension(path: str) -> bool:
 def looks_like_image(head: bytes) -> bool:
     """Return whether a file starts like one of the common image formats, whatever its name claims."""
     starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
-    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    by_plugin = any(head[4:12] in plugin.marks or head.startswith(plugin.marks) for plugin in plugins_here() if plugin.marks)
+    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or by_plugin
 
 
 def is_document(path: str) -> bool:

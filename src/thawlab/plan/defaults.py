@@ -11,18 +11,21 @@ from thawlab.recipe import Recipe, parse_recipe
 DEFAULT_BACKBONE = "timm/mobilenetv3_large_100.ra_in1k"
 
 
-def default_tables(source: str, spec: BackboneSpec, pretrained: bool = True) -> dict[str, Any]:
+def default_tables(source: str, spec: BackboneSpec, pretrained: bool = True, validated: bool = True) -> dict[str, Any]:
     """Return the tables of a recipe for some images and a backbone.
 
     With pretrained weights the head is trained first, then everything; a small network is trained from scratch in one phase,
-    speednet on CIFAR's images by the recipe that is measured for it (recipes/speednet.toml).
+    speednet on CIFAR's images by the recipe that is measured for it (recipes/speednet.toml). Without validation images
+    (`validated` is false) no phase stops early.
     """
     name = re.sub(r"[^\w.-]+", "-", f"{_short(source)}-{_short(spec.name)}").strip("-")[:120]
     tables = {"name": name, "data": {"source": source}, "model": {"backbone": spec.name}}
     # Some hundred steps at a large batch suit tens of thousands of images, not a folder of a few hundred.
     if spec.name == "speednet" and source.removesuffix(":") in {"cifar10", "cifar100"}:
         return {**tables, "precision": "auto", "phases": [_SPEEDNET]}
-    return {**tables, "phases": _TWO_PHASES if spec.has_weights and pretrained else [_FROM_SCRATCH]}
+    phases = _TWO_PHASES if spec.has_weights and pretrained else [_FROM_SCRATCH]
+    kept = [{key: value for key, value in phase.items() if validated or key != "patience"} for phase in phases]
+    return {**tables, "phases": kept}
 
 
 def _short(name: str) -> str:

@@ -45,7 +45,7 @@ def plan_of(source: str | Path | Recipe, overrides: Mapping[str, Any]) -> Plan:
         return resolve(parse_recipe(with_overrides(read_toml(user_path(text)), values), text))
     check_source(text)
     spec = resolve_backbone(str(values.get("model.backbone") or DEFAULT_BACKBONE))
-    tables = default_tables(text, spec, values.get("model.pretrained", True) is not False)
+    tables = default_tables(text, spec, values.get("model.pretrained", True) is not False, values.get("data.val") != 0)
     return close(parse_recipe(with_overrides(tables, {**values, "model.backbone": spec.name}), "train"), spec)
 
 

@@ -75,7 +75,7 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: Ru
     classifier = build_classifier(recipe, spec, preprocessing.size, len(dataset.classes))
     classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for index, phase in enumerate(recipe.phases):
-        _check_phase(phase, f"phases.{index}", dataset)
+        _check_phase(phase, f"phases.{index}", dataset, recipe.data.val)
         trained_names(classifier.backbone, phase.train, f"phases.{index}.train")
         for size in sorted(set(phase.sizes)):
             check_size(classifier.backbone, spec, size, f"phases.{index}.sizes")
@@ -86,16 +86,19 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: Ru
     return context
 
 
-def _check_phase(phase: Phase, place: str, dataset: Dataset) -> None:
+def _check_phase(phase: Phase, place: str, dataset: Dataset, val: float) -> None:
     """Refuse what a phase asks of data that cannot give it."""
     if len(dataset.splits.val) == 0:
         wishes = {
-            "patience: early stopping": phase.patience is not None,
-            'schedule: "plateau"': phase.schedule == "plateau",
-            f'monitor: "{phase.monitor}"': phase.monitor != "accuracy",
+            "patience (early stopping)": phase.patience is not None,
+            'schedule = "plateau"': phase.schedule == "plateau",
+            f'monitor = "{phase.monitor}"': phase.monitor != "accuracy",
         }
         for wish in (wish for wish, is_set in wishes.items() if is_set):
-            raise UsageError(f"{place}.{wish} needs a validation split; set data.val above 0")
+            why = (
+                "data.val = 0 leaves no validation images" if not val else f"data.val = {val:g} leaves no validation images here"
+            )
+            raise UsageError(f"{why}, which {place}.{wish} needs; raise data.val, or leave out that key")
     weights, classes = phase.class_weights, len(dataset.classes)
     if isinstance(weights, tuple) and len(weights) != classes:
         raise UsageError(f"{place}.class_weights: has {len(weights)} weights for {classes} classes; give one for each")

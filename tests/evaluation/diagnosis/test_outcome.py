@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from thawlab.evaluation.diagnosis import Outcome, diagnose
+from thawlab.evaluation.metrics.measures import accuracy_interval
 from thawlab.results import Diagnosis, Results
 
 Found = Callable[..., list[Diagnosis]]
@@ -93,3 +94,20 @@ def test_a_test_split_that_looks_like_training_is_found(found: Found, looked_at:
     smooth = {"looked_at": 1000, "too_smooth": 500, "count": 80, "first": []}
     assert _ids(found(near_duplicates=smooth)) == ["near-leakage"]
     assert found(near_duplicates={**smooth, "too_smooth": 1000, "count": 0}) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "expected"), [(1, 1, []), (4, 8, []), (10, 20, ["chance-level"]), (500, 1000, ["chance-level"])]
+)
+def test_too_few_test_images_are_no_evidence_of_chance(found: Found, right: int, n: int, expected: list[str]) -> None:
+    interval = list(accuracy_interval(right, n))
+    assert _ids(found(n=n, accuracy=right / n, accuracy_ci95=interval)) == expected
+
+
+def test_what_was_not_tested_does_not_overfit(found: Found) -> None:
+    assert _ids(found(gap=0.99, n=0, accuracy=0.0, accuracy_ci95=[0.0, 1.0], confusion=[[0, 0], [0, 0]])) == []
+
+
+def test_eight_of_eight_right_are_still_few(found: Found) -> None:
+    entries = found(val={"n": 8, "accuracy": 1.0, "loss": 0.1})
+    assert _ids(entries) == ["validation-too-small"] and "below 16 points" in entries[0].evidence

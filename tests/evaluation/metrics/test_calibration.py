@@ -33,16 +33,35 @@ def test_fitting_is_never_worse_than_leaving_it_on_the_fitted_samples() -> None:
 
 
 def test_the_fit_is_the_minimum() -> None:
-    logits, labels = _drawn(500, 4, seed=3)
+    logits, labels = _drawn(20_000, 4, seed=3)
     best = fit_temperature(logits * 2, labels)
-    losses = [log_loss(logits * 2, labels, best * factor) for factor in (0.97, 1.0, 1.03)]
+    losses = [log_loss(logits * 2, labels, best * factor) for factor in (0.98, 1.0, 1.02)]
     assert min(losses) == losses[1]
 
 
-def test_separable_samples_give_a_temperature_within_the_range() -> None:
-    logits, labels = np.eye(3, dtype=np.float32)[[0, 1, 2]], np.array([0, 1, 2])
-    assert fit_temperature(logits, labels) == pytest.approx(0.05, rel=0.01)
-    assert fit_temperature(-logits, labels) == pytest.approx(20, rel=0.01)
+def test_a_few_samples_that_are_all_right_do_not_make_a_classifier_certain_of_everything() -> None:
+    for seed in range(50):
+        logits, labels = _drawn(8, 10, seed)
+        logits[np.arange(8), labels] += 8  # all right, with some confidence
+        assert fit_temperature(logits, labels) == 1.0
+    # With many samples the evidence counts, and is bounded.
+    many = np.eye(3, dtype=np.float32)[np.arange(3000) % 3], np.arange(3000) % 3
+    assert 0.05 <= fit_temperature(*many) < 0.2
+    assert 20 >= fit_temperature(-many[0], many[1]) > 5
+
+
+@pytest.mark.parametrize("n", [5, 10, 20, 50, 100, 1000])
+@pytest.mark.parametrize("overconfidence", [1.0, 1.5, 3.0])
+def test_a_temperature_fitted_on_few_samples_does_not_harm_the_others(n: int, overconfidence: float) -> None:
+    changes = []
+    for seed in range(60):
+        logits, labels = _drawn(n + 2000, 10, seed)
+        logits *= overconfidence
+        temperature = fit_temperature(logits[:n], labels[:n])
+        changes.append(log_loss(logits[n:], labels[n:], temperature) - log_loss(logits[n:], labels[n:]))
+    error = np.std(changes) / np.sqrt(len(changes))
+    assert np.mean(changes) <= (3e-3 if overconfidence == 1.0 else 2 * error)
+    assert max(changes) < 0.1
 
 
 def test_nothing_to_fit_leaves_the_temperature_at_one() -> None:

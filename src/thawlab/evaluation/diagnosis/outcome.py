@@ -1,7 +1,5 @@
 """Diagnoses that the results of a run show."""
 
-import math
-
 from thawlab.evaluation.diagnosis.curves import AGAINST_OVERFITTING, LARGE_GAP, overfitted_curve
 from thawlab.evaluation.diagnosis.rule import Finding, Outcome, after_training, diagnoses
 from thawlab.evaluation.metrics.measures import accuracy_interval
@@ -15,6 +13,8 @@ _LEARNED = 0.4
 _MEMORISED = 0.97
 # A classifier that went less than this share of the way from chance to perfection has learned nothing worth the name.
 _HARDLY_ABOVE = 0.03
+# Where an accuracy may well be this share of the way, too few images were tested to call it chance.
+_UNTOLD = 0.5
 # Half the width of an interval of validation accuracy beyond which choices are chance.
 _WIDE = 0.08
 # More than this share of test images that look like training images is no accident.
@@ -61,7 +61,8 @@ def label_noise(outcome: Outcome) -> Finding | None:
 def validation_too_small(outcome: Outcome) -> Finding | None:
     """Find a validation split too small to choose epochs and phases with."""
     val = outcome.results.val
-    half = 1.96 * math.sqrt(max(val.accuracy * (1 - val.accuracy), 0.01) / max(val.n, 1))
+    low, high = accuracy_interval(round(val.accuracy * val.n), val.n)
+    half = (high - low) / 2
     if not val.n or half <= _WIDE:
         return None
     evidence = (
@@ -76,8 +77,11 @@ def validation_too_small(outcome: Outcome) -> Finding | None:
 def chance_level(outcome: Outcome) -> Finding | None:
     """Find an accuracy that chance explains."""
     test, chance = outcome.results.test, 1 / outcome.classes
-    if not test.n or (test.accuracy_ci95[0] > chance and outcome.above_chance(test.accuracy) >= _HARDLY_ABOVE):
+    low, high = test.accuracy_ci95
+    if not test.n or (low > chance and outcome.above_chance(test.accuracy) >= _HARDLY_ABOVE):
         return None
+    if outcome.above_chance(high) >= _UNTOLD:
+        return None  # too few images to tell: one of one that is right is not evidence against the classifier
     evidence = f"test accuracy {test.accuracy:.3f} is not above chance (1/{outcome.classes})"
     return Finding("error", evidence, "check the labels, then lower the learning rate")
 
@@ -89,7 +93,7 @@ def overfitting(outcome: Outcome) -> Finding | None:
     results = outcome.results
     if results.val.n:
         return overfitted_curve(outcome)
-    if results.gap <= LARGE_GAP or chance_level.find(outcome):
+    if not results.test.n or results.gap <= LARGE_GAP or chance_level.find(outcome):
         return None
     return Finding("warning", f"training accuracy is {results.gap:.3f} above test accuracy", AGAINST_OVERFITTING)
 

@@ -6,6 +6,9 @@ import numpy.typing as npt
 from thawlab.data.types import Labels
 
 _RANGE = (0.05, 20.0)
+# Of the logarithm of a temperature before any sample is seen; and the gain in twice the log likelihood that one parameter is
+# worth (Akaike). Both were chosen on the runs of results/temperature-on-few.json.
+_SPREAD, _CHANCE = 0.3, 2.0
 
 
 def log_loss(logits: npt.NDArray[np.floating], labels: Labels, temperature: float = 1.0) -> float:
@@ -19,9 +22,13 @@ def log_loss(logits: npt.NDArray[np.floating], labels: Labels, temperature: floa
 
 
 def fit_temperature(logits: npt.NDArray[np.floating], labels: Labels) -> float:
-    """Return the temperature that minimises the log loss (Guo et al. 2017, section 4.2).
+    """Return the temperature that minimises the log loss (Guo et al. 2017, section 4.2), as far as the samples are evidence.
 
-    The result is never worse than 1 on the samples it was fitted on, and lies in [0.05, 20].
+    A few samples that are all right would make the classifier certain of everything. The temperature's logarithm is therefore
+    expected near 0 (a normal distribution with standard deviation 0.3), and what is found is drawn towards 0 by the factor
+    1 − 2/Λ, where Λ is twice the gain in log likelihood (the positive-part estimator of James and Stein 1961); no gain of more
+    than chance leaves 1. With thousands of samples neither matters. The result is never worse than 1 on the samples it was
+    fitted on, and lies in [0.05, 20].
 
     Args:
         logits: n × classes, of held-out samples.
@@ -29,16 +36,17 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: Labels) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    if len(labels) == 0:
+    n = len(labels)
+    if n == 0:
         return 1.0
     found = minimize_scalar(
-        lambda log_t: log_loss(logits, labels, float(np.exp(log_t))),
+        lambda log_t: log_loss(logits, labels, float(np.exp(log_t))) + log_t**2 / (2 * n * _SPREAD**2),
         bounds=[float(np.log(bound)) for bound in _RANGE],
         method="bounded",
         options={"xatol": 1e-5},
     )
-    temperature = float(np.exp(found.x))
-    return temperature if log_loss(logits, labels, temperature) <= log_loss(logits, labels) else 1.0
+    gain = 2 * n * (log_loss(logits, labels) - log_loss(logits, labels, float(np.exp(found.x))))
+    return float(np.exp(found.x * (1 - _CHANCE / gain))) if gain > _CHANCE else 1.0
 
 
 def reliability(
