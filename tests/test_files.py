@@ -2,13 +2,24 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 
 from thawlab.errors import ThawlabError, UsageError
-from thawlab.files import cache_folder, read_json, refuse_overwrite, user_path, write_atomically, write_json, write_text
+from thawlab.files import (
+    cache_folder,
+    cache_root,
+    found_path,
+    read_json,
+    refuse_overwrite,
+    user_path,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 def full_disk(*_arguments: Any) -> None:
@@ -176,3 +187,52 @@ def test_damaged_json_is_named(content: bytes, expected: str, tmp_path: Path) ->
 def test_missing_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(ThawlabError, match=r"results\.json: is missing; finish the training"):
         read_json(tmp_path / "results.json")
+
+
+def test_without_a_home_the_cache_lies_in_the_folder_of_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("THAWLAB_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user whom the system does not know
+    assert cache_root() == Path(tempfile.gettempdir()) / f"thawlab-{os.getuid()}"
+    monkeypatch.setenv("XDG_CACHE_HOME", "$SOMEWHERE/cache")
+    monkeypatch.setenv("SOMEWHERE", "/tmp/x")
+    assert cache_root() == Path("/tmp/x/cache/thawlab")
+
+
+def test_torchs_own_error_of_a_full_disk_is_one_line_and_the_version_before_stays(tmp_path: Path) -> None:
+    file = tmp_path / "last.pt"
+    file.write_bytes(b"before")
+
+    def fail(_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\nmore")
+
+    with pytest.raises(ThawlabError) as error:
+        write_atomically(file, fail)
+    assert str(error.value) == (
+        f"{file}: cannot be written: PytorchStreamWriter failed writing file data/0: file write failed; the version before it is "
+        "untouched"
+    )
+    assert file.read_bytes() == b"before" and list(tmp_path.iterdir()) == [file]
+
+    def other(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        write_atomically(file, other)
+
+
+def test_relative_paths_are_looked_for_here_and_then_beside_the_recipe_and_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "project" / "photos").mkdir(parents=True)
+    (tmp_path / "project" / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run = str(tmp_path / "project" / "runs" / "a")
+    assert found_path("photos") == Path("photos")
+    assert found_path("photos", [run]) == tmp_path / "project" / "photos"
+    assert found_path("nowhere", [run]) == Path("nowhere")
+    (tmp_path / "here" / "photos").mkdir()
+    assert found_path("photos", [run]) == Path("photos")
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    assert found_path("$PLACE/project", [run]) == tmp_path / "project"

@@ -570,3 +570,49 @@ def cut_short_and_continued(long: Recipe, runs: Path, epochs: int) -> RunFolder:
 def test_an_averaged_phase_continues_to_the_same_bits(recipe: Make, tmp_path: Path) -> None:
     long = recipe("phases.1.epochs=4", "phases.1.batch_size=8", "phases.1.ema=0.95", "phases.1.optimizer=sgd")
     assert_same_run(train(long, tmp_path / "whole"), cut_short_and_continued(long, tmp_path / "cut", epochs=4))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_too_little_memory_says_what_needs_less(
+    error: Exception, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("thawlab.runner.fit", fail)
+    with pytest.raises(ThawlabError) as caught:
+        train(recipe(phases=[small_phase(batch_size=24, accumulate=2)]), tmp_path)
+    assert "phases.0.batch_size=12 phases.0.accumulate=4 takes the same steps in about half of it" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_judged_again_from_another_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import thawlab
+
+    monkeypatch.chdir(photos.parent)
+    settings = {"model.backbone": "cnn5", "data.image_size": 16, "phases.0.epochs": 1, "phases.0.augment": []}
+    run = thawlab.train("photos", runs=photos.parent / "runs", **settings)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert thawlab.evaluate(run).measured.accuracy == run.results.test.accuracy
+    monkeypatch.undo()
+    photos.rename(photos.with_name("gone"))
+    with pytest.raises(
+        UsageError, match=r"data\.source: 'photos' is neither a data set nor a path, looked for here and from .*runs/photos"
+    ):
+        thawlab.evaluate(run)
+
+
+def test_a_recipe_finds_its_images_beside_itself(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import thawlab
+
+    (photos.parent / "recipes").mkdir()
+    text = (
+        '[data]\nsource = "photos"\nimage_size = 16\n[model]\nbackbone = "cnn5"\n[[phases]]\nname = "a"\nepochs = 1\nlr = 0.01\n'
+    )
+    (photos.parent / "recipes" / "a.toml").write_text(text)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert thawlab.train(photos.parent / "recipes" / "a.toml").results.dataset.n_train == 16

@@ -62,6 +62,14 @@ def deterministic(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(count)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that there is too little memory, on the host or on a device."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
+
+
 def release_memory() -> None:
     """Give freed memory back to the system: reading data and trial steps leave behind what training never asks for."""
     if "pyarrow" in sys.modules:

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -75,8 +77,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, RuntimeError) as error:
+        reason = _why_unwritten(error, path)
+        if reason is None:
+            raise
         raise ThawlabError(f"{path}: cannot be written: {reason}; the version before it is untouched") from error
     finally:
         with contextlib.suppress(OSError):
@@ -88,6 +92,32 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _why_unwritten(error: OSError | RuntimeError, path: Path) -> str | None:
+    """Return why a file could not be written; None for an error of another kind."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if "PytorchStreamWriter" not in str(error) and "write" not in str(error):  # torch hides the system's error behind its own
+        return None
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(path.parent).free < 1 << 20:
+            return "No space left on device"
+    return str(error).splitlines()[0]
+
+
+def found_path(text: str | Path, bases: Sequence[str] = ()) -> Path:
+    """Return a path that a user wrote, looked for here and then, if it is relative, in some folders and those above them.
+
+    Args:
+        text: as it was written.
+        bases: the folders of the recipe and the run that it stands in.
+    """
+    path = user_path(text)
+    if path.is_absolute() or path.exists():
+        return path
+    places = [place for base in bases for place in (user_path(base), *user_path(base).parents)]
+    return next((found for place in places if (found := place / path).exists()), path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -120,8 +150,15 @@ def read_json(path: Path) -> dict[str, Any]:
 def cache_root() -> Path:
     """Return the folder for everything that can be made again: `$THAWLAB_CACHE`, or else the user's cache folder."""
     chosen = os.environ.get("THAWLAB_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return user_path(chosen) if chosen else base / "thawlab"
+    if chosen:
+        return user_path(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return user_path(base) / "thawlab"
+    home = user_path("~")
+    # In a container with a user of its own there may be no home: "~" stays as it is, or is the root of all.
+    if str(home) == "~" or (home == home.parent and not os.access(home, os.W_OK)):
+        return Path(tempfile.gettempdir()) / f"thawlab-{os.getuid() if hasattr(os, 'getuid') else os.getpid()}"
+    return home / ".cache" / "thawlab"
 
 
 def cache_folder(cache_dir: str | None, kind: str) -> Path:

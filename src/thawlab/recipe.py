@@ -212,6 +212,8 @@ class System(Part):
     workers: int | None = Field(default=None, ge=1)
     data_dir: str | None = None
     cache_dir: str | None = None
+    # Where relative paths are looked for that are not found here, and in the folders above them: the recipe's, the run's.
+    base_dirs: tuple[str, ...] = ()
 
 
 class Recipe(Part):

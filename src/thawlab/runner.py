@@ -4,11 +4,11 @@ from pathlib import Path
 
 from thawlab import progress
 from thawlab.data.overview import described, warnings_before_training
-from thawlab.environment import choose_device, deterministic, release_memory
-from thawlab.errors import ThawlabError
+from thawlab.environment import choose_device, deterministic, is_out_of_memory, release_memory
+from thawlab.errors import ThawlabError, first_line
 from thawlab.judging.judge import judge
 from thawlab.models.catalog import resolve_backbone
-from thawlab.plan.resolve import Plan, resolve
+from thawlab.plan.resolve import Plan, beside, resolve
 from thawlab.recipe import Recipe
 from thawlab.results import write_results, write_rows
 from thawlab.run import RunFolder, run_folder
@@ -54,7 +54,7 @@ def repair(folder: RunFolder) -> RunFolder:
     Raises:
         ThawlabError: if neither can be read, the data have changed, or another version of thawlab wrote the run.
     """
-    recipe = folder.recipe
+    recipe = beside(folder.recipe, folder.path)
     if folder.status != "finished":
         raise ThawlabError(f"{folder.path}: is not finished ({folder.status}); train its recipe again to resume it")
     if not folder.checkpoint.is_file() and not (folder.model / "model.safetensors").is_file():
@@ -96,8 +96,23 @@ def _run(plan: Plan, folder: RunFolder) -> RunFolder:
                 folder.log(f"{'interrupted' if stopped else 'failed'}: {type(error).__name__}: {error}")
                 if folder.status != "finished":  # a repair that fails leaves the run as it was
                     folder.set_status("interrupted" if stopped else "failed", reason=str(error)[:500])
+                if is_out_of_memory(error):
+                    raise ThawlabError(_needs_less_memory(context, error)) from error
                 raise
     return folder
+
+
+def _needs_less_memory(context: Context, error: BaseException) -> str:
+    """Return what to write where a phase needs more memory than there is."""
+    phases = context.recipe.phases
+    index = max(range(len(phases)), key=lambda k: (phases[k].train != "head", phases[k].batch_size))
+    size, accumulate = phases[index].batch_size, phases[index].accumulate
+    less = f"phases.{index}.batch_size={max(size // 2, 1)} phases.{index}.accumulate={2 * accumulate} takes the same steps"
+    smaller = f"so does a data.image_size below {context.preprocessing.size}"
+    return (
+        f"{context.folder.path}: not enough memory ({first_line(error)[:200]}); {less} in about half of it, and {smaller}; nothing that "
+        "was trained is lost"
+    )
 
 
 def _fit_and_judge(context: Context, timing: Timing) -> None:

@@ -12,7 +12,7 @@ from thawlab.data.listing import Listing, Reading
 from thawlab.data.sources import open_recorded
 from thawlab.data.types import Indices
 from thawlab.errors import UsageError, listed, nearest
-from thawlab.files import user_path
+from thawlab.files import found_path
 from thawlab.recipe import Data, System
 
 _NO = frozenset({"no", "false", "0", "n"})
@@ -26,9 +26,10 @@ def open_data(data: Data, system: System) -> Listing:
         UsageError: if the source, the list of excluded images or the grouping is wrong.
         ThawlabError: if a download is needed and fails.
     """
-    listing = open_recorded(data.source, system.data_dir, Reading(data.layout, data.path_column, data.label_column))
+    reading = Reading(data.layout, data.path_column, data.label_column)
+    listing = open_recorded(data.source, system.data_dir, reading, system.base_dirs)
     if data.exclude is not None:
-        listing = without(listing, excluded_ids(user_path(data.exclude)), data.exclude)
+        listing = without(listing, excluded_ids(found_path(data.exclude, system.base_dirs)), data.exclude)
     listing = without_absent_classes(listing)
     return listing if data.group is None else replace(listing, groups=group_numbers(listing, data.group))
 

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from thawlab.data.parquet import parquet_files
 from thawlab.data.paths import open_path
 from thawlab.data.shapes import SHAPES, draw_shapes
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.files import cache_root, user_path
+from thawlab.files import cache_root, found_path
 from thawlab.registry import Registry
 
 # A factory is given what follows the name's colon ("shapes:500x64") and the folder where data sets are kept.
@@ -53,18 +53,21 @@ def canonical(source: str) -> str:
     return source
 
 
-def check_source(source: str) -> None:
-    """Check that a source is the name of a data set or an existing path, without opening it.
+def check_source(source: str, bases: Sequence[str] = ()) -> None:
+    """Check that a source is the name of a data set or an existing path, without opening it; `bases` as for `found_path`.
 
     Raises:
         UsageError: if it is neither, or both; the message gives the nearest name, or both spellings.
     """
-    path = user_path(source)
+    path = found_path(source, bases)
     if _named(canonical(source)) or path.exists():
         return
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = nearest(source.partition(":")[0], datasets) or nearest(path.name, siblings)
-    raise UsageError(f"data.source: '{source}' is neither a data set nor a path{hint or f' (data sets: {listed(datasets)})'}")
+    looked = f", looked for here and from {listed(bases)}" if bases else ""
+    raise UsageError(
+        f"data.source: '{source}' is neither a data set nor a path{looked}{hint or f' (data sets: {listed(datasets)})'}"
+    )
 
 
 def open_source(source: str, data_dir: str | None = None, reading: Reading = UNSAID) -> Listing:
@@ -80,15 +83,15 @@ def open_source(source: str, data_dir: str | None = None, reading: Reading = UNS
     return open_recorded(canonical(source), data_dir, reading)
 
 
-def open_recorded(source: str, data_dir: str | None = None, reading: Reading = UNSAID) -> Listing:
+def open_recorded(source: str, data_dir: str | None = None, reading: Reading = UNSAID, bases: Sequence[str] = ()) -> Listing:
     """List the images of a source as recipes record it: a bare name is a data set, whatever lies here."""
     named = _named(source)
     if named is None:
-        check_source(source)
-        return open_path(user_path(source), reading)
+        check_source(source, bases)
+        return open_path(found_path(source, bases), reading)
     name, argument = named
     reading.refuse("layout", "path_column", "label_column", what=f"the data set '{name}'")
-    return datasets.get(name)(argument, user_path(data_dir) if data_dir else cache_root() / "data")
+    return datasets.get(name)(argument, found_path(data_dir, bases) if data_dir else cache_root() / "data")
 
 
 def _no_argument(name: str, argument: str) -> None:

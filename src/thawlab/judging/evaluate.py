@@ -11,6 +11,7 @@ from thawlab.evaluation.metrics.measures import full
 from thawlab.evaluation.predictions import predictions_of
 from thawlab.inference.infer import infer
 from thawlab.models.saved import load_model
+from thawlab.plan.resolve import beside
 from thawlab.recipe import System
 from thawlab.results import DataSummary, TestResult, read_value
 from thawlab.run import RunFolder
@@ -49,7 +50,7 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
         raise UsageError(f"there is no split '{split}'{nearest(split, SPLITS) or ' (known: train, val, test)'}")
     saved = load_model(folder.model)
     recipe = folder.recipe
-    recipe = recipe.model_copy(update={"system": system or recipe.system})
+    recipe = beside(recipe.model_copy(update={"system": system or recipe.system}), folder.path)
     if source is None:
         dataset = load_dataset(recipe, saved.card.preprocessing)
         then, now = read_value(folder.path / "data.json", DataSummary).fingerprint, dataset.fingerprint

@@ -42,11 +42,18 @@ def plan_of(source: str | Path | Recipe, overrides: Mapping[str, Any]) -> Plan:
         return resolve(parse_recipe(with_overrides(tables, values), source.name) if values else source)
     text = source_text(source)
     if text.endswith(".toml"):
-        return resolve(parse_recipe(with_overrides(read_toml(user_path(text)), values), text))
+        recipe = parse_recipe(with_overrides(read_toml(user_path(text)), values), text)
+        return resolve(beside(recipe, user_path(text).parent))
     check_source(text)
     spec = resolve_backbone(str(values.get("model.backbone") or DEFAULT_BACKBONE))
     tables = default_tables(text, spec, values.get("model.pretrained", True) is not False, values.get("data.val") != 0)
     return close(parse_recipe(with_overrides(tables, {**values, "model.backbone": spec.name}), "train"), spec)
+
+
+def beside(recipe: Recipe, folder: Path) -> Recipe:
+    """Return a recipe whose relative paths are also looked for in the folder that it stands in, and above it."""
+    places = dict.fromkeys([str(folder.resolve()), *recipe.system.base_dirs])
+    return recipe.model_copy(update={"system": recipe.system.model_copy(update={"base_dirs": tuple(places)})})
 
 
 def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def write_description(context: Context) -> None:
     check_inputs(folder, digests)
     write_text(folder.recipe_file, context.recipe.to_toml())
     write_json(folder.path / "data.json", {**dataset.summary(), **digests})
-    system = context.recipe.system.model_dump(exclude={"data_dir", "cache_dir"})
+    system = context.recipe.system.model_dump(exclude={"data_dir", "cache_dir", "base_dirs"})
     write_json(folder.path / "environment.json", environment(system, context.device))
 
 
