@@ -43,3 +43,21 @@ def test_documents_and_monsters_are_refused_as_in_training(tmp_path: Path) -> No
     files = scan_files(open_path(tmp_path))
     assert files.reasons == {0: "not an image in a supported format", 1: "too large: 60000×60000 pixels"}
     assert files.formats == ("", "")
+
+
+def test_blank_images_and_jpegs_without_an_end_are_noted(tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    nearly = Image.fromarray(np.random.default_rng(0).integers(120, 123, (40, 40, 3), dtype=np.uint8))
+    for name, image in (
+        ("a/noise", noise),
+        ("a/white", Image.new("RGB", (40, 40), "white")),
+        ("b/nearly", nearly),
+        ("b/cut", noise),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image.save(tmp_path / f"{name}.jpg", quality=95)
+    (tmp_path / "b" / "cut.jpg").write_bytes((tmp_path / "b" / "cut.jpg").read_bytes()[:-2])
+    listing = open_path(tmp_path)
+    files = scan_files(listing, workers=2)
+    assert [listing.ids[k] for k in files.blank] == ["a/white.jpg", "b/nearly.jpg"]
+    assert [listing.ids[k] for k in files.unended] == ["b/cut.jpg"] and files.reasons == {}
