@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from thawlab.environment import environment
+from thawlab.environment import choose_device, environment
 from thawlab.evaluation.metrics.calibration import fit_temperature, log_loss
 
 SIZES = (5, 10, 20, 50, 100, 1000)
@@ -77,7 +77,7 @@ def main() -> None:
         "runs": [run.name for run in arguments.runs],
         "draws": arguments.draws,
         "change_of_log_loss": table,
-        "environment": environment(),
+        "environment": environment({"threads": 1}, choose_device("cpu")),
     }
     arguments.out.write_text(json.dumps(document, indent=1) + "\n")
 

@@ -110,8 +110,8 @@ def _needs_less_memory(context: Context, error: BaseException) -> str:
     less = f"phases.{index}.batch_size={max(size // 2, 1)} phases.{index}.accumulate={2 * accumulate} takes the same steps"
     smaller = f"so does a data.image_size below {context.preprocessing.size}"
     return (
-        f"{context.folder.path}: not enough memory ({first_line(error)[:200]}); {less} in about half of it, and {smaller}; nothing "
-        "that was trained is lost"
+        f"{context.folder.path}: not enough memory ({first_line(error)[:200]}); {less} in about half of it, and {smaller}; "
+        "nothing that was trained is lost"
     )
 
 
