@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from thawlab.errors import ThawlabError
-from thawlab.results import EpochRow, Results, read_results, read_rows, write_results, write_rows
+from thawlab.results import ClassResult, EpochRow, Results, read_results, read_rows, write_results, write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = sorted([*(ROOT / "results").rglob("results.json"), *(ROOT / "results" / "cnn5").glob("seed-*.json")])
@@ -82,3 +83,20 @@ def test_the_schema_in_the_documentation_is_the_present_one() -> None:
     written = (ROOT / "docs" / "results.schema.json").read_text(encoding="utf-8")
     assert written == schema, "run `python tools/write_schema.py`"
     assert {"test", "phases", "diagnoses", "gap"} <= json.loads(written)["properties"].keys()
+
+
+def test_three_thousand_classes_stay_small_on_disk(tmp_path: Path) -> None:
+    count = 3000
+    rng = np.random.default_rng(0)
+    matrix = np.zeros((count, count), dtype=int)
+    np.add.at(matrix, (rng.integers(0, count, 30_000), rng.integers(0, count, 30_000)), 1)
+    names = tuple(f"class {number:04}" for number in range(count))
+    rows = tuple(ClassResult(class_name=name, n=10, precision=0.1234567, recall=0.1234567, f1=0.1234567) for name in names)
+    few = read_results(COMMITTED[0])
+    test = few.test.model_copy(update={"confusion": tuple(map(tuple, matrix.tolist())), "per_class": rows})
+    results = few.model_copy(update={"dataset": few.dataset.model_copy(update={"classes": names}), "test": test})
+    write_results(tmp_path / "results.json", results)
+    assert (tmp_path / "results.json").stat().st_size < 5_000_000
+    read = read_results(tmp_path / "results.json")
+    assert np.array_equal(read.test.confusion, matrix) and read.test == results.test
+    assert few.as_json()["test"]["confusion"] == [list(row) for row in few.test.confusion]

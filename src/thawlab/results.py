@@ -3,16 +3,18 @@
 `read_results` is the only way from the file to the value: it checks the schema and brings older runs up to date.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, final
+from typing import Annotated, Any, Literal, TypeVar, final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 
 from thawlab.errors import OtherVersionError, ThawlabError
 from thawlab.files import read_json, write_json, write_text
 
 Interval = tuple[float, float]
+# The confusion matrix of more classes is written as the cells that are not 0: 3,000 classes have nine million.
+_WRITTEN_WHOLE = 200
 
 
 class Value(BaseModel):
@@ -99,13 +101,48 @@ class ClassResult(Value):
 
 
 @final
+class SparseCounts(Value):
+    """A large confusion matrix as it is written: its side, and (row, column, count) of each cell that is not 0."""
+
+    n: int
+    cells: tuple[tuple[int, int, int], ...]
+
+
+def _whole_matrix(value: Any) -> Any:
+    """Return the rows of a confusion matrix that was written as its cells; others are left as they are."""
+    if not isinstance(value, Mapping):
+        return value
+    sparse = SparseCounts.model_validate(value)
+    rows = [[0] * sparse.n for _ in range(sparse.n)]
+    for row, column, count in sparse.cells:
+        rows[row][column] = count
+    return rows
+
+
+def _written_matrix(matrix: Sequence[Sequence[int]]) -> Any:
+    """Return a confusion matrix as JSON: its rows or, of many classes, the cells that are not 0."""
+    if len(matrix) <= _WRITTEN_WHOLE:
+        return [list(row) for row in matrix]
+    cells = [(r, c, count) for r, row in enumerate(matrix) for c, count in enumerate(row) if count]
+    return {"n": len(matrix), "cells": cells}
+
+
+Matrix = Annotated[
+    tuple[tuple[int, ...], ...],
+    BeforeValidator(_whole_matrix, json_schema_input_type=tuple[tuple[int, ...], ...] | SparseCounts),
+    PlainSerializer(_written_matrix, when_used="json"),
+]
+
+
+@final
 class TestResult(SplitResult):
     """Everything measured on the test split; metrics that plug-ins register are further keys, found by `metric`.
 
     Attributes:
         accuracy_ci95: Wilson interval of the accuracy.
         intervals: 95 % bootstrap intervals over the images, by metric.
-        confusion: images by true class (rows) and predicted class (columns).
+        confusion: images by true class (rows) and predicted class (columns); of more than 200 classes only the cells that are
+            not 0 are written.
     """
 
     __test__ = False  # no test case, whatever pytest makes of the name
@@ -129,7 +166,7 @@ class TestResult(SplitResult):
     intervals: dict[str, Interval] = {}
     temperature: float
     per_class: tuple[ClassResult, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: Matrix
 
     def metric(self, name: str) -> float | None:
         """Return a metric by its registered name; None where it was not measured."""
