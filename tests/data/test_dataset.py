@@ -274,6 +274,30 @@ def test_a_hiccup_of_the_machine_is_tried_again(
     assert np.array_equal(used(dataset), used(expected))
 
 
+def test_a_hiccup_at_any_read_changes_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The n-th read fails once, for every n: while the folder is looked at, hashed and decoded."""
+    monkeypatch.setattr(reading, "_PAUSES", (0, 0, 0))
+    expected = load_dataset(recipe_for(photos, {"cache_dir": str(tmp_path / "whole")}), LOOK)
+    read, counted = FileImages.read, []
+    monkeypatch.setattr(FileImages, "read", lambda self, index: (counted.append(0), read(self, index))[1])
+    load_dataset(recipe_for(photos, {"cache_dir": str(tmp_path / "counted"), "workers": 1}), LOOK)
+    total = len(counted)
+    assert total >= 2 * len(expected.ids)
+    for place in range(total):
+        reads: list[int] = []
+
+        def failing_once(self: FileImages, index: int, place: int = place, reads: list[int] = reads) -> bytes:
+            reads.append(index)
+            if len(reads) == place + 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return read(self, index)
+
+        monkeypatch.setattr(FileImages, "read", failing_once)
+        dataset = load_dataset(recipe_for(photos, {"cache_dir": str(tmp_path / str(place)), "workers": 1}), LOOK)
+        assert dataset.quarantined == () and dataset.fingerprint == expected.fingerprint
+        assert np.array_equal(used(dataset), used(expected)) and len(reads) == total + 1
+
+
 @pytest.mark.parametrize("error", [HICCUPS[0], MemoryError()])
 @pytest.mark.parametrize("after", [0, 1])  # while hashing, while decoding
 def test_a_machine_that_fails_for_good_excludes_no_image(

@@ -63,6 +63,13 @@ def test_ids_without_folder_or_extension_are_found_where_only_one_file_bears_the
     assert open_path(folder / "list.csv").ids == ("1", "z/b4.png")  # two files of that name; a folder that is not there
 
 
+def test_a_name_is_found_however_its_letters_are_composed(tree: Tree) -> None:
+    folder = tree("photos/Ka\u0308se.png", "photos/b.png")
+    (folder / "list.csv").write_text("path,label\nphotos/K\u00e4se.png,cat\nphotos/b.png,dog\n")
+    listing = open_path(folder / "list.csv")
+    assert listing.ids == ("photos/Ka\u0308se.png", "photos/b.png") and listing.images.read(0)
+
+
 def test_folds_are_groups_and_flags_are_splits(tree: Tree) -> None:
     listing = listed(tree, "path,label,fold\ncat/1.png,cat,0\ncat/2.png,cat,1\ndog/1.png,dog,0\ndog/2.png,dog,\n")
     assert listing.groups is not None and listing.groups.tolist() == [0, 1, 0, 2]

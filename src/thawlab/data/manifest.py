@@ -1,5 +1,6 @@
 """Tables that list images: a CSV with a path, a class and perhaps a split in each row."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -149,7 +150,7 @@ class _Files:
         last = PurePosixPath(spellings[-1])
         # Of a path with folders at least one must fit: another class may hold a file of the same name.
         for parts in (last.parts[depth:] for depth in range(max(len(last.parts) - 1, 1))):
-            found = self._by_end.get("/".join(parts), [])
+            found = self._by_end.get(unicodedata.normalize("NFC", "/".join(parts)), [])
             if len(found) == 1:
                 return found[0]
         return spellings[-1]
@@ -163,5 +164,5 @@ class _Files:
             for depth in range(len(parts)):
                 end = PurePosixPath(*parts[depth:])
                 for name in {end.as_posix(), end.with_suffix("").as_posix()}:
-                    ends.setdefault(name, []).append(path)
+                    ends.setdefault(unicodedata.normalize("NFC", name), []).append(path)
         return ends
