@@ -271,7 +271,7 @@ def parse_part(kind: type[P], table: Mapping[str, Any], origin: str) -> P:
     except TypeError as error:
         raise UsageError(f"{origin}: {error}") from None
     except ValidationError as error:
-        raise UsageError(f"{origin}: {_explain(error)}") from None
+        raise UsageError(f"{origin}: {_explain(error, kind)}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -282,13 +282,13 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"dates and times have no place in a recipe, nor has {value!r}; write text in quotes")
 
 
-def _explain(error: ValidationError) -> str:
-    """Return the first problem of a validation error in words."""
+def _explain(error: ValidationError, whole: type[Part]) -> str:
+    """Return the first problem of a validation error of a part in words."""
     first: Any = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"]) or "recipe"
     kind, value = first["type"], first.get("input")
     if kind == "extra_forbidden":
-        keys = (_PARTS.get(str(first["loc"][0]), Recipe) if len(first["loc"]) > 1 else Recipe).model_fields
+        keys = (_PARTS.get(str(first["loc"][0]), Recipe) if len(first["loc"]) > 1 else whole).model_fields
         return f"{place} is not a key{nearest(str(first['loc'][-1]), keys) or ' (known here: ' + ', '.join(keys) + ')'}"
     if kind == "missing":
         return f"{place} is missing"
