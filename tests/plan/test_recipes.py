@@ -36,7 +36,11 @@ def test_a_recipe_its_file_and_the_same_settings_are_one_plan(recipe: Callable[.
     file.write_text(written.to_toml())
     overrides = {"size": 24, "phases.1.lr": 5e-5, "seed": 3}
     plans = [plan_of(source, overrides) for source in (written, file, str(file))]
-    assert plans[0] == plans[1] == plans[2]
+    assert plans[1] == plans[2] and plans[0].spec == plans[1].spec
+    assert plans[1].recipe.system.base_dirs == (str(tmp_path.resolve()),)  # where the recipe's relative paths are looked for, too
+    here = plans[1].recipe.system.model_copy(update={"base_dirs": ()})
+    assert plans[1].recipe.model_copy(update={"system": here}) == plans[0].recipe
+    assert plans[1].recipe.digest == plans[0].recipe.digest
     closed = plans[0].recipe
     assert (closed.data.image_size, closed.phases[1].lr, closed.seed) == (24, 5e-5, 3)
     assert plan_of(written, {}) == resolve.resolve(written)

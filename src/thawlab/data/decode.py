@@ -11,7 +11,7 @@ from PIL import Image
 from thawlab.data.formats import plugins_here
 from thawlab.data.grey import Range, is_deep, own_range, to_bytes, values_of
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.repair import ended, exif_of, lacks_end, orientation, without_metadata
+from thawlab.data.salvage import ended, exif_of, lacks_end, orientation, without_metadata
 from thawlab.data.types import Pixels
 from thawlab.errors import first_line
 

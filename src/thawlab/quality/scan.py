@@ -13,8 +13,8 @@ from thawlab.data.images import content_digest, patiently
 from thawlab.data.listing import Listing
 from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.repair import lacks_end
 from thawlab.data.rowstore import RowStore
+from thawlab.data.salvage import lacks_end
 from thawlab.data.types import Pixels
 from thawlab.quality.duplicates import SIDE
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from thawlab.data.decode import BadImageError, decode
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.repair import ended, exif_of, lacks_end, orientation, without_metadata
+from thawlab.data.salvage import ended, exif_of, lacks_end, orientation, without_metadata
 from thawlab.data.types import Pixels
 
 LOOK = Preprocessing(size=40, mean=(0.5,) * 3, std=(0.5,) * 3)
