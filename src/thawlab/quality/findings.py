@@ -52,7 +52,10 @@ def findings(found: Mapping[str, Any]) -> list[Finding]:
          f"{_count(n['unended'], 'file')} without the marker of their end, the first is {first_id('unended')}",
          "nothing needs to be done: their pixels are whole"),
         (len(found["left_out"]), "info", "Files left out",
-         "; ".join(f"{part['count']:,} ({part['reason']}), the first is {part['first']}" for part in found["left_out"][:5]),
+         "; ".join(
+             f"{_count(part['count'], 'file')} left out ({part['reason']}), the first is {part['first']}"
+             for part in found["left_out"][:5]
+         ),
          "nothing needs to be done, unless they are images of yours"),
         (n["wrong_extensions"], "info", "Wrong extensions",
          f"{_count(n['wrong_extensions'], 'file')} with an extension that does not match the content",
