@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from thawlab.environment import choose_device, environment
+
 WORK = """
 import sys, time
 from thawlab.data.dataset import load_dataset
@@ -65,7 +67,8 @@ def main() -> None:
             "ratios": [round(ratio, 3) for ratio in ratios],
         }
         print(source, rows[Path(source).name], flush=True)
-    arguments.out.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    document = {"rows": rows, "environment": environment({}, choose_device("cpu"))}
+    arguments.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
