@@ -236,3 +236,10 @@ def test_relative_paths_are_looked_for_here_and_then_beside_the_recipe_and_the_r
     assert found_path("photos", [run]) == Path("photos")
     monkeypatch.setenv("PLACE", str(tmp_path))
     assert found_path("$PLACE/project", [run]) == tmp_path / "project"
+
+
+def test_a_folder_of_the_same_name_far_above_is_another_one(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    far = tmp_path / "a" / "b" / "c" / "runs" / "run"
+    far.mkdir(parents=True)
+    assert found_path("photos", [str(far)]) == Path("photos")

@@ -107,7 +107,9 @@ def _why_unwritten(error: OSError | RuntimeError, path: Path) -> str | None:
 
 
 def found_path(text: str | Path, bases: Sequence[str] = ()) -> Path:
-    """Return a path that a user wrote, looked for here and then, if it is relative, in some folders and those above them.
+    """Return a path that a user wrote, looked for here and then, if it is relative, in some folders and the three above each.
+
+    A run lies in the folder of all runs, and this in a project's; farther up a folder of the same name is another one.
 
     Args:
         text: as it was written.
@@ -116,7 +118,7 @@ def found_path(text: str | Path, bases: Sequence[str] = ()) -> Path:
     path = user_path(text)
     if path.is_absolute() or path.exists():
         return path
-    places = [place for base in bases for place in (user_path(base), *user_path(base).parents)]
+    places = [place for base in bases for place in (user_path(base), *list(user_path(base).parents)[:3])]
     return next((found for place in places if (found := place / path).exists()), path)
 
 

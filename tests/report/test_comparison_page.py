@@ -15,7 +15,7 @@ from thawlab.report.comparison_page import in_order, write_comparison
 from thawlab.report.style import BLUE, FOREGROUND, GREEN, GRID, MUTED, ORANGE
 
 Compared = Callable[..., Comparison]
-NASTY = ["<img src=x onerror=alert(1)> & co", "cost $5 {{ 7 * 7 }}", "x" * 200]
+NASTY = ["<img src=x onerror=alert(1)> & co", "cost $5 {{ 12345 * 67891 }}", "x" * 200]
 QUESTION = "Is <b>lr</b> & dropout worth it?"
 GRID_OF_FOUR = {
     "phases.0.lr=0.1 model.dropout=[0.1]": 0.4,
@@ -136,7 +136,7 @@ def test_hostile_names_are_inert_and_present(compared: Compared, tmp_path: Path)
     comparison = compared(dict.fromkeys(overrides, 0.6), 2, QUESTION, dict(zip(overrides, NASTY, strict=True)))
     text, page = _written(comparison, tmp_path)
     assert all(name in page.text for name in [*NASTY, QUESTION])
-    assert "<img" not in text and "<b>lr</b>" not in text and "49" not in re.findall(r"(?<![\d.])\d+(?![\d.])", page.text)
+    assert "<img" not in text and "<b>lr</b>" not in text and "838114395" not in re.findall(r"(?<![\d.])\d+(?![\d.])", page.text)
 
 
 def test_the_first_twenty_of_many_effects_are_open(compared: Compared, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ NASTY = [
     "🧀 Käse 👩‍🔬",
     "עברית \u202eleft",
     "cost $5 or $6",
-    "{{ 7 * 7 }}{% raw %}",
+    "{{ 12345 * 67891 }}{% raw %}",
     "<!-- --><script>alert(2)<",
     "x" * 200,
 ]
@@ -132,7 +132,7 @@ def test_hostile_names_are_inert_and_present(nasty_page: str) -> None:
     )
     assert html.escape("<img src=x", quote=False) in nasty_page
     assert "<img src=x" not in nasty_page
-    assert "49" not in [word.strip() for word in page.words], "a template in a name was run"
+    assert "838114395" not in [word.strip() for word in page.words], "a template in a name was run"
 
 
 def test_hostile_file_names_are_inert_and_present(nasty_page: str, nasty_run: RunFolder) -> None:
