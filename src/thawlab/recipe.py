@@ -355,15 +355,18 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
 
 def _takes_texts(key: str) -> bool:
     """Return whether a key takes a list of texts, of which a single one may stand without brackets."""
-    first, *rest = key.split(".")
-    field = _PARTS[first].model_fields.get(rest[-1]) if first in _PARTS and rest else None
-    return field is not None and field.annotation == tuple[str, ...]
+    return bool(_annotation(key) == tuple[str, ...])
 
 
 def _takes_text(key: str) -> bool:
+    return _annotation(key) in (str, str | None)
+
+
+def _annotation(key: str) -> Any:
+    """Return the type of what a dotted key takes; None for a key that no recipe has."""
     first, *rest = key.split(".")
     field = _PARTS[first].model_fields.get(rest[-1]) if first in _PARTS and rest else Recipe.model_fields.get(first)
-    return field is not None and field.annotation in (str, str | None)
+    return None if field is None else field.annotation
 
 
 def with_overrides(table: Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:

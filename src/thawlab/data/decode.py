@@ -190,5 +190,5 @@ def _decoded(content: bytes, preprocessing: Preprocessing, noted: int | None = N
         image.load()
         grey = None
         if is_deep(image):
-            grey = own_range(image, content, values_of(image)) or preprocessing.grey_range
+            grey = own_range(image, content) or preprocessing.grey_range
         return preprocessing.fit(to_rgb(upright(image, noted), grey))

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from thawlab.data.images import HEAD, FileImages, patiently
+from thawlab.data.images import FileImages, patiently
 from thawlab.data.layout import is_litter
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import arranged_by_path, is_image
@@ -102,12 +102,7 @@ def image_files_below(root: Path) -> list[Path]:
 
 def head(path: Path) -> bytes:
     """Return the first bytes of a file; none where it cannot be read."""
-
-    def read() -> bytes:
-        with path.open("rb") as file:
-            return file.read(HEAD)
-
     try:
-        return patiently(read, str(path))
+        return patiently(lambda: FileImages((path,)).head(0), str(path))
     except OSError:
         return b""

@@ -82,14 +82,10 @@ def plugins_here() -> tuple[Plugin, ...]:
     return tuple(here)
 
 
-def extensions() -> frozenset[str]:
-    """Return the extensions of images that can be read here."""
-    return _COMMON.union(*(plugin.extensions for plugin in plugins_here()))
-
-
 def has_image_extension(path: str) -> bool:
     """Return whether the file's name claims to be an image."""
-    return PurePosixPath(path).suffix.lower() in extensions()
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix in _COMMON or any(suffix in plugin.extensions for plugin in plugins_here())
 
 
 def looks_like_image(head: bytes) -> bool:

@@ -1,12 +1,13 @@
 """Grey values of more than 8 bits: from which value to which they run, and how they become a byte."""
 
-import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from thawlab.data.salvage import png_chunks
 
 Range = tuple[float, float]
 
@@ -52,7 +53,7 @@ def shared_range(samples: Sequence[npt.NDArray[np.float64]], whole: bool) -> Ran
     return (low, high) if high > low else (least, max(most, least + 1.0))
 
 
-def own_range(image: Image.Image, content: bytes, values: npt.NDArray[np.float64]) -> Range | None:
+def own_range(image: Image.Image, content: bytes) -> Range | None:
     """Return the range that a file itself names: significant bits of a PNG, bits of a sample of a TIFF; None if it is silent."""
     bits = None
     if image.format == "TIFF":
@@ -62,19 +63,16 @@ def own_range(image: Image.Image, content: bytes, values: npt.NDArray[np.float64
         # By the standard the values fill all 16 bits and the significant ones stand on top; many programs leave them below.
         bits = significant_bits(content)
     full = 2.0**bits - 1 if isinstance(bits, int) and 8 < bits < 16 else 0.0
-    return (0.0, full) if full and float(values.max(initial=0.0)) <= full else None
+    return (0.0, full) if full and float(values_of(image).max(initial=0.0)) <= full else None
 
 
 def significant_bits(content: bytes) -> int | None:
     """Return the bits that a grey PNG says are significant (its chunk sBIT), or None."""
-    place = 8
-    while place + 8 <= len(content):
-        length, kind = struct.unpack(">I4s", content[place : place + 8])
-        if kind == b"sBIT" and length:
-            return content[place + 8]
+    for kind, start, end in png_chunks(content):
+        if kind == b"sBIT" and end - start > 12 and start + 8 < len(content):
+            return content[start + 8]
         if kind == b"IDAT":
             return None
-        place += length + 12
     return None
 
 
@@ -107,7 +105,7 @@ def range_of(contents: Sequence[bytes], opened: Callable[[bytes], Image.Image]) 
             with opened(content) as image:
                 if is_deep(image):
                     values = values_of(image)
-                    if own_range(image, content, values) is None and values.size:
+                    if values.size and own_range(image, content) is None:
                         samples.append(values)
                         whole = whole and image.mode != "F"
         except Exception:

@@ -1,7 +1,9 @@
 """Images whose metadata or end is damaged and whose pixels are whole: the same files without what does not matter."""
 
 import struct
+from collections.abc import Iterator
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}
 # Segments of a JPEG that hold data about the image: APP1 to APP13, APP15 and comments; APP0 (JFIF) and APP14 (Adobe) say how
 # its colours are meant.
@@ -11,20 +13,27 @@ _END = b"\xff\xd9"
 _WHOLE = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i"}
 
 
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk of a PNG: its kind, where it begins and where the next one does; nothing of another file."""
+    place = 8 if content.startswith(_PNG) else len(content)
+    while place + 8 <= len(content):
+        length, kind = struct.unpack(">I4s", content[place : place + 8])
+        yield kind, place, place + length + 12
+        place += length + 12
+
+
 def without_metadata(content: bytes) -> bytes | None:
     """Return a PNG or JPEG without its metadata, or None where there is nothing to take away or the file is of another kind."""
-    bare = _bare_png(content) if content.startswith(b"\x89PNG\r\n\x1a\n") else _bare_jpeg(content)
+    bare = _bare_png(content) if content.startswith(_PNG) else _bare_jpeg(content)
     return bare if bare is not None and bare != content else None
 
 
 def _bare_png(content: bytes) -> bytes | None:
     """Return a PNG with the chunks alone that its pixels need; their own checksums stay as they are."""
-    kept, place = [content[:8]], 8
-    while place + 8 <= len(content):
-        length, kind = struct.unpack(">I4s", content[place : place + 8])
+    kept = [content[:8]]
+    for kind, start, end in png_chunks(content):
         if kind in _CRITICAL:
-            kept.append(content[place : place + length + 12])
-        place += length + 12
+            kept.append(content[start:end])
         if kind == b"IEND":
             break
     return b"".join(kept)
@@ -62,12 +71,9 @@ def ended(content: bytes, filler: bytes = b"") -> bytes:
 
 def exif_of(content: bytes) -> bytes:
     """Return the EXIF block of a PNG or JPEG as it stands in the file; empty where there is none."""
-    place = 8
-    while content.startswith(b"\x89PNG\r\n\x1a\n") and place + 8 <= len(content):
-        length, kind = struct.unpack(">I4s", content[place : place + 8])
+    for kind, start, end in png_chunks(content):
         if kind == b"eXIf":
-            return content[place + 8 : place + 8 + length]
-        place += length + 12
+            return content[start + 8 : end - 4]
     place = 2
     while content.startswith(b"\xff\xd8") and place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != 0xDA:
         size = struct.unpack(">H", content[place + 2 : place + 4])[0]

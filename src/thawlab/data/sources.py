@@ -70,17 +70,17 @@ def check_source(source: str, bases: Sequence[str] = ()) -> None:
     )
 
 
-def open_source(source: str, data_dir: str | None = None, reading: Reading = UNSAID) -> Listing:
+def open_source(source: str, data_dir: str | None = None) -> Listing:
     """List the images of a named data set (`cifar10`, `shapes:500x64`) or a path (folder, zip, tar, Parquet, CSV).
 
-    `data_dir` holds a copy of a named data set, or takes its download; `reading` is what the owner of a path says of it.
+    `data_dir` holds a copy of a named data set, or takes its download.
 
     Raises:
         UsageError: if the source is neither, or both; the message gives the nearest name, or both spellings.
         ThawlabError: if a download is needed and fails; the message gives the offline ways.
     """
     check_source(source)
-    return open_recorded(canonical(source), data_dir, reading)
+    return open_recorded(canonical(source), data_dir)
 
 
 def open_recorded(source: str, data_dir: str | None = None, reading: Reading = UNSAID, bases: Sequence[str] = ()) -> Listing:
