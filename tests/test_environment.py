@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from thawlab import environment
 from thawlab.environment import choose_device, deterministic
 from thawlab.errors import UsageError
 
@@ -67,3 +72,44 @@ def test_a_gpu_that_there_is_not_is_refused_where_there_are_others(monkeypatch: 
     assert choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UsageError, match="there is no 'cuda:7'; this machine has 2 of the kind, numbered from 0"):
         choose_device("cuda:7")
+
+
+def group(folder: Path, limit: str, used: int, droppable: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {droppable}\n")
+
+
+def test_the_tightest_control_group_counts(tmp_path: Path) -> None:
+    group(tmp_path / "fs" / "user" / "job", "max", 100, 0)
+    group(tmp_path / "fs" / "user", "1000", 700, 50)
+    (tmp_path / "cgroup").write_text("0::/user/job\n")
+    assert environment._left_by_control_groups(tmp_path / "cgroup", tmp_path / "fs") == [350]
+    group(tmp_path / "fs" / "user" / "job", "300", 100, 20)
+    assert min(environment._left_by_control_groups(tmp_path / "cgroup", tmp_path / "fs")) == 220
+
+
+def test_the_first_version_of_control_groups_counts_too(tmp_path: Path) -> None:
+    memory = tmp_path / "fs" / "memory"  # in a container the path outside is named, and the group lies at the top
+    memory.mkdir(parents=True)
+    (memory / "memory.limit_in_bytes").write_text("2000\n")
+    (memory / "memory.usage_in_bytes").write_text("900\n")
+    (memory / "memory.stat").write_text("total_inactive_file 100\n")
+    (tmp_path / "cgroup").write_text("9:name=systemd:/\n4:memory:/docker/8af0\n3:cpu:/docker/8af0\n")
+    assert environment._left_by_control_groups(tmp_path / "cgroup", tmp_path / "fs") == [1200]
+    assert environment._left_by_control_groups(tmp_path / "absent", tmp_path / "fs") == []
+
+
+def test_free_memory_is_what_a_limit_leaves() -> None:
+    free = environment.free_memory(torch.device("cpu"))
+    assert 0 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("only Linux tells how much address space is taken")
+    script = (
+        "import resource, torch; from thawlab.environment import free_memory\n"
+        "pages = int(open('/proc/self/statm').read().split()[0]); taken = pages * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + 2**29, taken + 2**29)); print(free_memory(torch.device('cpu')))"
+    )
+    limited = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+    assert 2**28 < limited <= 2**29

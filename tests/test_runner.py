@@ -584,7 +584,8 @@ def test_too_little_memory_says_what_needs_less(
     monkeypatch.setattr("thawlab.runner.fit", fail)
     with pytest.raises(ThawlabError) as caught:
         train(recipe(phases=[small_phase(batch_size=24, accumulate=2)]), tmp_path)
-    assert "phases.0.batch_size=12 phases.0.accumulate=4 takes the same steps in about half of it" in str(caught.value)
+    same = "phases.0.batch_size=24 phases.0.accumulate=4 takes the same steps in parts of 6"
+    assert f"{same}; phases.0.batch_size=auto finds parts that fit" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -70,6 +70,74 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes this process can still take on a device.
+
+    On the host that is what the system has available and what the limits of its control groups and of the process leave.
+    """
+    if device.type == "cuda":
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + idle
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    groups = _left_by_control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return max(0, min(_available(), _left_by_limit(), *groups))
+
+
+def _available() -> int:
+    """Return the available memory of the system in bytes; half of all where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def _left_by_control_groups(membership: Path, root: Path) -> list[int]:
+    """Return what each limited control group above this process leaves in bytes: version 2, or the `memory` tree of version 1."""
+    try:
+        entries = [line.split(":", 2) for line in membership.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return []
+    left = []
+    for _, controllers, path in entries:
+        if controllers not in ("", "memory"):
+            continue
+        top = root / controllers
+        limit, usage = ("memory.max", "memory.current") if not controllers else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        place = top / path.lstrip("/")
+        for folder in (place, *place.parents):
+            left += _left_by(folder, limit, usage)
+            if folder == top:
+                break
+    return left
+
+
+def _left_by(folder: Path, limit: str, usage: str) -> list[int]:
+    """Return limit minus usage of one control group, where it has a limit; pages of files that can be dropped count as free."""
+    try:
+        most, used = ((folder / name).read_text(encoding="ascii").strip() for name in (limit, usage))
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):
+        return []
+    droppable = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+    return [int(most) - int(used) + droppable] if most.isdecimal() else []
+
+
+def _left_by_limit() -> int:
+    """Return what `ulimit -v` leaves in bytes; as good as all where there is none."""
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most == resource.RLIM_INFINITY:
+        return sys.maxsize
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:
+        return int(most)
+    return int(most) - pages * resource.getpagesize()
+
+
 def release_memory() -> None:
     """Give freed memory back to the system: reading data and trial steps leave behind what training never asks for."""
     if "pyarrow" in sys.modules:

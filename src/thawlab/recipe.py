@@ -99,7 +99,7 @@ class Phase(Part):
     name: str = Field(default="train", pattern=r"^[\w.-]+$")
     train: str = "all"
     epochs: int = Field(ge=1, le=100_000)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int | Literal["auto"] = Field(default=64)
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = "adam"
     lr: float | Literal["auto"] = Field(default=1e-3)
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
@@ -137,6 +137,13 @@ class Phase(Part):
             raise ValueError('must be a number greater than 0, or "auto"')
         return read(value)
 
+    @field_validator("batch_size", mode="wrap")
+    @classmethod
+    def _check_batch_size(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not value > 0):
+            raise ValueError('must be a whole number of at least 1, or "auto"')
+        return read(value)
+
     @field_validator("class_weights", mode="wrap")
     @classmethod
     def _check_class_weights(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
@@ -157,6 +164,8 @@ class Phase(Part):
         ):
             if getattr(self, key) != fields[key].default and getattr(self, needed) != value:
                 raise ValueError(f'{key}: has no effect without {needed} = "{value}"')
+        if self.batch_size == "auto" and self.accumulate != 1:
+            raise ValueError('accumulate: is found by batch_size = "auto"; leave one of the two out')
         if self.l2_backbone and self.train == "head":
             raise ValueError('l2_backbone: has no effect with train = "head", which trains no layer of the backbone')
         if not isinstance(self.lr, str) and self.min_lr > self.lr:

@@ -16,6 +16,7 @@ from thawlab.training.context import Context, diagnose_start, prepare
 from thawlab.training.fit import Timing, fit
 from thawlab.training.interruption import watch_signals
 from thawlab.training.lr_finder import LrFinding, find_lr
+from thawlab.training.memory_need import AUTO_BATCH_SIZE, in_parts, parts_that_fit
 from thawlab.training.phase_data import phase_data
 from thawlab.training.records import check_inputs, damaged, input_digests, restore_state, write_description
 
@@ -74,7 +75,10 @@ def range_test(recipe: Recipe | Plan) -> LrFinding:
     device = choose_device(closed.system.device)
     with deterministic(closed.system.threads), watch_signals() as interruption:
         context = prepare(closed, spec, device, RunFolder(Path()), interruption)
-        return find_lr(context, phase_data(context, closed.phases[0]))
+        data = phase_data(context, closed.phases[0])
+        if data.phase.batch_size == "auto":
+            data = in_parts(data, parts_that_fit(context, data)[0])
+        return find_lr(context, data)
 
 
 def _run(plan: Plan, folder: RunFolder) -> RunFolder:
@@ -105,14 +109,17 @@ def _run(plan: Plan, folder: RunFolder) -> RunFolder:
 def _needs_less_memory(context: Context, error: BaseException) -> str:
     """Return what to write where a phase needs more memory than there is."""
     phases = context.recipe.phases
-    index = max(range(len(phases)), key=lambda k: (phases[k].train != "head", phases[k].batch_size))
-    size, accumulate = phases[index].batch_size, phases[index].accumulate
-    less = f"phases.{index}.batch_size={max(size // 2, 1)} phases.{index}.accumulate={2 * accumulate} takes the same steps"
-    smaller = f"so does a data.image_size below {context.preprocessing.size}"
-    return (
-        f"{context.folder.path}: not enough memory ({first_line(error)[:200]}); {less} in about half of it, and {smaller}; "
-        "nothing that was trained is lost"
-    )
+    sizes = [AUTO_BATCH_SIZE if phase.batch_size == "auto" else phase.batch_size for phase in phases]
+    index = max(range(len(phases)), key=lambda k: (phases[k].train != "head", sizes[k]))
+    key, is_open = f"phases.{index}", phases[index].batch_size == "auto"
+    parts = sizes[index] if is_open else min(2 * phases[index].accumulate, sizes[index])
+    ways = [
+        f"{key}.batch_size={sizes[index]} {key}.accumulate={parts} takes the same steps in parts of {sizes[index] // parts}",
+        *([] if is_open else [f"{key}.batch_size=auto finds parts that fit"]),
+        f"a data.image_size below {context.preprocessing.size} takes less, too",
+    ]
+    reason = f"not enough memory ({first_line(error)[:200]})"
+    return f"{context.folder.path}: {reason}; {'; '.join(ways)}; nothing that was trained is lost"
 
 
 def _fit_and_judge(context: Context, timing: Timing) -> None:

@@ -11,6 +11,7 @@ from thawlab.errors import Interrupted
 from thawlab.training.context import Context
 from thawlab.training.loop import train_phase
 from thawlab.training.lr_finder import find_lr
+from thawlab.training.memory_need import AUTO_BATCH_SIZE, in_parts, parts_that_fit
 from thawlab.training.phase_data import PhaseData, on_images, phase_data
 from thawlab.training.precision import choose_precision
 from thawlab.training.state import TrainingState, save_checkpoint
@@ -69,10 +70,17 @@ def fit(context: Context, state: TrainingState, resumed: dict[str, Any] | None, 
 
 
 def _settled(context: Context, data: PhaseData, index: int, state: TrainingState) -> PhaseData:
-    """Return a phase's data with the learning rate and the arithmetic that the recipe leaves to be measured.
+    """Return a phase's data with the batches, the learning rate and the arithmetic that the recipe leaves to be measured.
 
-    The arithmetic is saved at once: a phase that began in one must be resumed in the same.
+    Batches and arithmetic are saved at once: a phase that began with one must be resumed with the same.
     """
+    if data.phase.batch_size == "auto":
+        if index not in state.found_parts:
+            state.found_parts[index], why = parts_that_fit(context, data)
+            release_memory()
+            context.report(f"{data.phase.name}: {_batches(state.found_parts[index])}, since {why}")
+            save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
+        data = in_parts(data, state.found_parts[index])
     phase = data.phase
     if phase.lr == "auto":
         if index not in state.found_lr:
@@ -87,3 +95,8 @@ def _settled(context: Context, data: PhaseData, index: int, state: TrainingState
             save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
         data = replace(data, bfloat16=state.found_precision[index] == "bfloat16")
     return data
+
+
+def _batches(parts: int) -> str:
+    computed = "at once" if parts == 1 else f"in {parts} parts"
+    return f"batch_size = {AUTO_BATCH_SIZE}, computed {computed}"

@@ -56,7 +56,7 @@ def train_phase(context: Context, data: PhaseData, state: TrainingState, resumed
         optimizer.load_state_dict(resumed)
     state.saved = time.monotonic()
     stopped = "epochs"
-    left = len(data.dataset.splits.train) * (phase.epochs - state.epoch) - state.step * phase.batch_size
+    left = len(data.dataset.splits.train) * (phase.epochs - state.epoch) - state.step * data.batch_size
     with progress.task(phase.name, left) as advance:
         while state.epoch < phase.epochs:
             course = _train_epoch(context, data, state, optimizer, advance)
@@ -78,7 +78,7 @@ def _train_epoch(
     positions = data.order(seed, state.phase, state.epoch)
     order = data.dataset.splits.train[positions]
     mirrored = alternating_turns(seed, state.phase, state.epoch, len(order)).numpy() if data.alternates else None
-    spans = batch_spans(len(order), phase.batch_size)
+    spans = batch_spans(len(order), data.batch_size)
     lr = lr_of(phase)
     data.begin_training(context.classifier)
 
@@ -87,7 +87,7 @@ def _train_epoch(
         turned = mirrored[positions[chosen]] if mirrored is not None else None
         return data.batch(order[chosen], derive(seed, "augmentation", state.phase, state.epoch, step), turned)
 
-    threaded = data.rows[:1].nbytes * phase.batch_size > _WORTH_A_THREAD
+    threaded = data.rows[:1].nbytes * data.batch_size > _WORTH_A_THREAD
     for step, batch in prefetched(range(first_step, len(spans)), gather, threaded):
         lr = lr_of(phase) * state.plateau.factor * lr_factor(phase, state.epoch * len(spans) + step, len(spans))
         set_lr(optimizer.optimizer, lr)
@@ -178,7 +178,7 @@ def _finish_epoch(context: Context, data: PhaseData, state: TrainingState, optim
     row = EpochRow(
         phase=phase.name,
         epoch=epoch,
-        step=epoch * len(batch_spans(len(dataset.splits.train), phase.batch_size)),
+        step=epoch * len(batch_spans(len(dataset.splits.train), data.batch_size)),
         seconds=round(seconds, 3),
         train_loss=state.loss_sum / len(dataset.splits.train),
         val_loss=val and val.loss,

@@ -52,7 +52,7 @@ def find_lr(context: Context, data: PhaseData) -> LrFinding:
     # One size of images for all rates, the full one, since a change of size would show in the losses.
     data = replace(data, phase=data.phase.model_copy(update={"lr": _LOWEST, "sizes": ()}))
     train, seed = data.dataset.splits.train, context.recipe.seed
-    spans = batch_spans(len(train), data.phase.batch_size)
+    spans = batch_spans(len(train), data.batch_size)
     with trial_steps(context, data) as optimizer:
         for step in range(_STEPS):
             rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (_STEPS - 1))

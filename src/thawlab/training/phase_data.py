@@ -47,7 +47,7 @@ class PhaseData:
     """What a phase trains on: rows of all samples, and the module that takes them.
 
     Attributes:
-        phase: what to do; its `lr` is a number before training begins.
+        phase: what to do; its `lr` and `batch_size` are numbers before training begins.
         dataset: labels and splits of the samples.
         rows: uint8 images, or cached output of the frozen part, indexed by sample.
         views: what training takes in place of `rows`: one array, or several of which each sample draws one.
@@ -75,6 +75,12 @@ class PhaseData:
     pipeline: Pipeline = field(default_factory=lambda: Pipeline(()))
     arrange: Callable[[torch.Tensor], torch.Tensor] = from_rows
     prepare: Callable[[torch.Tensor], torch.Tensor] = _unchanged
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a step; where the recipe says "auto", it has been settled by now."""
+        assert not isinstance(self.phase.batch_size, str), "the batch size is settled before the phase is trained"
+        return self.phase.batch_size
 
     @cached_property
     def stepped(self) -> nn.Module:

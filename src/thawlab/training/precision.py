@@ -46,7 +46,7 @@ def choose_precision(context: Context, data: PhaseData) -> tuple[Precision, str]
 def _least_seconds(context: Context, data: PhaseData) -> float:
     """Return the least time of a step; weights, statistics and the random state are restored."""
     train, seed = data.dataset.splits.train, context.recipe.seed
-    _, count = batch_spans(len(train), data.phase.batch_size)[0]
+    _, count = batch_spans(len(train), data.batch_size)[0]
     # Half a batch shows the ratio as well, and float32 takes no more memory for it than training will.
     samples = train[: min(count, max(8, count // 2))]
     seconds = []

@@ -57,6 +57,7 @@ class TrainingState:
         phases: what `results.json` says of the finished phases.
         found_lr: the learning rates of the phases that leave them open, as they were found.
         found_precision: the arithmetic of the phases whose recipe leaves it to be timed.
+        found_parts: in how many parts the steps of phases are computed whose recipe leaves the batch size open.
         cached: whether this phase trains on cached output of its frozen part; None before it has begun.
         saved: when the last checkpoint was written, in seconds of the process's own clock.
     """
@@ -72,6 +73,7 @@ class TrainingState:
     phases: list[PhaseResult] = field(default_factory=list)
     found_lr: dict[int, float] = field(default_factory=dict)
     found_precision: dict[int, str] = field(default_factory=dict)
+    found_parts: dict[int, int] = field(default_factory=dict)
     cached: bool | None = None
     saved: float = field(default_factory=time.monotonic)
 
