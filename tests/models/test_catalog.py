@@ -101,7 +101,8 @@ def test_a_timm_network_without_weights_does_not_claim_any_and_its_name_resolves
 
 def test_a_local_folder_resolves_to_what_its_config_says(weights_folder: Path) -> None:
     spec = resolve_backbone(f"local-dir:{weights_folder}")
-    assert (spec.architecture, spec.origin, spec.folder, spec.has_weights) == ("test_resnet", "local", weights_folder, True)
+    file = weights_folder / "model.safetensors"
+    assert (spec.architecture, spec.origin, spec.weights, spec.has_weights) == ("test_resnet", "local", file, True)
     assert tuple(spec.config["mean"]) == (0.1, 0.2, 0.3)
 
 

@@ -148,7 +148,7 @@ def test_saved_weights_are_half_precision_and_load_to_the_rounded_values(tmp_pat
 def test_weights_from_a_folder_end_up_in_the_classifier(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     name = f"local-dir:{_save(_tiny(), tmp_path / 'w')}"
     spec = resolve_backbone(name)
-    kept = load_file(spec.folder / "model.safetensors") if spec.folder else {}
+    kept = load_file(spec.weights) if spec.weights else {}
     pretrained = build_classifier(recipe(f"model.backbone={name}"), spec, 32, 3)
     fresh = build_classifier(recipe(f"model.backbone={name}", "model.pretrained=false"), spec, 32, 3)
     assert torch.equal(pretrained.backbone.state_dict()["conv1.0.weight"], kept["conv1.0.weight"].float())

@@ -5,11 +5,12 @@ import timm
 from thawlab.models.catalog import KERAS_NAMES
 from thawlab.models.overview import backbone_table
 from thawlab.models.small import backbones
+from thawlab.models.wheels import WHEELS
 
 
 def test_without_a_pattern_the_table_lists_ours_and_keras_names() -> None:
     names = [row["name"] for row in backbone_table()]
-    assert names == ["bundled", *backbones, *KERAS_NAMES]
+    assert names == ["bundled", *WHEELS, *backbones, *KERAS_NAMES]
 
 
 def test_every_row_says_what_it_is_in_one_line() -> None:

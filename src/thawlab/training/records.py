@@ -83,10 +83,10 @@ def write_description(context: Context) -> None:
 
 
 def _weights_digest(spec: BackboneSpec) -> dict[str, str]:
-    """Return the SHA-256 of a backbone's weights where they are a file of the user's, under the key "weights"."""
-    if spec.folder is None:
+    """Return the SHA-256 of a backbone's weights where they are a file here, under the key "weights"."""
+    if spec.weights is None:
         return {}
-    with (spec.folder / "model.safetensors").open("rb") as file:
+    with spec.weights.open("rb") as file:
         return {"weights": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
