@@ -477,7 +477,7 @@ def test_a_layout_gives_each_level_of_folders_a_role(layout: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "layout", ["", "split", "class/class", "split/split/class", "class/*", "class/split/group", "clas", "split//class", "*/"]
+    "layout", ["", "split", "class/class", "split/split/class", "class/*/*", "class/split/group", "clas", "split//class", "*/"]
 )
 def test_a_layout_that_makes_no_sense_is_refused(layout: str) -> None:
     with pytest.raises(UsageError, match="must give the role of each level of folders"):

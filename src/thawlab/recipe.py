@@ -58,10 +58,10 @@ class Data(Part):
         named = [role for role in roles if role != "*"]
         below = roles[roles.index("class") + 1 :] if "class" in roles else roles
         is_one = set(named) <= {"class", "split", "group"} and len(set(named)) == len(named) and "class" in named
-        if roles and not (is_one and len(below) < 2 and "*" not in below):
+        if roles and not (is_one and len(below) < 2):
             raise ValueError(
                 'must give the role of each level of folders from the top, e.g. "split/class": "class" once, "split" and '
-                '"group" at most once and at most one of them below "class", and "*" for a level above it that means nothing'
+                '"group" at most once and at most one of them below "class", and "*" for a level that means nothing'
             )
         return value
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from thawlab.data.layout import Placed, one_spelling
+from thawlab.data.listing import Reading
 from thawlab.data.paths import open_path
 from thawlab.errors import UsageError
 
@@ -136,3 +137,121 @@ def test_names_that_look_the_same_are_one_class() -> None:
     assert [item.label for item in found] == [composed, composed, "cat", "cat"]
     assert notes == ("'Ka\\u0308se', 'K\\xe4se' are read as one class, 'Käse'", "'cat', 'cat ' are read as one class, 'cat'")
     assert one_spelling(items[3:]) == (items[3:], ())
+
+
+def test_shards_in_folders_of_splits_keep_their_test_images_apart(tmp_path: Path, encoded: Encoded) -> None:
+    for place, start in (("train/0.tar", 0), ("test/0.tar", 4), ("val/shard-1.tar", 8)):
+        (tmp_path / place).parent.mkdir()
+        (tmp_path / place).write_bytes(tarred(samples(encoded, 2, start)))
+    assert open_path(tmp_path).splits.tolist() == ["test", "test", "train", "train", "val", "val"]
+
+
+def test_a_record_of_several_images_has_one_to_classify(tmp_path: Path, encoded: Encoded) -> None:
+    record = {"1.png": encoded((1, 0, 0)), "1.mask.png": encoded((9, 9, 9)), "1.cls": b"cat"}
+    record |= {"2.mask.png": encoded((9, 9, 9)), "2.image.png": encoded((2, 0, 0)), "2.cls": b"dog"}
+    (tmp_path / "x.tar").write_bytes(tarred(record))
+    listing = open_path(tmp_path / "x.tar")
+    assert [listing.images.read(k) for k in range(2)] == [encoded((1, 0, 0)), encoded((2, 0, 0))]
+    assert [name for name, _ in listing.ignored] == ["x.tar/1.mask.png", "x.tar/2.mask.png"]
+    (tmp_path / "x.tar").write_bytes(tarred({"1.left.png": encoded(), "1.right.png": encoded(), "1.cls": b"cat"}))
+    with pytest.raises(UsageError, match=r"which of 1\.left\.png, 1\.right\.png is the image\? Call it KEY\.image\.png"):
+        open_path(tmp_path / "x.tar")
+
+
+def test_records_without_a_label_are_left_out_with_a_note(tmp_path: Path, encoded: Encoded) -> None:
+    record = {f"{k}.png": encoded((k, 0, 0)) for k in range(6)} | {"0.cls": b"0", "1.cls": b"1", "2.cls": b"-1"}
+    record |= {"0.json": b'{"width": 3}', "3.json": b'{"label": null}', "4.json": b'{"label": "1"}'}
+    (tmp_path / "x.tar").write_bytes(tarred(record))
+    listing = open_path(tmp_path / "x.tar")
+    assert listing.classes == ("0", "1") and listing.ids == ("x.tar/0.png", "x.tar/1.png", "x.tar/4.png")
+    assert listing.ignored == tuple((f"x.tar/{k}.png", "has no label") for k in (2, 3, 5))
+
+
+def test_links_and_detours_in_an_archive_lead_to_their_images(tmp_path: Path, encoded: Encoded) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name in ("cat/1.png", "dog/1.png", "../pets/cow/1.png", "pig/../pig/1.png"):
+            content, info = encoded((len(name), 0, 0)), tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for name, target in (("bird/1.png", "../dog/1.png"), ("fish/1.png", "../../elsewhere.png")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    listing = open_path(tmp_path / "x.tar", Reading(layout="class"))
+    assert set(listing.classes) == {"bird", "cat", "dog", "pig", "pets"}
+    assert ("fish/1.png", "is a link to what the archive does not hold") in listing.ignored
+    assert listing.images.read(listing.ids.index("bird/1.png")) == encoded((len("dog/1.png"), 0, 0))
+
+
+def test_a_tar_file_that_was_cut_is_refused_wherever(tmp_path: Path, encoded: Encoded) -> None:
+    whole = tarred({f"{name}/{k}.png": encoded((k, 0, 0)) for name in ("cat", "dog") for k in range(4)})
+    file = tmp_path / "x.tar"
+    file.write_bytes(whole)
+    assert len(open_path(file)) == 8
+    end = max(start for start in range(0, len(whole), 512) if any(whole[start : start + 512])) + 512
+    for cut in range(512, end + 1, 256):
+        file.write_bytes(whole[:cut])
+        with pytest.raises(UsageError, match="cannot be read as a tar archive"):
+            open_path(file)
+        (tmp_path / "y.zip").write_bytes(zipped({"pets.tar": whole[:cut]}))
+        with pytest.raises(UsageError, match="cannot be read as an archive"):
+            open_path(tmp_path / "y.zip")
+
+
+def test_two_archives_of_one_name_are_both_read(tmp_path: Path, encoded: Encoded) -> None:
+    (tmp_path / "cat.zip").write_bytes(zipped({"1.png": encoded((1, 0, 0)), "2.png": encoded((2, 0, 0))}))
+    (tmp_path / "cat.tar").write_bytes(tarred({"1.png": encoded((3, 0, 0))}))
+    (tmp_path / "dog.zip").write_bytes(zipped({"1.png": encoded((4, 0, 0))}))
+    listing = open_path(tmp_path)
+    assert [listing.classes[label] for label in listing.labels] == ["cat", "cat", "cat", "dog"]
+    assert {listing.images.read(k) for k in range(4)} == {encoded((k, 0, 0)) for k in (1, 2, 3, 4)}
+
+
+def test_archives_lie_in_archives_however_deep(tmp_path: Path, encoded: Encoded) -> None:
+    def pets(start: int) -> bytes:
+        return zipped({f"{name}.zip": zipped({"1.png": encoded((start + k, 0, 0))}) for k, name in enumerate(("cat", "dog"))})
+
+    (tmp_path / "train.zip").write_bytes(pets(1))
+    (tmp_path / "test.zip").write_bytes(pets(3))
+    expected = [
+        ("test/cat/1.png", "test"),
+        ("test/dog/1.png", "test"),
+        ("train/cat/1.png", "train"),
+        ("train/dog/1.png", "train"),
+    ]
+    listing = open_path(tmp_path)
+    assert list(zip(listing.ids, listing.splits, strict=True)) == expected
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "x.tar").write_bytes(tarred({"train.zip": pets(1), "test.zip": pets(3)}))
+    listing = open_path(tmp_path / "all" / "x.tar")
+    assert list(zip(listing.ids, listing.splits, strict=True)) == expected
+
+
+def test_an_archive_stands_for_the_folder_that_is_missing_beside_others(tmp_path: Path, encoded: Encoded) -> None:
+    for name in ("bird", "fish"):
+        (tmp_path / "a" / name).mkdir(parents=True)
+        (tmp_path / "a" / name / "1.png").write_bytes(encoded())
+        (tmp_path / "b" / "train" / name).mkdir(parents=True)
+        (tmp_path / "b" / "train" / name / "1.png").write_bytes(encoded())
+    (tmp_path / "a" / "cat.zip").write_bytes(zipped({"1.png": encoded(), "2.png": encoded()}))
+    assert open_path(tmp_path / "a").ids == ("bird/1.png", "cat/1.png", "cat/2.png", "fish/1.png")
+    (tmp_path / "b" / "test.zip").write_bytes(zipped({"bird/1.png": encoded(), "fish/2.png": encoded()}))
+    listing = open_path(tmp_path / "b")
+    assert list(zip(listing.ids, listing.splits, strict=True)) == [
+        ("test/bird/1.png", "test"),
+        ("test/fish/2.png", "test"),
+        ("train/bird/1.png", "train"),
+        ("train/fish/1.png", "train"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["archive.zip", "bird.zip", "old/pets.zip"])
+def test_what_was_unpacked_beside_itself_is_left_out(name: str, tmp_path: Path, encoded: Encoded) -> None:
+    for folder in ("bird", "fish", "old"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes(encoded())
+    members = {"1.png": encoded()} if name == "bird.zip" else {"bird/1.png": encoded(), "fish/1.png": encoded()}
+    (tmp_path / name).write_bytes(zipped(members))
+    listing = open_path(tmp_path)
+    assert listing.ids == ("bird/1.png", "fish/1.png", "old/1.png")
+    assert listing.ignored == ((name, "is an archive beside folders of images; unpack it if it belongs to them"),)

@@ -201,3 +201,78 @@ def test_what_has_one_reading_is_read_whole(tree: list[tuple[str, str, str]]) ->
     truth = {path: (label, split) for path, label, split in tree if label}
     placement = place_files(truth, "photos")
     assert {item.path: (item.label, item.split) for item in placement.placed} == truth
+
+
+@pytest.mark.parametrize(
+    ("tops", "split"),
+    [
+        (("asltrain", "asltest"), "test"),
+        (("mytrain", "myvalid"), "val"),
+        (("train_es", "test_es"), "test"),
+        (("entrenamiento", "prueba"), "test"),
+        (("Entraînement", "Test"), "test"),
+        (("обучение", "тест"), "test"),
+        (("обучение", "валидация"), "val"),
+        (("训练集", "测试集"), "test"),
+        (("訓練データ", "テストデータ"), "test"),
+        (("train", "hold_out"), "test"),
+        (("TREINO", "Teste"), "test"),
+    ],
+)
+def test_splits_in_other_words_and_languages(tops: tuple[str, str], split: str) -> None:
+    assert found(*grid(list(tops), PETS)) == ("split/class", both(other=split))
+
+
+def test_splits_joined_with_another_word_hold_below_the_classes_too() -> None:
+    assert found(*grid(["cat", "dog"], ["mytrain", "mytest"])) == ("class/split", both())
+    assert {item.split for item in place("mytrain/cat/1.jpg", "mytrain/dog/2.jpg", "mytest/1.jpg").placed} == {"train"}
+
+
+@pytest.mark.parametrize("other", ["train_masks", "train_unlabeled", "train - Copy", "training_old2", "masks_train"])
+def test_what_else_a_split_is_called_beside_a_plain_one_is_left_out(other: str) -> None:
+    paths = [*grid(["train", "test"], PETS), *grid([other], ("cat", "all"))]
+    assert found(*paths) == ("split/class", both())
+    assert {reason for _, reason in place(*paths).ignored} == {"lies beside 'train', the train split"}
+
+
+def test_folds_beside_a_test_split_are_what_is_trained_on() -> None:
+    beside = place(*grid(["fold_0", "fold_1", "fold_2", "test"], PETS))
+    assert {(item.split, item.group) for item in beside.placed} == {
+        ("train", "fold_0"),
+        ("train", "fold_1"),
+        ("train", "fold_2"),
+        ("test", ""),
+    }
+    inside = place(*grid(["train/fold_0", "train/fold_1", "test"], PETS))
+    assert {(item.label, item.split, item.group) for item in inside.placed} == {
+        (label, *rest) for label in PETS for rest in (("train", "fold_0"), ("train", "fold_1"), ("test", ""))
+    }
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["cat/1.png", "cat/test/9.png", "dog/1.png", "dog/test/9.png"],
+        ["cat/1.png", "cat/validation/9.png", "dog/1.png"],
+        ["train/cat/1.png", "train/cat/test/9.png", "train/dog/1.png"],
+        ["cat/a/1.png", "cat/a/test/9.png", "dog/1.png"],
+        ["cat/other/1.png", "cat/holdout/9.png", "dog/1.png"],
+    ],
+)
+def test_a_single_split_below_a_class_is_not_trained_on(paths: list[str]) -> None:
+    assert "split" in refusal(*paths)
+
+
+def test_each_class_may_have_one_split_of_its_own() -> None:
+    assert found("apple/train/1.png", "pear/test/2.png", "pear/train/3.png") == (
+        "class/split",
+        {("apple", "train"), ("pear", "test"), ("pear", "train")},
+    )
+
+
+def test_splits_below_the_classes_need_a_layout_that_speaks_of_them() -> None:
+    paths = grid(["cat", "dog"], ["train", "test"])
+    with pytest.raises(UsageError, match=r"cat: holds splits \(test, train\); write data\.layout=class/split .*=class/\* to"):
+        place(*paths, layout="class")
+    assert found(*paths, layout="class/split")[1] == both()
+    assert found(*paths, layout="class/*")[1] == {(label, "train") for label in PETS}

@@ -113,3 +113,69 @@ def test_any_dialect_is_read_back(
     assert list(columns) == ["path", "label"]
     if alike or buffer.getvalue().isascii():
         assert [(row["path"], row["label"]) for _, row in read] == rows
+
+
+@pytest.mark.parametrize("header", ["data set", "data_split", "Split Name", "type", "train_val_test", "fold", "Usage", "what"])
+def test_a_column_whose_values_are_splits_says_the_split(header: str, tree: Tree) -> None:
+    listing = listed(tree, f"path,{header},label\ncat/1.png,train,cat\ncat/2.png,test,cat\ndog/1.png,Train,dog\n")
+    assert listing.splits.tolist() == ["train", "test", "train"] and listing.groups is None
+    assert f"{header} the split" in listing.layout
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "expected"),
+    [
+        ("is_train", ("1", "0", "1"), ["train", "test", "train"]),
+        ("IsTraining", ("True", "False", "True"), ["train", "test", "train"]),
+        ("is_test", ("0", "1", "0"), ["train", "test", "train"]),
+        ("is_validation", ("no", "yes", "no"), ["train", "val", "train"]),
+    ],
+)
+def test_flags_of_many_names_say_the_split(header: str, values: tuple[str, ...], expected: list[str], tree: Tree) -> None:
+    rows = zip(("cat/1.png", "cat/2.png", "dog/1.png"), values, ("cat", "cat", "dog"), strict=True)
+    text = "".join(f"{path},{value},{label}\n" for path, value, label in rows)
+    assert listed(tree, f"path,{header},label\n{text}").splits.tolist() == expected
+
+
+def test_columns_that_contradict_each_other_are_refused(tree: Tree) -> None:
+    text = "path,label,a,b\ncat/1.png,cat,train,test\ndog/1.png,dog,test,train\n"
+    with pytest.raises(UsageError, match="a, b each say a split, and not the same; name the right one 'split'"):
+        listed(tree, text)
+    text = "path,label,is_val,is_test\ncat/1.png,cat,1,1\ndog/1.png,dog,0,0\n"
+    with pytest.raises(UsageError, match="line 2: is in several splits"):
+        listed(tree, text)
+
+
+def test_other_columns_say_no_split(tree: Tree) -> None:
+    text = "path,label,note,train\ncat/1.png,cat,train,1\ndog/1.png,dog,bus,0\n"
+    listing = listed(tree, text)
+    assert set(listing.splits) == {"train"} and "split" not in listing.layout
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,label\ncat/1.png,Doe, John\ndog/1.png,dog\n", "line 2 has more values than the header has columns (2)"),
+        ("path,label\ndog/1.png,dog\na,b.png,cat\n", "line 3 has more values"),
+        ('path,label\ncat/1.png,cat\ndog/1.png,"dog\ndog/2.png,dog\n', "line 3: a quote is opened and never closed"),
+        ('path,label,note\ncat/1.png,cat,"fine\n"\ndog/1.png,dog,"not\nso\n', "line 4: a quote is opened and never closed"),
+    ],
+)
+def test_rows_that_do_not_fit_the_header_are_refused(text: str, words: str, tree: Tree) -> None:
+    with pytest.raises(UsageError) as caught:
+        listed(tree, text)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", ["./cat/1.png", "dog/../cat/1.png", "cat//1.png", "ABSOLUTE/cat/1.png"])
+def test_one_file_in_two_spellings_is_one_file(other: str, tree: Tree) -> None:
+    written = other.replace("ABSOLUTE", str(tree(*FLAT)))
+    assert listed(tree, f"path,label\ncat/1.png,cat\n{written},cat\ndog/1.png,dog\n").ids == ("cat/1.png", "dog/1.png")
+    with pytest.raises(UsageError, match=r"'cat/1.png' is listed twice, in 'cat' and 'dog'"):
+        listed(tree, f"path,label\ncat/1.png,cat\n{written},dog\ndog/1.png,dog\n")
+
+
+def test_a_file_beside_the_tables_folder_keeps_a_name_that_holds_elsewhere(tree: Tree) -> None:
+    folder = tree("images/cat/1.png", "images/dog/1.png", "tables/x.png")
+    (folder / "tables" / "list.csv").write_text("path,label\n../images/cat/1.png,cat\n../images/dog/1.png,dog\n")
+    assert open_path(folder / "tables" / "list.csv").ids == ("../images/cat/1.png", "../images/dog/1.png")

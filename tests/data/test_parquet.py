@@ -116,3 +116,88 @@ def test_a_listing_is_the_same_however_much_else_the_file_holds(tmp_path: Path, 
     pq.write_table(table.append_column("embedding", pa.array([[1.0] * 50] * 2)), tmp_path / "b" / "x.parquet")
     one, other = open_path(tmp_path / "a"), open_path(tmp_path / "b")
     assert isinstance(one, Listing) and (one.ids, one.classes) == (other.ids, other.classes)
+
+
+def write_columns(file: Path, encoded: Encoded, **more: Sequence[Any]) -> None:
+    count = len(next(iter(more.values())))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        pa.table({"image": columns(encoded, count), **{name: pa.array(values) for name, values in more.items()}}), file
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("split", ["train", "test", "train", "val"]),
+        ("set", ["Training", "Testing", "training", "valid"]),
+        ("what", ["train", "test", "train", "val"]),
+        ("fold", ["train", "test", "train", "val"]),
+    ],
+)
+def test_a_column_says_the_split_where_there_is_one(name: str, values: list[str], tmp_path: Path, encoded: Encoded) -> None:
+    write_columns(tmp_path / "x.parquet", encoded, label=["a", "b", "b", "a"], **{name: values})
+    listing = open_path(tmp_path / "x.parquet")
+    assert listing.splits.tolist() == ["train", "test", "train", "val"] and listing.groups is None
+    assert listing.layout == f"image is the image, label the class, {name} the split"
+
+
+def test_flags_and_folds_in_columns_count(tmp_path: Path, encoded: Encoded) -> None:
+    write_columns(tmp_path / "x.parquet", encoded, label=[0, 1, 0], is_test=[False, True, False], fold=[1, 1, 2])
+    listing = open_path(tmp_path / "x.parquet")
+    assert listing.splits.tolist() == ["train", "test", "train"]
+    assert listing.groups is not None and listing.groups.tolist() == [0, 0, 1]
+    texts = [f"a caption of its own, {k}" for k in range(60)]
+    write_columns(tmp_path / "y.parquet", encoded, label=[0, 1] * 30, caption=texts)
+    assert set(open_path(tmp_path / "y.parquet").splits) == {"train"}
+
+
+def test_each_file_has_class_names_of_its_own(tmp_path: Path, encoded: Encoded) -> None:
+    for name, names in (("train", ["cat", "dog"]), ("test", ["dog", "cat"])):
+        features = f'{{"info": {{"features": {{"label": {{"names": ["{names[0]}", "{names[1]}"]}}}}}}}}'
+        table = pa.table({"image": columns(encoded, 2), "label": [0, 1]})
+        pq.write_table(table.replace_schema_metadata({"huggingface": features}), tmp_path / f"{name}.parquet")
+    listing = open_path(tmp_path)
+    assert listing.ids == ("test/0.png", "test/1.png", "train/0.png", "train/1.png")
+    assert [listing.classes[label] for label in listing.labels] == ["dog", "cat", "cat", "dog"]
+    write(tmp_path / "val.parquet", encoded, [0, 1])
+    assert "some of its files hold class numbers, others class names" in refusal(tmp_path)
+
+
+def test_bytes_that_are_no_images_are_none(tmp_path: Path, encoded: Encoded) -> None:
+    file = tmp_path / "x.parquet"
+    more = {"mask": columns(encoded, 2, 100), "image": [encoded((0, 0, 0)), encoded((1, 0, 0))], "label": ["a", "b"]}
+    pq.write_table(pa.table(more), file)
+    assert open_path(file).images.read(1) == encoded((1, 0, 0))
+    pq.write_table(pa.table({"phash": [b"\1\2\3\4", b"\5\6\7\x08"], "label": ["a", "b"]}), file)
+    assert "has no column of encoded images" in refusal(file)
+    pq.write_table(pa.table({"phash": [b"\1", b"\2"], "scan": more["image"], "label": ["a", "b"]}), file)
+    assert open_path(file).images.read(0) == encoded((0, 0, 0))
+
+
+def test_no_table_is_overlooked_beside_another(tmp_path: Path, encoded: Encoded) -> None:
+    write(tmp_path / "train.parquet", encoded, ["cat", "dog"])
+    write(tmp_path / "held" / "test" / "x.parquet", encoded, ["cat", "dog"], 2)
+    assert "holds several data sets" in refusal(tmp_path)
+    write(tmp_path / "b" / "train.parquet", encoded, ["cat", "dog"])
+    write(tmp_path / "b" / "test" / "X.PARQUET", encoded, ["cat", "dog"], 2)
+    assert sorted(open_path(tmp_path / "b").splits.tolist()) == ["test", "test", "train", "train"]
+
+
+def test_tables_and_folders_of_images_are_told_apart(tmp_path: Path, encoded: Encoded) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(encoded())
+    pq.write_table(pa.table({"name": ["1.png"], "width": [8]}), tmp_path / "features.parquet")
+    listing = open_path(tmp_path)
+    assert listing.ids == ("cat/1.png", "dog/1.png") and ("features.parquet", "is not an image") in listing.ignored
+    write(tmp_path / "train.parquet", encoded, ["cat", "dog"])
+    assert refusal(tmp_path) == (
+        f"{tmp_path}: holds images both in train.parquet and in folders (cat/1.png); give one of them as the source"
+    )
+
+
+def test_labels_mean_the_same_as_in_a_table(tmp_path: Path, encoded: Encoded) -> None:
+    write(tmp_path / "x.parquet", encoded, ["tea ", " tea", "caf\u00e9", "cafe\u0301", "-1", "nan", "cake"])
+    listing = open_path(tmp_path / "x.parquet")
+    assert listing.classes == ("café", "cake", "tea") and len(listing) == 5

@@ -2,17 +2,23 @@
 
 import io
 import lzma
+import posixpath
 import tarfile
 import threading
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from thawlab.data.images import HEAD
+from thawlab.data.folders import Walk, head
+from thawlab.data.formats import has_image_extension
+from thawlab.data.images import HEAD, FileImages
+from thawlab.data.layout import is_litter
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import arranged_by_path, openers
+from thawlab.data.split_names import split_name
 from thawlab.data.webdataset import is_webdataset, open_shards
 from thawlab.errors import UsageError, first_line
 
@@ -39,17 +45,19 @@ class Members(NamedTuple):
         names: paths of its files.
         head_of: gives the first bytes of a file.
         read: gives all of them; safe to use from several threads.
+        ignored: what it holds and cannot give, with the reason.
     """
 
     folders: list[str]
     names: list[str]
     head_of: Callable[[str], bytes]
     read: Callable[[str], bytes]
+    ignored: tuple[tuple[str, str], ...] = ()
 
 
 def _member_name(name: str) -> str:
-    """Return an archive member's path with forward slashes, without a leading slash or dot."""
-    return PurePosixPath(name.replace("\\", "/").lstrip("/")).as_posix()
+    """Return an archive member's path with forward slashes, without a leading slash and without dots for folders."""
+    return posixpath.normpath("/" + name.replace("\\", "/")).lstrip("/") or "."
 
 
 def stem_of(name: str) -> str:
@@ -91,23 +99,43 @@ def _open(path: Path, kind: str, reading: Reading) -> Listing:
             members.names,
             members.head_of,
             members.read,
-            reading=reading,
+            members.ignored,
+            reading,
         )
     except _DAMAGES as error:
         raise UsageError(f"{path}: cannot be read as a {kind} archive: {first_line(error)}") from None
 
 
-def open_archives(root: Path, names: Sequence[str], ignored: Sequence[tuple[str, str]], reading: Reading) -> Listing:
-    """List the images in the archives of a folder: one per class or split, or the shards of WebDataset.
+def open_archives(root: Path, found: Walk, packed: Sequence[str], reading: Reading) -> Listing:
+    """List the images in a folder of archives: one per class or split, perhaps beside folders, or the shards of WebDataset.
+
+    Beside images in folders an archive is read where it stands for a folder that is missing: it bears the name of a split, or
+    holds images directly. What was downloaded, and unpacked beside itself, is left out.
 
     Raises:
         UsageError: if one is damaged.
     """
-    shards = {name: members_of(root / name, name) for name in names}
-    if all(is_webdataset(members.names) for members in shards.values()):
-        return open_shards(root, shards, reading)
-    members = joined({stem_of(name): of for name, of in shards.items()})
-    name = root.resolve().name
+    archives = {name: members_of(root / name, name) for name in packed}
+    has_images = any(has_image_extension(name) for name in found.files)
+    if not has_images and all(is_webdataset(members.names) for members in archives.values()):
+        return open_shards(root, archives, reading)
+    ignored = list(found.ignored)
+    if has_images:
+        there = {folder.casefold() for folder in found.folders}
+        for name in packed:
+            stem = stem_of(name)
+            is_flat = any("/" not in member and has_image_extension(member) for member in archives[name].names)
+            if stem.casefold() in there or not (is_flat or split_name(PurePosixPath(stem).name) is not None):
+                ignored.append((name, "is an archive beside folders of images; unpack it if it belongs to them"))
+                del archives[name]
+    plain = Members(
+        found.folders,
+        [name for name in found.files if name not in packed],
+        lambda name: head(root / name),
+        lambda name: FileImages((root / name,)).read(0),
+    )
+    members = joined({"": plain, **_apart({name: unpacked(of) for name, of in archives.items()})})
+    name, ignored = root.resolve().name, [*ignored, *members.ignored]
     return arranged_by_path(name, str(root), members.folders, members.names, members.head_of, members.read, ignored, reading)
 
 
@@ -123,12 +151,23 @@ def members_of(source: Path | bytes, name: str) -> Members:
         raise UsageError(f"{name}: cannot be read as an archive: {first_line(error)}") from None
 
 
-def unpacked(members: Members) -> Members:
-    """Return the members with those that are archives replaced by folders of what is in them; these are held in memory."""
-    packed = [name for name in members.names if name.lower().endswith(SUFFIXES)]
-    inner = {stem_of(name): members_of(members.read(name), name) for name in packed}
+def unpacked(members: Members, depth: int = 3) -> Members:
+    """Return the members with those that are archives replaced by folders of what is in them; these are held in memory.
+
+    Archives in archives are taken apart as well, at most `depth` deep.
+    """
+    packed = [name for name in members.names if name.lower().endswith(SUFFIXES) and not is_litter(name)]
+    if not packed or not depth:
+        return members
+    inner = {name: unpacked(members_of(members.read(name), name), depth - 1) for name in packed}
     plain = members._replace(names=[name for name in members.names if name not in packed])
-    return joined({"": plain, **inner}) if packed else members
+    return joined({"": plain, **_apart(inner)})
+
+
+def _apart(archives: Mapping[str, Members]) -> dict[str, Members]:
+    """Return archives by the folder that each stands for: its name without suffix, and within it, if two are called so."""
+    counts = Counter(map(stem_of, archives))
+    return {stem_of(name) if counts[stem_of(name)] == 1 else f"{stem_of(name)}/{name}": of for name, of in archives.items()}
 
 
 def joined(parts: Mapping[str, Members]) -> Members:
@@ -148,7 +187,8 @@ def joined(parts: Mapping[str, Members]) -> Members:
         of, own = places[name]
         return of.read(own)
 
-    return Members(folders, list(places), head_of, read)
+    ignored = tuple((below(folder, name), why) for folder, of in parts.items() for name, why in of.ignored)
+    return Members(folders, list(places), head_of, read, ignored)
 
 
 def _zip_members(source: Path | bytes) -> Members:
@@ -184,6 +224,7 @@ def _is_folder(info: zipfile.ZipInfo) -> bool:
 def _tar_members(source: Path | bytes) -> Members:
     folders: list[str] = []
     places: dict[str, tuple[int, int]] = {}
+    links: dict[str, str] = {}
     contents: dict[str, bytes] = {}  # only the first bytes where the archive is not compressed
     with tarfile.open(
         **({"fileobj": io.BytesIO(source)} if isinstance(source, bytes) else {"name": source}), mode="r:*"
@@ -195,11 +236,19 @@ def _tar_members(source: Path | bytes) -> Members:
                 folders.append(name)
             # A hard link is the file it names.
             file = archive.getmember(member.linkname) if member.islnk() else member
-            if file.isreg():
+            if file.issym():
+                links[name] = _member_name(posixpath.join(posixpath.dirname(name), file.linkname))
+            elif file.isreg():
                 places[name] = (file.offset_data, file.size)
                 contents[name] = archive.extractfile(file).read(-1 if compressed else HEAD)  # type: ignore[union-attr]
+        end = archive.offset
+        for name, target in links.items():
+            if target in places:  # others lead out of the archive, or to a folder
+                places[name], contents[name] = places[target], contents[target]
         while compressed and archive.fileobj is not None and archive.fileobj.read(1 << 20):
             pass  # to the very end, where the checksum stands
+    if not compressed and not _ends(source, end):
+        raise tarfile.ReadError("it ends early, without the mark of its end; fetch it again")
     local = threading.local()
 
     def content(name: str) -> bytes:
@@ -214,4 +263,14 @@ def _tar_members(source: Path | bytes) -> Members:
         read: bytes = local.file.read(size)
         return read
 
-    return Members(folders, list(places), lambda name: contents[name][:HEAD], content)
+    lost = tuple((name, "is a link to what the archive does not hold") for name in links if name not in places)
+    return Members(folders, list(places), lambda name: contents[name][:HEAD], content, lost)
+
+
+def _ends(source: Path | bytes, offset: int) -> bool:
+    """Return whether a tar file goes on with a block of zeros where its last member ends: one that was cut does not."""
+    if isinstance(source, bytes):
+        return len(source) >= offset + tarfile.BLOCKSIZE
+    with source.open("rb") as file:
+        file.seek(offset)
+        return len(file.read(tarfile.BLOCKSIZE)) == tarfile.BLOCKSIZE

@@ -32,7 +32,16 @@ def read_table(path: Path, key: str = "") -> tuple[Sequence[str], list[tuple[int
         text = _text(path.read_bytes())
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=_separator(text), strict=False)
         columns = reader.fieldnames or []
-        return columns, [(reader.line_num, row) for row in reader]
+        rows = []
+        for row in reader:
+            if None in row:  # a separator in a value would move all that follows by a column
+                raise csv.Error(
+                    f"line {reader.line_num} has more values than the header has columns ({len(columns)}); put quotes around a "
+                    "value that holds the separator"
+                )
+            rows.append((reader.line_num, row))
+        _refuse_open_quote(text, reader.reader.dialect.delimiter)
+        return columns, rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{key and key + ': '}{path}: cannot be read as CSV: {error}") from None
 
@@ -50,6 +59,22 @@ def _text(content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("cp1252")
+
+
+def _refuse_open_quote(text: str, separator: str) -> None:
+    """Refuse a quote that is never closed: it makes the rest of the table one value.
+
+    Raises:
+        csv.Error: naming the line where it opens.
+    """
+    start = 1
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        for _ in reader:
+            start = reader.line_num + 1
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            raise csv.Error(f"line {start}: a quote is opened and never closed") from None
 
 
 def _separator(text: str) -> str:

@@ -106,6 +106,8 @@ def why_no_image(path: str) -> str:
     plugin = next((plugin for plugin in PLUGINS if suffix in plugin.extensions), None)
     if plugin is not None:
         return f"is {plugin.kind}; to read it: {plugin.install}"
+    if _OTHERS.get(suffix) == "an archive":
+        return "is an archive; unpack it"
     if suffix in _OTHERS:
         return f"is {_OTHERS[suffix]}; save it as PNG or JPEG"
     return "is not an image"

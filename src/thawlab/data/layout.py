@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from thawlab.data.levels import by_roles, tree_of, understand
-from thawlab.data.split_names import split_name
+from thawlab.data.folder_tree import tree_of
+from thawlab.data.levels import by_roles, understand
+from thawlab.data.split_names import split_names
 from thawlab.data.types import Split
 from thawlab.errors import UsageError, listed, nearest
 
@@ -81,17 +82,18 @@ def place_files(paths: Iterable[str], origin: str, layout: str | None = None) ->
         raise UsageError(f"{origin}: images lie in no class folder; {expected}")
     found = understand(tree, origin) if layout is None else by_roles(tree, layout, origin)
     placed, ignored = [], []
-    for path in parts:
+    homes = [next((path[:depth] for depth in range(1, len(path)) if path[:depth] in found.classes), None) for path in parts]
+    named = split_names({path[len(home)] for path, home in zip(parts, homes, strict=True) if home and len(path) > len(home) + 1})
+    for path, home in zip(parts, homes, strict=True):
         above = [path[:depth] for depth in range(1, len(path))]
-        home = next((folder for folder in above if folder in found.classes), None)
         reason = next((found.aside[folder] for folder in above if folder in found.aside), "lies in no class folder")
         if home is None:
             ignored.append(("/".join(path), reason))
             continue
         branch, split, group = found.classes[home], found.classes[home].split, found.classes[home].group
         deeper = path[len(home)] if len(path) > len(home) + 1 else ""
-        if found.below == "split" and (named := split_name(deeper)) is not None:
-            split = named.split
+        if found.below == "split" and deeper in named:
+            split = named[deeper].split
         elif found.below == "split":
             ignored.append(("/".join(path), "is in no folder of a split"))
             continue

@@ -1,5 +1,6 @@
 """Tables that list images: a CSV with a path, a class and perhaps a split in each row."""
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +14,7 @@ from thawlab.data.images import FileImages
 from thawlab.data.layout import Placed
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import arranged, openers
-from thawlab.data.split_names import split_name
-from thawlab.data.types import Split
+from thawlab.data.split_columns import row_splits
 from thawlab.errors import UsageError, listed, nearest
 
 _PATHS: tuple[str, ...] = (
@@ -32,10 +32,7 @@ _PATHS: tuple[str, ...] = (
 )
 _PATHS += ("image_id", "img_path", "picture", "photo", "name", "id")
 _LABELS = ("label", "class", "category", "target", "class_name", "classname", "label_name", "labels", "y", "species", "diagnosis")
-_SPLITS = ("split", "set", "subset", "partition", "usage", "phase", "dataset")
-_FLAGS: dict[str, Split] = {"is_valid": "val", "is_val": "val", "is_test": "test"}
-_YES, _NO = frozenset({"true", "1", "1.0", "yes", "y", "t"}), frozenset({"false", "0", "0.0", "no", "n", "f", ""})
-_UNLABELLED = frozenset({"", "nan", "-1", "-1.0"})
+UNLABELLED = frozenset({"", "nan", "-1", "-1.0", "na", "n/a", "#n/a", "<na>", "null"})
 
 
 @openers.register(".csv")
@@ -46,9 +43,9 @@ def open_table(path: Path, reading: Reading) -> Listing:
     columns, rows = read_table(path)
     path_column = chosen_column(columns, reading.path_column, _PATHS, "path", path)
     label_column = chosen_column([c for c in columns if c != path_column], reading.label_column, _LABELS, "label", path)
-    splits, fold = _Splits(path, columns), pick_column(columns, ["fold", "kfold", "folds"])
+    fold = pick_column(columns, ["fold", "kfold", "folds"])
     files = _Files(path.parent)
-    kept: dict[str, tuple[Placed, Row]] = {}
+    labelled: list[tuple[int, str, str, Row]] = []
     ignored: list[tuple[str, str]] = []
     for number, row in rows:
         written, label = row[path_column] or "", (row[label_column] or "").strip()
@@ -57,11 +54,16 @@ def open_table(path: Path, reading: Reading) -> Listing:
         if not written.strip():
             raise UsageError(f"{path}, line {number}: the path is empty")
         name = files.name_of(written)
-        if label.lower() in _UNLABELLED:
+        if label.lower() in UNLABELLED:
             ignored.append((name, "has no label"))
-            continue
-        group = (row[fold] or "").strip() if fold and splits.column != fold else ""
-        item = Placed(name, label, splits.of(row, number), group)
+        else:
+            labelled.append((number, name, label, row))
+    others = {c: [(row[c] or "").strip() for *_, row in labelled] for c in columns if c not in {path_column, label_column}}
+    splits = row_splits(others, lambda index: f"{path}, line {labelled[index][0]}", len(labelled))
+    kept: dict[str, tuple[Placed, Row]] = {}
+    for (number, name, label, row), split in zip(labelled, splits.splits, strict=True):
+        group = (row[fold] or "").strip() if fold and fold not in splits.columns else ""
+        item = Placed(name, label, split, group)
         before = kept.setdefault(name, (item, row))[0]
         if before != item:
             what = (
@@ -74,7 +76,9 @@ def open_table(path: Path, reading: Reading) -> Listing:
     images = FileImages(tuple(path.parent / item.path for item in placed))
     values = {name: tuple((row.get(name) or "").strip() for _, row in kept.values()) for name in columns}
     listing = arranged(placed, images, path.stem, str(path), columns=values, ignored=tuple(ignored))
-    said = f"{path_column} is the path, {label_column} the class" + (f", {splits.column} the split" if splits.column else "")
+    said = f"{path_column} is the path, {label_column} the class" + (
+        f", {' and '.join(splits.columns)} the split" if splits.columns else ""
+    )
     return replace(listing, layout=f"{said}{f', {fold} the group' if listing.groups is not None else ''}")
 
 
@@ -100,36 +104,6 @@ def chosen_column(columns: Sequence[str], wanted: str | None, names: Sequence[st
 
 
 @final
-class _Splits:
-    """Which split a row of a table belongs to."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._path = path
-        self.column = pick_column(columns, _SPLITS)
-        self._flags = (
-            {} if self.column else {flag: split for name, split in _FLAGS.items() if (flag := pick_column(columns, [name]))}
-        )
-
-    def of(self, row: Row, number: int) -> Split:
-        if self.column is not None:
-            text = (row[self.column] or "").strip()
-            found = split_name(text)
-            if found is None:
-                raise UsageError(
-                    f"{self._path}, line {number}: '{text}' is not a split; write train, val or test"
-                    f"{nearest(text, ['train', 'val', 'test'])}"
-                )
-            return found.split
-        for flag, split in self._flags.items():
-            text = (row[flag] or "").strip().lower()
-            if text not in _YES | _NO:
-                raise UsageError(f"{self._path}, line {number}: '{text}' in the column '{flag}' is neither True nor False")
-            if text in _YES:
-                return split
-        return "train"
-
-
-@final
 class _Files:
     """The files that a table may name, below its folder."""
 
@@ -146,7 +120,7 @@ class _Files:
         spellings = (written, stripped, stripped.replace("\\", "/"))
         for name in dict.fromkeys(spellings):
             if (self._folder / name).is_file():
-                return name
+                return self._plain(name)
         last = PurePosixPath(spellings[-1])
         # Of a path with folders at least one must fit: another class may hold a file of the same name.
         for parts in (last.parts[depth:] for depth in range(max(len(last.parts) - 1, 1))):
@@ -154,6 +128,13 @@ class _Files:
             if len(found) == 1:
                 return found[0]
         return spellings[-1]
+
+    def _plain(self, name: str) -> str:
+        """Return a file's name without detours, relative to the table where it lies below it: one file has one name."""
+        folder = os.path.abspath(self._folder)  # noqa: PTH100 - a link keeps its own name
+        below = os.path.relpath(os.path.join(folder, name), folder)  # noqa: PTH118 - `name` may be absolute
+        is_elsewhere = Path(name).is_absolute() and below.startswith("..")
+        return Path(os.path.normpath(name) if is_elsewhere else below).as_posix()
 
     @cached_property
     def _by_end(self) -> dict[str, list[str]]:

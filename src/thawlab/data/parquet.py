@@ -1,89 +1,135 @@
 """Sources in Parquet files as Hugging Face's data sets write them: encoded images and class labels."""
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from thawlab.data.csv_table import pick_column
 from thawlab.data.folders import Walk, walk
 from thawlab.data.formats import has_image_extension
 from thawlab.data.images import ReadImages
-from thawlab.data.layout import natural
 from thawlab.data.listing import Listing, Reading
-from thawlab.data.manifest import chosen_column
-from thawlab.data.openers import openers
-from thawlab.data.split_names import split_name
+from thawlab.data.openers import grouped, openers
+from thawlab.data.parquet_columns import (
+    contents,
+    declared_names,
+    has_images,
+    image_and_label,
+    label_names,
+    numbered,
+    telling_columns,
+)
+from thawlab.data.split_columns import row_splits
+from thawlab.data.split_names import split_name, split_names, split_of_path
 from thawlab.data.types import Split
 from thawlab.errors import UsageError, first_line, listed
 
-_LABEL_COLUMNS = ("label", "class", "category", "target", "class_name", "fine_label", "labels")
-_IMAGE_COLUMNS = ("image", "img", "picture", "photo", "images", "jpg", "png", "image_bytes", "bytes", "content", "data")
-
 
 def parquet_files(folder: Path, found: Walk | None = None) -> list[Path]:
-    """Return the Parquet files of a folder, or of the folders in it as hubs name them (`data/`, `default/train/`), sorted.
+    """Return the Parquet files that a folder is a source of, sorted, wherever they lie in it (`data/`, `default/train/`).
 
-    None where images lie further down beside them: a table of further data among images is not what a source is read from.
+    None where images lie below it and the tables have none: further data among images is not what a source is read from.
     `found` is what lies below the folder, where that is known.
+
+    Raises:
+        UsageError: if the folder holds images in folders and, at its top, Parquet files with images.
     """
-    top = sorted(folder.glob("*.parquet"))
-    if top:
-        return top
     files = (found or walk(folder)).files if folder.is_dir() else []
     tables = [folder / path for path in files if path.lower().endswith(".parquet")]
-    return [] if tables and any(has_image_extension(path) for path in files) else tables
+    images = [path for path in files if has_image_extension(path)] if tables else []
+    if not images:
+        return tables
+    tables = [table for table in tables if table.parent == folder and has_images(table)]
+    inside = [path for path in images if "/" in path]
+    if tables and inside:
+        raise UsageError(
+            f"{folder}: holds images both in {tables[0].name} and in folders ({inside[0]}); give one of them as the source"
+        )
+    return tables
+
+
+class _Rows(NamedTuple):
+    """The rows of some Parquet files, one after the other."""
+
+    images: list[Any]
+    names: list[str | None]
+    labels: list[str | int | None]
+    files: list[Path]
+    others: dict[str, list[str]]
+    declared: dict[str, None]
+    columns: tuple[str, str]
 
 
 @openers.register(".parquet")
 def open_parquet(path: Path, reading: Reading) -> Listing:
     """List Parquet files with a column of encoded images and one of class labels."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     reading.refuse("layout", what="Parquet files")
     files = [path] if path.is_file() else parquet_files(path)
-    splits_of = _splits_of(files, path)
-    first: tuple[str, str] | None = None
-    schema: Any = None
-    chunks: list[Any] = []
-    names: list[str] = []
-    labels: list[Any] = []
-    for file in files:
-        try:
-            own = pq.read_schema(file)
-            if first is None:
-                schema, first = own, _columns(own, file, reading)
-            if missing := [column for column in first if column not in own.names]:
-                raise UsageError(f"{file}: lacks the column '{missing[0]}' that {files[0].name} has")
-            table = pq.read_table(file, columns=list(dict.fromkeys(first)))
-        except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"{file}: cannot be read as Parquet: {first_line(error)}") from None
-        contents, inner = _contents(table.column(first[0]), first[0], file)
-        chunks.extend(contents)
-        names.extend(f"{splits_of[file]}/{name or index}" for index, name in enumerate(inner))
-        labels.extend(table.column(first[1]).to_pylist())
-    if not labels or first is None:
+    by_name = _splits_of(files, path)
+    rows = _read(files, reading)
+    if not rows.labels:
         raise UsageError(f"{path}: holds no images; its Parquet files have no rows")
-    images = pa.chunked_array(chunks, pa.large_binary())  # the only copy in memory
-    labelled = [index for index, label in enumerate(labels) if not _is_unlabelled(label)]
+    said = row_splits(rows.others, lambda row: f"{rows.files[row]}, row {row}", len(rows.labels))
+    splits = said.splits if said.columns else [by_name[file] for file in rows.files]
+    fold = pick_column([name for name in rows.others if name not in said.columns], ["fold", "kfold", "folds"])
+    images = pa.chunked_array(rows.images, pa.large_binary())  # the only copy in memory
+    ids = _unique([f"{split}/{name}" for split, name in zip(splits, rows.names, strict=True)])
+    labelled = [(index, label) for index, label in enumerate(rows.labels) if label is not None]
     if not labelled:
-        raise UsageError(f"{path}: no row has a label in the column '{first[1]}'")
-    ids = _unique(names)
-    classes, numbers = _classes(schema, first[1], [labels[index] for index in labelled], path)
-    kept = np.array(labelled)
+        raise UsageError(f"{path}: no row has a label in the column '{rows.columns[1]}'")
+    classes, numbers = numbered([label for _, label in labelled], list(rows.declared), path)
+    kept = np.array([index for index, _ in labelled])
+    by = " and ".join(said.columns) or "the files' names"
+    how = f"{rows.columns[0]} is the image, {rows.columns[1]} the class, {by} the split"
     return Listing(
         name=path.resolve().stem,
         classes=classes,
-        ids=tuple(ids[index] for index in labelled),
+        ids=tuple(ids[index] for index in kept),
         labels=np.array(numbers, dtype=np.int64),
-        splits=np.array([names[index].partition("/")[0] for index in labelled]),
+        splits=np.array(splits)[kept],
         images=ReadImages(lambda index: images[int(kept[index])].as_py() or b""),
-        ignored=tuple((ids[index], "has no label") for index, label in enumerate(labels) if _is_unlabelled(label)),
-        layout=f"{first[0]} is the image, {first[1]} the class, the files' names the split",
+        ignored=tuple((ids[index], "has no label") for index, label in enumerate(rows.labels) if label is None),
+        groups=grouped([rows.others[fold][index] for index in kept]) if fold else None,
+        layout=f"{how}, {fold} the group" if fold else how,
     )
+
+
+def _read(files: Sequence[Path], reading: Reading) -> _Rows:
+    """Read the rows of all files; the first one decides which columns are read.
+
+    Raises:
+        UsageError: if a file cannot be read or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: _Rows | None = None
+    for file in files:
+        try:
+            schema = pq.read_schema(file)
+            if rows is None:
+                columns = image_and_label(schema, file, reading)
+                rows = _Rows([], [], [], [], {name: [] for name in telling_columns(schema, file, columns)}, {}, columns)
+            if missing := [column for column in rows.columns if column not in schema.names]:
+                raise UsageError(f"{file}: lacks the column '{missing[0]}' that {files[0].name} has")
+            there = [name for name in rows.others if name in schema.names]
+            table = pq.read_table(file, columns=list(dict.fromkeys([*rows.columns, *there])))
+        except (pa.ArrowException, OSError) as error:
+            raise UsageError(f"{file}: cannot be read as Parquet: {first_line(error)}") from None
+        chunks, inner = contents(table.column(rows.columns[0]), rows.columns[0], file)
+        rows.images.extend(chunks)
+        rows.names.extend(str(name or index) for index, name in enumerate(inner))
+        rows.labels.extend(label_names(schema, rows.columns[1], table.column(rows.columns[1]).to_pylist(), file))
+        rows.files.extend([file] * len(table))
+        rows.declared.update(dict.fromkeys(declared_names(schema, rows.columns[1])))
+        for name, values in rows.others.items():
+            own = table.column(name).to_pylist() if name in there else [""] * len(table)
+            values.extend("" if value is None else str(value) for value in own)
+    return rows or _Rows([], [], [], [], {}, {}, ("", ""))
 
 
 def _splits_of(files: Sequence[Path], root: Path) -> dict[Path, Split]:
@@ -94,98 +140,15 @@ def _splits_of(files: Sequence[Path], root: Path) -> dict[Path, Split]:
     """
     result: dict[Path, Split] = {}
     homes: set[str] = set()
+    stems = split_names(file.stem for file in files)
     for file in files:
         above = [] if file == root else list(file.relative_to(root).parts[:-1])
-        found = [name for part in (file.stem, *reversed(above)) if (name := split_name(part)) is not None]
-        result[file] = found[0].split if found else "train"
+        stem = stems.get(file.stem)
+        result[file] = stem.split if stem is not None else split_of_path(above) or "train"
         homes.add("/".join(part for part in above if split_name(part) is None))
     if len(homes) > 1:
         raise UsageError(f"{root}: holds several data sets ({listed(sorted(homes), 3)}); name one of the folders as the source")
     return result
-
-
-def _columns(schema: Any, file: Path, reading: Reading) -> tuple[str, str]:
-    """Return the columns of the images and of the labels.
-
-    Raises:
-        UsageError: if there is none, or several could be the images.
-    """
-    import pyarrow as pa
-
-    def is_binary(kind: Any) -> bool:
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-    structs = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type}]
-    candidates = structs or [f.name for f in schema if is_binary(f.type)]
-    if reading.path_column is not None:
-        image = chosen_column(schema.names, reading.path_column, (), "path", file)
-        if image not in {*structs, *(f.name for f in schema if is_binary(f.type))}:
-            raise UsageError(f"data.path_column: '{image}' of {file} holds no encoded images, but {schema.field(image).type}")
-    elif not candidates:
-        raise UsageError(
-            f"{file}: has no column of encoded images (a struct with 'bytes', or bytes); its columns: {listed(schema.names)}; "
-            "where one holds paths, give a CSV with the columns path and label instead"
-        )
-    else:
-        lowered = {name.lower(): name for name in reversed(candidates)}
-        found = candidates if len(candidates) == 1 else [lowered[name] for name in _IMAGE_COLUMNS if name in lowered][:1]
-        if not found:
-            raise UsageError(f"{file}: which column holds the images, {listed(candidates)}? Write data.path_column=NAME")
-        image = found[0]
-    return image, chosen_column([n for n in schema.names if n != image], reading.label_column, _LABEL_COLUMNS, "label", file)
-
-
-def _contents(column: Any, name: str, file: Path) -> tuple[list[Any], list[str | None]]:
-    """Return the encoded images of a column, in chunks, and their names where it has them.
-
-    Raises:
-        UsageError: if it holds paths and no images.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_struct(column.type):
-        return column.cast(pa.large_binary()).chunks, [None] * len(column)
-    content = pc.struct_field(column, "bytes")
-    inner = pc.struct_field(column, "path").to_pylist() if "path" in {f.name for f in column.type} else [None] * len(column)
-    if len(column) and content.null_count == len(column):
-        example = next((path for path in inner if path), None)
-        raise UsageError(
-            f"{file}: the column '{name}' holds no images{f', only paths such as {example!r}' if example else ''}; write the "
-            "file again with the images in it, or give a CSV with the columns path and label"
-        )
-    return content.cast(pa.large_binary()).chunks, inner
-
-
-def _is_unlabelled(label: Any) -> bool:
-    """Return whether a label stands for none: absent, blank, not a number, or -1 as in the hidden labels of a challenge."""
-    return (
-        label is None
-        or label == -1
-        or (isinstance(label, float) and math.isnan(label))
-        or (isinstance(label, str) and not label.strip())
-    )
-
-
-def _classes(schema: Any, column: str, labels: list[Any], path: Path) -> tuple[tuple[str, ...], list[int]]:
-    """Return class names and numeric labels; the names come from Hugging Face's metadata where it is there."""
-    try:
-        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = metadata.get("info", {}).get("features", {}).get(column, {}).get("names")
-    except (ValueError, AttributeError):
-        raise UsageError(f"{path}: its 'huggingface' metadata is damaged, so that the class names cannot be read") from None
-    if all(isinstance(label, float) and label.is_integer() for label in labels):
-        labels = [int(label) for label in labels]
-    if not (all(isinstance(label, str) for label in labels) or all(isinstance(label, int) for label in labels)):
-        raise UsageError(f"{path}: the column '{column}' must hold class numbers or class names")
-    if names and isinstance(labels[0], int):
-        if not 0 <= min(labels) <= max(labels) < len(names):
-            wrong = next(label for label in labels if not 0 <= label < len(names))
-            raise UsageError(f"{path}: the label {wrong} has no name among the {len(names)} classes of the metadata")
-        return tuple(map(str, names)), labels
-    known = sorted(set(labels), key=lambda label: natural(label) if isinstance(label, str) else label)
-    number_of = {label: number for number, label in enumerate(known)}
-    return tuple(map(str, known)), [number_of[label] for label in labels]
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from thawlab.data import archives, manifest  # noqa: F401 - they register their openers
 from thawlab.data.folders import open_folder, walk
-from thawlab.data.formats import has_image_extension
 from thawlab.data.listing import UNSAID, Listing, Reading
 from thawlab.data.openers import opener_of, openers
 from thawlab.data.parquet import open_parquet, parquet_files
@@ -22,8 +21,8 @@ def open_path(path: Path, reading: Reading = UNSAID) -> Listing:
         if parquet_files(path, found):
             return open_parquet(path, reading)
         packed = [name for name in found.files if name.lower().endswith(archives.SUFFIXES)]
-        if packed and not any(has_image_extension(name) for name in found.files):
-            return archives.open_archives(path, packed, found.ignored, reading)
+        if packed:
+            return archives.open_archives(path, found, packed, reading)
         return open_folder(path, reading, found)
     opener = opener_of(path)
     if opener is None:

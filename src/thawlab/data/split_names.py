@@ -2,20 +2,46 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from thawlab.data.types import Split
 
-_WORDS: dict[str, Split] = {word: "train" for word in ("train", "training", "trn", "tr", "trainval", "trainvalid")}
-_WORDS |= {word: "val" for word in ("val", "valid", "validation", "validate", "validating", "vld", "dev", "eval", "evaluation")}
-_WORDS |= {word: "test" for word in ("test", "testing", "tests", "tst", "holdout", "heldout")}
+# English first; then Spanish, French, German, Italian, Portuguese, Dutch, Polish, Swedish, Turkish, Indonesian, Russian, Chinese,
+# Japanese and Korean, where their words are no names of things that one photographs.
+_TRAIN = """
+train training trn tr trainval trainvalid entrenamiento entraînement apprentissage trainingsdaten addestramento allenamento treino
+treinamento treinar trainings treningowy treningowe trening träning eğitim pelatihan latih обучение обучающая обучающий тренировка
+тренировочный трейн 训练 訓練 学習 훈련 학습
+"""
+_VAL = """
+val valid validation validate validating vld dev eval evaluation validación validierung validazione convalida validação validatie
+walidacja walidacyjny validering doğrulama validasi валидация валидационный 验证 驗證 検証 검증
+"""
+_TEST = """
+test testing tests tst holdout heldout prueba pruebas testen testdaten teste testes testowy testowe uji pengujian тест тестовый
+тестовая тестирование 测试 測試 テスト 테스트
+"""
+
+
+def _folded(text: str) -> str:
+    """Return a text in lower case without accents, full width as half width."""
+    apart = unicodedata.normalize("NFKD", text.casefold())
+    return unicodedata.normalize("NFC", "".join(letter for letter in apart if not unicodedata.combining(letter)))
+
+
+_VOCABULARIES: dict[Split, str] = {"train": _TRAIN, "val": _VAL, "test": _TEST}
+_WORDS = {_folded(word): split for split, words in _VOCABULARIES.items() for word in words.split()}
 # Words that say nothing of their own beside one of a split: "training_set", "imgs-valid", "Test Images 2017".
 _FILLER_WORDS = """
 set sets data dataset ds images image imgs img pics pictures picture photos photo samples sample examples split splits files file
 folder dir subset partition part x y raw original orig final new full all the of for
+de du des le la les der die das von und del di do da el 集 数据 数据集 資料 图片 图像 データ 画像 セット 用 세트 데이터 이미지
 """
 _FILLERS = frozenset(_FILLER_WORDS.split())
+_WRITTEN_TOGETHER = frozenset(word for word in _FILLERS if len(word) > 2 or word in "xy" or not word.isascii())
 _FOLD = re.compile(r"(?:k[-_ ]?)?(?:fold|cv|split|part|partition|batch|shard|chunk)s?(?:[-_ ]*\d+|[-_ ]+[a-z])", re.IGNORECASE)
+_OUT = re.compile(r"\b(hold|held)[\W_]+out\b")
 _BOUNDARY = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 
@@ -39,7 +65,7 @@ class SplitName(NamedTuple):
 def words_of(name: str) -> list[str]:
     """Return the words of a name in lower case, numbers apart: "SegTrain_2017" is seg, train, 2017."""
     text = _BOUNDARY.sub(" ", unicodedata.normalize("NFKC", name))
-    return re.findall(r"\d+|[^\W\d_]+", text.lower())
+    return re.findall(r"\d+|[^\W\d_]+", _OUT.sub(r"\1out", _folded(text)))
 
 
 def split_name(name: str) -> SplitName | None:
@@ -60,14 +86,46 @@ def split_name(name: str) -> SplitName | None:
     return SplitName(found.pop(), tuple(rest)) if len(found) == 1 else None
 
 
+def split_names(names: Iterable[str]) -> dict[str, SplitName]:
+    """Return which splits names side by side speak of, without those that speak of none.
+
+    Beside each other, names may also write a split's word together with another, where they differ in it alone: "asltrain" and
+    "asltest" are splits, while "strain" and "contest" are not.
+    """
+    names = list(names)
+    found = {name: said for name in names if (said := split_name(name)) is not None}
+    joined = {name: said for name in names if name not in found and (said := _joined(name)) is not None}
+    for name, said in joined.items():
+        if any(other.rest == said.rest and other.split != said.split for other in (*joined.values(), *found.values())):
+            found[name] = said
+    return {name: found[name] for name in names if name in found}
+
+
+def split_of_path(parts: Sequence[str]) -> Split | None:
+    """Return the split that a path speaks of: the name of the file before those of its folders, the nearest first."""
+    return next((said.split for part in reversed(parts) if (said := split_name(part)) is not None), None)
+
+
+def _joined(name: str) -> SplitName | None:
+    """Return which split a name speaks of in a part of a word; the rest of the word is what else it says."""
+    words = words_of(name)
+    for place, word in enumerate(words):
+        for known, split in _WORDS.items():
+            if (len(known) > 2 or not known.isascii()) and known != word and (word.startswith(known) or word.endswith(known)):
+                part = word[len(known) :] if word.startswith(known) else word[: -len(known)]
+                rest = [part, *(other for k, other in enumerate(words) if k != place)]
+                return SplitName(split, tuple(other for other in rest if other not in _FILLERS and not other.isdigit()))
+    return None
+
+
 def _split_of_word(word: str) -> Split | None:
     """Return the split of a word, also where a word that says nothing is written together with it: "testset", "xtrain"."""
     if word in _WORDS:
         return _WORDS[word]
     for known, split in _WORDS.items():
-        if len(known) > 2 and (
-            (word.startswith(known) and word[len(known) :] in _FILLERS)
-            or (word.endswith(known) and word[: -len(known)] in _FILLERS)
+        if (len(known) > 2 or not known.isascii()) and (
+            (word.startswith(known) and word[len(known) :] in _WRITTEN_TOGETHER)
+            or (word.endswith(known) and word[: -len(known)] in _WRITTEN_TOGETHER)
         ):
             return split
     return None
