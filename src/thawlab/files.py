@@ -123,8 +123,8 @@ def found_path(text: str | Path, bases: Sequence[str] = ()) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
-    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+    """Write a UTF-8 text file atomically; names of files that are not UTF-8 are escaped."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -276,9 +276,16 @@ def parse_part(kind: type[P], table: Mapping[str, Any], origin: str) -> P:
     """Turn tables into a part of a recipe, as `parse_recipe` does."""
     try:
         # JSON mode keeps the types strict and still reads a list into a tuple.
-        return kind.model_validate_json(json.dumps(table, default=_plain))
+        text = json.dumps(table, default=_plain, ensure_ascii=False)
+        text.encode("utf-8")
+        return kind.model_validate_json(text)
     except TypeError as error:
         raise UsageError(f"{origin}: {error}") from None
+    except UnicodeEncodeError as error:
+        place = ascii(text[max(error.start - 40, 0) : error.end + 40])
+        raise UsageError(
+            f"{origin}: {place} holds a name that is not UTF-8; rename it, or go into that folder and give '.'"
+        ) from None
     except ValidationError as error:
         raise UsageError(f"{origin}: {_explain(error, kind)}") from None
 

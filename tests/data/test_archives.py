@@ -255,3 +255,16 @@ def test_what_was_unpacked_beside_itself_is_left_out(name: str, tmp_path: Path, 
     listing = open_path(tmp_path)
     assert listing.ids == ("bird/1.png", "fish/1.png", "old/1.png")
     assert listing.ignored == ((name, "is an archive beside folders of images; unpack it if it belongs to them"),)
+
+
+def test_names_in_a_zip_without_the_flag_of_utf_8_are_read_as_such(tmp_path: Path, encoded: Encoded) -> None:
+    content = zipped({"Köter/1.png": encoded(), "dog/1.png": encoded()})
+    plain = bytearray(content)
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flag of each local and central header
+        start = plain.find(mark)
+        while start >= 0:
+            plain[start + place + 1] &= ~0x08
+            start = plain.find(mark, start + 4)
+    (tmp_path / "x.zip").write_bytes(bytes(plain))
+    listing = open_path(tmp_path / "x.zip")
+    assert listing.classes == ("dog", "Köter") and listing.images.read(0) and listing.images.read(1)

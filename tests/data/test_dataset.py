@@ -208,7 +208,7 @@ def write_odd(folder: Path, encoded: Encoded) -> dict[str, str]:
     return {
         "red/cut.jpg": "damaged: image file is truncated",
         "red/empty.png": "empty file",
-        "red/page.jpg": "not an image in a supported format",
+        "red/page.jpg": "is a web page",
         "red/gone.jpg": "cannot be read: No such file or directory",
     }
 

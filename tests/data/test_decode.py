@@ -157,7 +157,7 @@ def bad_checksum(content: bytes) -> bytes:
     ("damage", "kind", "reason"),
     [
         (lambda _: b"", "PNG", "empty file"),
-        (lambda _: b"<html>404</html>", "PNG", "not an image in a supported format"),
+        (lambda _: b"<html>404</html>", "PNG", "is a web page, as a download leaves it that failed"),
         (lambda content: content[:20], "PNG", ""),
         (lambda content: content[: len(content) // 2], "PNG", "damaged: "),
         (lambda content: content[: len(content) // 2], "JPEG", "damaged: image file is truncated"),

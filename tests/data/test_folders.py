@@ -121,3 +121,34 @@ def test_without_the_plug_in_the_message_offers_it(tmp_path: Path, monkeypatch: 
         (tmp_path / name / "1.heic").write_bytes(b"\0\0\0\x18ftypheic")
     with pytest.raises(UsageError, match=r"cat/1\.heic, is a HEIC photo; to read it: pip install 'thawlab\[heic\]'"):
         open_path(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["LOST.DIR", "FOUND.000", "RECYCLED", "~snapshot", "Network Trash Folder", "Temporary Items", "@tmp", "_gsdata_"]
+)
+def test_what_other_systems_leave_behind_is_no_class(name: str, tmp_path: Path) -> None:
+    for folder in ("cat", "dog", name):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "1.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "2.png")
+    (tmp_path / "cat" / "2.png").rename(tmp_path / "cat" / "2.png~")
+    assert open_path(tmp_path).ids == ("cat/1.png", "dog/1.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("IM0001", bytes(128) + b"DICM" + bytes(20), "is a DICOM image"),
+        ("1.nef", b"II*\0" + bytes(40), "is a camera's raw file"),
+        ("1.dng", b"MM\0*" + bytes(40), "is a camera's raw file"),
+        ("1.pcx", b"\x0a\5\1\x08" + bytes(40), "is an image of a rare format"),
+    ],
+)
+def test_a_class_of_files_that_no_reader_knows_is_refused(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    for folder in ("cat", "dog", "bird"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "1.png")
+    (tmp_path / "bird" / "1.png").unlink()
+    (tmp_path / "bird" / name).write_bytes(content)
+    with pytest.raises(UsageError, match=f"bird: no file of this class can be read as an image; .*{words}"):
+        open_path(tmp_path)

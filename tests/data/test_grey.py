@@ -123,3 +123,50 @@ def test_deep_images_teach_as_well_as_bytes_do(tmp_path: Path) -> None:
         predicted.append([one.classes[0] for one in load(run.folder.path).predict_many(files)])
     assert min(accuracy) > 0.7 and abs(accuracy[0] - accuracy[1]) < 0.04
     assert np.mean([one == other for one, other in zip(*predicted, strict=True)]) > 0.9
+
+
+@pytest.mark.parametrize("share", [1, 5])
+def test_a_few_stuck_pixels_do_not_stretch_the_range(share: int, tmp_path: Path) -> None:
+    images = ramps(0, 4000, np.uint16, count=60)
+    for image in images[:share]:
+        image[3, 5] = 65535
+    look = with_grey_range(LOOK, open_path(folder_of(tmp_path, images)))
+    assert look.grey_range == (0, 4095)
+
+
+@pytest.mark.parametrize("blank", [-9999, -32768, -3.4e38, float("-inf"), float("inf"), float("nan")])
+def test_values_where_nothing_was_measured_do_not_count(blank: float, tmp_path: Path) -> None:
+    images = ramps(100.0, 3000.0, np.float32)
+    for image in images:
+        image[::5, ::4] = blank
+    look = with_grey_range(LOOK, open_path(folder_of(tmp_path, images, "tif")))
+    assert look.grey_range is not None
+    low, high = look.grey_range
+    assert low == pytest.approx(100, abs=60) and high == pytest.approx(3000, abs=60)
+    pixels = decode(saved(images[2], "TIFF"), look)
+    measured = np.isfinite(images[2]) & (images[2] > 0) & (images[2] < 5000)
+    assert pixels[..., 0][measured].std() > 50
+    assert set(pixels[..., 0][~measured].tolist()) <= {0, 255}
+
+
+def test_negative_values_that_are_measured_do_count() -> None:
+    assert shared_range([np.array([-1024.0] * 50 + list(range(-1000, 2000)))], whole=True)[0] == pytest.approx(-1024, abs=2)
+    assert shared_range([np.full(10, -32768.0)], whole=True) == (0.0, 65535.0)
+
+
+def test_white_at_zero_is_turned_round() -> None:
+    values = ramps(0, 65535, np.uint16)[0]
+    pixels = []
+    for photometric in (0, 1):
+        buffer = io.BytesIO()
+        Image.fromarray(values).save(buffer, "TIFF", tiffinfo={262: photometric})
+        pixels.append(decode(buffer.getvalue(), LOOK).astype(int))
+    assert np.abs(pixels[0] + pixels[1] - 255).max() <= 1
+
+
+def test_pgm_of_more_than_8_bits_has_a_range_too(tmp_path: Path) -> None:
+    for number, image in enumerate(ramps(0, 4000, np.uint16)):
+        file = tmp_path / f"class{number % 2}" / f"{number}.pgm"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"P5\n32 32\n65535\n" + image.astype(">u2").tobytes())
+    assert with_grey_range(LOOK, open_path(tmp_path)).grey_range == (0, 4095)

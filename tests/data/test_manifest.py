@@ -179,3 +179,25 @@ def test_a_file_beside_the_tables_folder_keeps_a_name_that_holds_elsewhere(tree:
     folder = tree("images/cat/1.png", "images/dog/1.png", "tables/x.png")
     (folder / "tables" / "list.csv").write_text("path,label\n../images/cat/1.png,cat\n../images/dog/1.png,dog\n")
     assert open_path(folder / "tables" / "list.csv").ids == ("../images/cat/1.png", "../images/dog/1.png")
+
+
+@pytest.mark.parametrize("before", ["sep=;\n", "# made by hand\n\n", "\n\n", "\ufeff# x\nsep=;\n"])
+def test_what_stands_before_the_header_does_not_matter(before: str, tree: Tree) -> None:
+    assert listed(tree, f"{before}path;label\ncat/1.png;cat\ndog/1.png;dog\n").ids == ("cat/1.png", "dog/1.png")
+    with pytest.raises(UsageError, match=f"line {before.count(chr(10)) + 3} has more values"):
+        listed(tree, f"{before}path;label\ncat/1.png;cat\ndog/1.png;dog;x\n")
+
+
+def test_a_table_without_a_header_says_so(tree: Tree) -> None:
+    with pytest.raises(UsageError, match="it has no header; write a first line that names the columns, such as path,label"):
+        listed(tree, "cat/1.png,cat\ndog/1.png,dog\n")
+
+
+def test_a_column_is_named_whatever_its_case_and_blanks(tree: Tree) -> None:
+    text = "where , what\ncat/1.png,cat\ndog/1.png,dog\n"
+    assert listed(tree, text, reading=Reading(path_column="Where", label_column="what")).ids == ("cat/1.png", "dog/1.png")
+
+
+def test_files_that_are_not_there_are_counted(tree: Tree) -> None:
+    listing = listed(tree, "path,label\ncat/1.png,cat\ndog/1.png,dog\ndog/9.png,dog\n")
+    assert listing.notes == ("1 of the 3 files that it lists are not there; the first is dog/9.png",)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from thawlab.data.decode import BadImageError, decode
+from thawlab.data.decode import _READERS, BadImageError, decode
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.salvage import ended, exif_of, lacks_end, orientation, without_metadata
 from thawlab.data.types import Pixels
@@ -141,3 +142,38 @@ def test_transparency_is_laid_on_a_ground_that_shows_the_drawing(ink: int, groun
     image = Image.fromarray(drawing).convert(mode)
     pixels = decoded(saved(image, "PNG"))
     assert pixels[0, 0, 0] == ground and pixels[20, 20, 0] == ink
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_was_cut_and_filled_up_with_zeros_is_refused_or_whole(progressive: bool) -> None:
+    for seed in range(6):
+        image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+        content = saved(image, "JPEG", progressive=progressive)
+        expected = decoded(content)
+        assert np.array_equal(decoded(content + bytes(512)), expected)  # padding after the end does no harm
+        assert np.array_equal(decoded(content[:-2] + bytes(512)), expected)
+        for cut in range(len(content) // 3, len(content) - 2, len(content) // 13):
+            for fill in (len(content) - cut, 4096 - cut % 4096, 8000):
+                try:
+                    assert np.array_equal(decoded(content[:cut] + bytes(fill)), expected)
+                except BadImageError as error:
+                    assert "truncated" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\0\0\0\x18ftypheic" + bytes(40), "is a HEIC photo; to read it: pip install"),
+        (b"\xff\x0a" + bytes(40), "is a JPEG XL image; to read it: pip install pillow-jxl-plugin"),
+        (b"<?xml version='1.0'?><svg xmlns='x'/>", "is an SVG drawing; save it as PNG or JPEG"),
+        (b"\n<!DOCTYPE html><html>", "is a web page"),
+        (bytes(128) + b"DICM" + bytes(40), "is a DICOM image"),
+        (b"%PDF-1.7 ...", "is a PDF"),
+    ],
+)
+def test_what_is_called_an_image_and_is_another_format_is_named(
+    content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thawlab.data.decode._READERS", tuple(r for r in _READERS if r[1] is None or not r[1](content[:16])))
+    with pytest.raises(BadImageError, match=re.escape(words)):
+        decoded(content)

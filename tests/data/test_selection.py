@@ -178,3 +178,9 @@ def test_the_list_that_a_check_writes_is_read_back_for_every_kind_of_source(phot
         check_data(source, write_clean=file)
         after = open_data(Data(source=str(source), exclude=str(file)), System())
         assert len(after) == len(before) - 1 and set(after.ids) < set(before.ids)
+
+
+def test_a_word_that_is_neither_yes_nor_no_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "list.csv", "path,keep\na,yes\nb,nein\n")
+    with pytest.raises(UsageError, match=r"list\.csv, line 3: 'nein' in the column 'keep' is neither yes nor no"):
+        excluded_ids(file)

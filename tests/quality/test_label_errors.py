@@ -97,3 +97,13 @@ def test_few_held_out_images_say_nothing() -> None:
     few = Predictions(np.array(["a"]), np.array([0]), np.zeros((1, 2), dtype=np.float32))
     none = Predictions(np.zeros(0, dtype=np.str_), np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.float32))
     assert label_suspects(none, few, ("x", "y"), 1.0)["count"] == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_few_groups_leave_some_labels_unjudged_and_none_suspected_for_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    features, labels = _clouds(rng, 24, 2)
+    groups = np.where(labels == 0, rng.integers(0, 2, 24), rng.integers(1, 3, 24))
+    groups[labels == 0][:2], groups[labels == 1][:2] = (0, 1), (1, 2)
+    probabilities = held_out_probabilities(features, labels, groups.astype(np.int64), seed)
+    assert np.allclose(probabilities.sum(axis=1), 1) and (probabilities[np.arange(24), labels] > 0.01).all()

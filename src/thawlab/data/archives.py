@@ -201,8 +201,8 @@ def _zip_members(source: Path | bytes) -> Members:
         return archive
 
     infos = opened().infolist()
-    folders = [_member_name(info.filename) for info in infos if _is_folder(info)]
-    members = {_member_name(info.filename): info.filename for info in infos if not _is_folder(info)}
+    folders = [_member_name(_zip_name(info)) for info in infos if _is_folder(info)]
+    members = {_member_name(_zip_name(info)): info.filename for info in infos if not _is_folder(info)}
 
     def head_of(name: str) -> bytes:
         with opened().open(members[name]) as file:
@@ -215,6 +215,16 @@ def _zip_members(source: Path | bytes) -> Members:
             raise OSError(f"damaged or encrypted inside the archive: {error}") from error
 
     return Members(folders, list(members), head_of, content)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name: UTF-8 where its bytes are, also where the flag is missing that says so (macOS)."""
+    if info.flag_bits & 0x800 or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _is_folder(info: zipfile.ZipInfo) -> bool:

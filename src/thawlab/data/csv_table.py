@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from thawlab.data.formats import has_image_extension
 from thawlab.errors import UsageError
 
 Row = dict[str, str]
@@ -29,18 +30,21 @@ def read_table(path: Path, key: str = "") -> tuple[Sequence[str], list[tuple[int
         UsageError: if the file cannot be read.
     """
     try:
-        text = _text(path.read_bytes())
+        before, text = _body(_text(path.read_bytes()))
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=_separator(text), strict=False)
         columns = reader.fieldnames or []
+        if any(has_image_extension(column.strip()) for column in columns):
+            raise csv.Error("it has no header; write a first line that names the columns, such as path,label")
         rows = []
         for row in reader:
             if None in row:  # a separator in a value would move all that follows by a column
+                number = before + reader.line_num
                 raise csv.Error(
-                    f"line {reader.line_num} has more values than the header has columns ({len(columns)}); put quotes around a "
-                    "value that holds the separator"
+                    f"line {number} has more values than the header has columns ({len(columns)}); put quotes around a value that "
+                    "holds the separator"
                 )
-            rows.append((reader.line_num, row))
-        _refuse_open_quote(text, reader.reader.dialect.delimiter)
+            rows.append((before + reader.line_num, row))
+        _refuse_open_quote(text, reader.reader.dialect.delimiter, before)
         return columns, rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{key and key + ': '}{path}: cannot be read as CSV: {error}") from None
@@ -61,7 +65,17 @@ def _text(content: bytes) -> str:
         return content.decode("cp1252")
 
 
-def _refuse_open_quote(text: str, separator: str) -> None:
+def _body(text: str) -> tuple[int, str]:
+    """Return how many lines stand before a table's header, and the rest: blank lines, comments, a spreadsheet's `sep=;`."""
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        bare = line.strip().strip('"').lower()
+        if bare and not bare.startswith("#") and not bare.startswith("sep="):
+            return number, "".join(lines[number:])
+    return 0, text
+
+
+def _refuse_open_quote(text: str, separator: str, before: int) -> None:
     """Refuse a quote that is never closed: it makes the rest of the table one value.
 
     Raises:
@@ -74,7 +88,7 @@ def _refuse_open_quote(text: str, separator: str) -> None:
             start = reader.line_num + 1
     except csv.Error as error:
         if "unexpected end of data" in str(error):
-            raise csv.Error(f"line {start}: a quote is opened and never closed") from None
+            raise csv.Error(f"line {before + start}: a quote is opened and never closed") from None
 
 
 def _separator(text: str) -> str:

@@ -6,12 +6,12 @@ import struct
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from thawlab.data.formats import plugins_here
-from thawlab.data.grey import Range, is_deep, own_range, to_bytes, values_of
+from thawlab.data.formats import kind_of, plugins_here
+from thawlab.data.grey import Range, is_deep, is_white_at_zero, own_range, to_bytes, values_of
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.salvage import ended, exif_of, lacks_end, orientation, without_metadata
+from thawlab.data.salvage import ended, exif_of, has_all_scans, lacks_end, orientation, padded, without_metadata, without_padding
 from thawlab.data.types import Pixels
 from thawlab.errors import first_line
 
@@ -88,7 +88,7 @@ def open_image(content: bytes) -> Image.Image:
                 image = factory(io.BytesIO(content), "")
                 break
     else:
-        raise BadImageError("not an image in a supported format")
+        raise BadImageError(kind_of(content[:512]) or "not an image in a supported format")
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadImageError(f"too large: {width}×{height} pixels")
@@ -163,17 +163,20 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing) -> Pixels:
     if isinstance(content, np.ndarray):
         return preprocessing.fit(Image.fromarray(content))
     try:
+        if padded(content):  # a decoder would take the zeros for pixels
+            raise BadImageError("damaged: truncated, and filled up with zeros")
         return _decoded(content, preprocessing)
     except BadImageError as error:
         if len(content) < 4:
             raise
+        content = without_padding(content)
         bare = without_metadata(content) or content
         noted = orientation(exif_of(content))
         with contextlib.suppress(BadImageError):
             if bare is not content:
                 return _decoded(bare, preprocessing, noted)
         with contextlib.suppress(BadImageError):
-            if lacks_end(bare):
+            if lacks_end(bare) and has_all_scans(bare):
                 pixels = _decoded(ended(bare), preprocessing, noted)
                 # Where pixels are missing, the decoder takes the further bytes for them.
                 if all(np.array_equal(pixels, _decoded(ended(bare, more), preprocessing, noted)) for more in _FILLERS):
@@ -191,4 +194,5 @@ def _decoded(content: bytes, preprocessing: Preprocessing, noted: int | None = N
         grey = None
         if is_deep(image):
             grey = own_range(image, content) or preprocessing.grey_range
-        return preprocessing.fit(to_rgb(upright(image, noted), grey))
+        rgb = to_rgb(upright(image, noted), grey)
+        return preprocessing.fit(ImageOps.invert(rgb) if is_white_at_zero(image) else rgb)

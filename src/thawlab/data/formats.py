@@ -15,6 +15,8 @@ _OTHERS |= {suffix: "a camera's raw file" for suffix in _RAW_SUFFIXES.split()} |
 _OTHERS |= {".dcm": "a DICOM image", ".nii": "a NIfTI volume", ".npy": "an array", ".npz": "an archive of arrays"}
 _OTHERS |= {suffix: "a video" for suffix in (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")}
 _OTHERS |= {suffix: "an archive" for suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2")}
+_OTHERS |= {suffix: "an image of a rare format" for suffix in (".pcx", ".dds", ".sgi", ".rgb", ".fits", ".fit", ".icns", ".xpm")}
+_MARKS = {b"%PDF": "a PDF", b"8BPS": "a Photoshop file", b"SIMPLE  =": "a FITS image", b"\x93NUMPY": "an array"}
 # Text, tables and programs lie beside images in many data sets; nobody takes them for images.
 _DOCUMENT_SUFFIXES = """
 .txt .md .rst .json .jsonl .xml .csv .tsv .yaml .yml .toml .ini .cfg .log .html .htm .py .ipynb .sh .bat .m .mat .pkl .db .sqlite
@@ -93,6 +95,26 @@ def looks_like_image(head: bytes) -> bool:
     starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
     by_plugin = any(head[4:12] in plugin.marks or head.startswith(plugin.marks) for plugin in plugins_here() if plugin.marks)
     return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or by_plugin
+
+
+def kind_of(head: bytes) -> str | None:
+    """Return what a file that no reader here knows is by its first bytes, whatever its name says, and what to do about it."""
+    for plugin in PLUGINS:
+        if head[4:12] in plugin.marks or head.startswith(plugin.marks):
+            return f"is {plugin.kind}; to read it: {plugin.install}"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, as a download leaves it that failed; fetch it again"
+    if text.startswith((b"<svg", b"<?xml")) and b"<svg" in text:
+        return "is an SVG drawing; save it as PNG or JPEG"
+    if head[128:132] == b"DICM":
+        return "is a DICOM image; save it as PNG or JPEG"
+    return next((f"is {kind}; save it as PNG or JPEG" for mark, kind in _MARKS.items() if head.startswith(mark)), None)
+
+
+def is_unread(path: str) -> bool:
+    """Return whether a file is one of a format that is known and that no reader here reads, by its name."""
+    return PurePosixPath(path).suffix.lower() in _OTHERS
 
 
 def is_document(path: str) -> bool:

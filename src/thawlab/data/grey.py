@@ -15,6 +15,10 @@ Range = tuple[float, float]
 _LOOKED_AT = 4096
 # The share of values that may lie beyond each end of a range where no number of bits explains it.
 _TAIL = 0.001
+# The share of pixels that may be stuck at a value that the others do not reach.
+_STUCK = 1e-4
+# What programs write where nothing was measured.
+_BLANKS = frozenset({-9999.0, -99999.0, -32768.0, -32767.0, -2147483648.0})
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -25,32 +29,53 @@ def is_deep(image: Image.Image) -> bool:
 def may_be_deep(content: bytes) -> bool:
     """Return whether an encoded file may hold such an image, by its first bytes."""
     is_png = content.startswith(b"\x89PNG\r\n\x1a\n") and content[24:26] == b"\x10\x00"
-    return is_png or content.startswith((b"II", b"MM", b"Pf", b"\x00\x00\x00\x0cjP", b"\xff\x4f\xff\x51"))
+    return is_png or content.startswith((b"P5", b"P2", b"II", b"MM", b"Pf", b"\x00\x00\x00\x0cjP", b"\xff\x4f\xff\x51"))
 
 
 def values_of(image: Image.Image) -> npt.NDArray[np.float64]:
     """Return the grey values of a deep image as numbers."""
-    return np.nan_to_num(np.asarray(image).astype(np.float64))
+    return np.asarray(image).astype(np.float64)
 
 
 def shared_range(samples: Sequence[npt.NDArray[np.float64]], whole: bool) -> Range:
     """Return the range that the grey values of a data set run through.
 
-    Whole numbers from near 0 run through the fewest bits, from 8 to 16, that hold them, and fractions from 0 to 1 or 255;
-    others, such as Hounsfield units, through all but a thousandth at each end.
+    Whole numbers from near 0 run through the fewest bits, from 8 to 16, that hold them but for a few stuck pixels, and fractions
+    from 0 to 1 or 255; others, such as Hounsfield units, through all but a thousandth at each end. Values that stand for none do
+    not count (see `_without_blanks`).
 
     Args:
         samples: values of several images.
         whole: whether the files hold whole numbers.
     """
-    pooled = np.concatenate([part.reshape(-1)[:: max(1, part.size // _LOOKED_AT)] for part in samples])
+    samples = [kept for part in samples if (kept := _without_blanks(part)).size]
+    if not samples:
+        return 0.0, 65535.0 if whole else 1.0
+    pooled = np.concatenate([part[:: max(1, part.size // _LOOKED_AT)] for part in samples])
     least, most = min(float(part.min()) for part in samples), max(float(part.max()) for part in samples)
     low, high = (float(value) for value in np.quantile(pooled, [_TAIL, 1 - _TAIL]))
+    few = _STUCK * sum(part.size for part in samples)
     fulls = [2.0**bits - 1 for bits in range(8, 17)] if whole else [1.0, 255.0]
-    full = next((full for full in fulls if most <= full), None)
-    if least >= 0 and full is not None and low < full / 10:
+    full = next((full for full in fulls if high <= full and sum(int((part > full).sum()) for part in samples) <= few), None)
+    if least >= 0 and full is not None and low < full / 10 and (whole or most <= full):
         return 0.0, full
     return (low, high) if high > low else (least, max(most, least + 1.0))
+
+
+def _without_blanks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return values, flat, without those that stand for none where nothing was measured.
+
+    These are infinite or not numbers, or one value over and over at the lower end, apart from all others by more than these
+    are among themselves (-32768, -3.4e38), or a usual one of them.
+    """
+    kept = values[np.isfinite(values)]
+    while kept.size:
+        least, rest = float(kept.min()), kept[kept > kept.min()]
+        is_apart = rest.size > 0 and least < 0 and rest.min() - least > rest.max() - rest.min()
+        if least not in _BLANKS and not (is_apart and kept.size - rest.size > 1):
+            break
+        kept = rest
+    return kept
 
 
 def own_range(image: Image.Image, content: bytes) -> Range | None:
@@ -63,7 +88,16 @@ def own_range(image: Image.Image, content: bytes) -> Range | None:
         # By the standard the values fill all 16 bits and the significant ones stand on top; many programs leave them below.
         bits = significant_bits(content)
     full = 2.0**bits - 1 if isinstance(bits, int) and 8 < bits < 16 else 0.0
-    return (0.0, full) if full and float(values_of(image).max(initial=0.0)) <= full else None
+    return (0.0, full) if full and _most(values_of(image)) <= full else None
+
+
+def _most(values: npt.NDArray[np.float64]) -> float:
+    return float(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).max(initial=0.0))
+
+
+def is_white_at_zero(image: Image.Image) -> bool:
+    """Return whether 0 means white in a deep TIFF; Pillow turns such values round only where they have 8 bits."""
+    return image.format == "TIFF" and is_deep(image) and getattr(image, "tag_v2", {}).get(262) == 0
 
 
 def significant_bits(content: bytes) -> int | None:
@@ -85,9 +119,10 @@ def to_bytes(values: npt.NDArray[np.float64], kind: str, known: Range | None) ->
         known: their range; where None, fractions are taken to end at 1 or 255, and all others at 16 bits.
     """
     if known is None:
-        top = float(values.max(initial=0.0))
+        top = _most(values)
         known = (0.0, 1.0 if top <= 1.0 and kind == "f" else 255.0 if top <= 255 and kind == "f" else 65535.0)
     low, high = known
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     scaled: npt.NDArray[np.uint8] = np.clip(np.rint((values - low) * (255.0 / (high - low))), 0, 255).astype(np.uint8)
     return scaled
 

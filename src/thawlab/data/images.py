@@ -15,7 +15,7 @@ from thawlab.data.types import Pixels
 from thawlab.errors import ThawlabError
 
 T = TypeVar("T")
-HEAD = 32  # bytes that tell what a file is
+HEAD = 160  # bytes that tell what a file is
 # Errors that come with the file itself; all others (a network's, a disk's, too little memory) may be over in a moment.
 _LASTING = {None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _PAUSES = (0.05, 0.25, 1.0)  # seconds before each further try

@@ -15,8 +15,23 @@ from thawlab.errors import UsageError, listed, nearest
 
 # What operating systems, network drives and other programs leave behind, beside all that begins with a dot.
 _LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin"})
-_LITTER |= {"recycler", "system volume information", "lost+found", "__pycache__", "@recently-snapshot", "#snapshot"}
+_LITTER |= {"lost.dir", "recycled", "~snapshot", "network trash folder", "temporary items", "@tmp", "@synoresource", "_gsdata_"}
+_LITTER |= {
+    "config.msi",
+    "wpsystem",
+    "android_secure",
+    "recycler",
+    "system volume information",
+    "lost+found",
+    "__pycache__",
+    "@recently-snapshot",
+    "#snapshot",
+}
 _LITTER_STARTS = (".", "synofile_thumb", "@__thumb", "~$")
+
+
+# Pieces that a check of a disk found, and an editor's copies.
+_LEFT_BEHIND = re.compile(r"found\.\d{3}|.+~")
 
 
 class Placed(NamedTuple):
@@ -53,7 +68,8 @@ class Placement(NamedTuple):
 
 def is_litter(path: str) -> bool:
     """Return whether a path is hidden or something that operating systems, network drives and programs leave behind."""
-    return any(part.lower() in _LITTER or part.lower().startswith(_LITTER_STARTS) for part in PurePosixPath(path).parts)
+    parts = [part.lower() for part in PurePosixPath(path).parts]
+    return any(part in _LITTER or part.startswith(_LITTER_STARTS) or _LEFT_BEHIND.fullmatch(part) for part in parts)
 
 
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:

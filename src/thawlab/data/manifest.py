@@ -76,6 +76,10 @@ def open_table(path: Path, reading: Reading) -> Listing:
     images = FileImages(tuple(path.parent / item.path for item in placed))
     values = {name: tuple((row.get(name) or "").strip() for _, row in kept.values()) for name in columns}
     listing = arranged(placed, images, path.stem, str(path), columns=values, ignored=tuple(ignored))
+    lost = [item.path for item in placed if not (path.parent / item.path).is_file()]
+    if lost:
+        found = f"{len(lost):,} of the {len(placed):,} files that it lists are not there; the first is {lost[0]}"
+        listing = replace(listing, notes=(*listing.notes, found))
     said = f"{path_column} is the path, {label_column} the class" + (
         f", {' and '.join(splits.columns)} the split" if splits.columns else ""
     )
@@ -91,6 +95,8 @@ def chosen_column(columns: Sequence[str], wanted: str | None, names: Sequence[st
     if wanted is not None:
         if wanted in columns:
             return wanted
+        if (same := pick_column(columns, [wanted.strip().lower()])) is not None:
+            return same
         raise UsageError(
             f"data.{role}_column: {path} has no column '{wanted}'{nearest(wanted, columns)}; found {listed(columns)}"
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from thawlab.data.formats import has_image_extension, is_document, looks_like_image, why_no_image
+from thawlab.data.formats import has_image_extension, is_document, is_unread, kind_of, looks_like_image, why_no_image
 from thawlab.data.images import Images, ReadImages
 from thawlab.data.layout import Placed, Placement, class_names, is_litter, one_spelling, place_files
 from thawlab.data.listing import UNSAID, Listing, Reading
@@ -104,13 +104,16 @@ def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[s
         elif is_image(path, head_of):
             images.append(path)
         else:
-            ignored.append((path, why_no_image(path)))
+            ignored.append((path, (not PurePosixPath(path).suffix and kind_of(head_of(path))) or why_no_image(path)))
     return images, ignored
 
 
 def is_image(path: str, head_of: Callable[[str], bytes]) -> bool:
     """Return whether a file is named like an image or starts like one."""
-    return has_image_extension(path) or looks_like_image(head_of(path))
+    if has_image_extension(path):
+        return True
+    # Raw files of many cameras begin as a TIFF does, and hold a thumbnail where a TIFF has its image.
+    return not is_unread(path) and looks_like_image(head_of(path))
 
 
 def _refuse_unread_classes(found: Placement, others: Iterable[tuple[str, str]], origin: str) -> None:
@@ -122,7 +125,9 @@ def _refuse_unread_classes(found: Placement, others: Iterable[tuple[str, str]], 
     levels = {PurePosixPath(home).parent for home in found.homes}
     with_images = {parent for path, _ in found.ignored for parent in PurePosixPath(path).parents}
     for path, reason in others:
-        for folder in [] if is_document(path) else PurePosixPath(path).parents[:-1]:  # the last one is the source itself
+        for folder in (
+            [] if is_document(path) and reason == "is not an image" else PurePosixPath(path).parents[:-1]
+        ):  # the last one is the source itself
             if folder.parent in levels and folder.as_posix() not in found.homes and folder not in with_images:
                 raise UsageError(f"{origin}/{folder}: no file of this class can be read as an image; {path} {reason}")
 

@@ -1,5 +1,6 @@
 """Images whose metadata or end is damaged and whose pixels are whole: the same files without what does not matter."""
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -61,6 +62,38 @@ def _bare_jpeg(content: bytes) -> bytes | None:
 def lacks_end(content: bytes) -> bool:
     """Return whether a JPEG lacks the marker that ends it."""
     return content.startswith(b"\xff\xd8") and not content.rstrip(b"\0").endswith(_END)
+
+
+def padded(content: bytes) -> bool:
+    """Return whether a JPEG lacks the marker that ends it and is filled up with zeros, as copies are that were interrupted."""
+    return lacks_end(content) and content.endswith(b"\0\0")
+
+
+def without_padding(content: bytes) -> bytes:
+    """Return a JPEG that is filled up with zeros without them; other content as it is."""
+    if not padded(content):
+        return content
+    bare = content.rstrip(b"\0")
+    return bare + b"\0" if bare.endswith(b"\xff") else bare  # this zero belongs to the pixels
+
+
+def has_all_scans(content: bytes) -> bool:
+    """Return whether the scans of a JPEG without metadata bring every coefficient of every component to its last bit.
+
+    A progressive image that was cut between two scans is one of less detail, and nothing else shows it (ITU-T T.81, annex G).
+    """
+    frame = re.search(rb"\xff[\xc0-\xc2]..\x08....(.)", content, re.DOTALL)
+    if frame is None:
+        return False
+    components = frame[1][0]
+    known: set[tuple[int, int]] = set()
+    for scan in re.finditer(rb"\xff\xda..([\x01-\x04])", content, re.DOTALL):
+        count, start = scan[1][0], scan.end()
+        settings = content[start + 2 * count : start + 2 * count + 3]
+        if len(settings) == 3 and settings[2] & 15 == 0:
+            ids = content[start : start + 2 * count : 2]
+            known.update((component, k) for component in ids for k in range(settings[0], min(settings[1], 63) + 1))
+    return len(known) == 64 * components
 
 
 def ended(content: bytes, filler: bytes = b"") -> bytes:

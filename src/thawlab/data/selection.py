@@ -15,7 +15,7 @@ from thawlab.errors import UsageError, listed, nearest
 from thawlab.files import found_path
 from thawlab.recipe import Data, System
 
-_NO = frozenset({"no", "false", "0", "n"})
+_NO, _YES = frozenset({"no", "false", "0", "0.0", "n", "f"}), frozenset({"", "yes", "true", "1", "1.0", "y", "t"})
 _ID_COLUMNS = ("path", "id", "file", "filename")
 
 
@@ -44,7 +44,12 @@ def excluded_ids(path: Path) -> set[str]:
     name, keep = pick_column(columns, _ID_COLUMNS), pick_column(columns, ["keep"])
     if name is None:
         raise UsageError(f"data.exclude: {path} needs a column 'path'; found {listed(columns) or 'none'}")
-    return {row[name] for _, row in rows if keep is None or row[keep].strip().lower() in _NO}
+    if keep is None:
+        return {row[name] for _, row in rows}
+    words = [(number, row[keep].strip().lower()) for number, row in rows]
+    if wrong := next(((number, word) for number, word in words if word not in _YES | _NO), None):
+        raise UsageError(f"data.exclude: {path}, line {wrong[0]}: '{wrong[1]}' in the column '{keep}' is neither yes nor no")
+    return {row[name] for (_, row), (_, word) in zip(rows, words, strict=True) if word in _NO}
 
 
 def without(listing: Listing, excluded: set[str], origin: str) -> Listing:

@@ -51,10 +51,13 @@ def held_out_probabilities(
     classes = int(labels.max()) + 1
     probabilities = np.full((len(labels), classes), 1e-6)
     for fit, held in splitter.split(features, labels, groups):
+        if len(np.unique(labels[fit])) < 2:
+            continue  # nothing to tell apart: these are not judged
         mean, spread = features[fit].mean(axis=0), features[fit].std(axis=0) + 1e-6
         head = LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=200, tol=1e-3)
         head.fit((features[fit] - mean) / spread, labels[fit])
         probabilities[np.ix_(held, head.classes_)] = head.predict_proba((features[held] - mean) / spread)
+        probabilities[held[~np.isin(labels[held], head.classes_)]] = 1.0  # of classes that the head never saw: not judged either
     normalised: npt.NDArray[np.float64] = probabilities / probabilities.sum(axis=1, keepdims=True)
     return normalised
 
