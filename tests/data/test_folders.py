@@ -152,3 +152,17 @@ def test_a_class_of_files_that_no_reader_knows_is_refused(name: str, content: by
     (tmp_path / "bird" / name).write_bytes(content)
     with pytest.raises(UsageError, match=f"bird: no file of this class can be read as an image; .*{words}"):
         open_path(tmp_path)
+
+
+def test_links_that_lead_nowhere_are_said_and_shortcuts_refused(tmp_path: Path) -> None:
+    for folder in ("cat", "dog"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "1.png")
+    (tmp_path / "cow").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "cat" / "2.png").symlink_to(tmp_path / "gone.png")
+    listing = open_path(tmp_path)
+    assert dict(listing.ignored) == dict.fromkeys(("cow", "cat/2.png"), "is a link that leads nowhere")
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "bird" / "1.lnk").write_bytes(b"L\0\0\0")
+    with pytest.raises(UsageError, match=r"bird: no file of this class .* is a shortcut; copy the images themselves"):
+        open_path(tmp_path)

@@ -43,6 +43,9 @@ def walk(root: Path) -> Walk:
         found.folders.extend((relative / name).as_posix() for name in folders)
         for name in sorted(names):
             path = (relative / name).as_posix()
+            if (root / path).is_symlink() and not (root / path).exists():
+                found.ignored.append((path, "is a link that leads nowhere"))
+                continue
             blocks = (root / path).exists() and not (root / path).is_file()  # a pipe would block whoever reads it
             if blocks:
                 found.ignored.append((path, "is not a file"))

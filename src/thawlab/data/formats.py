@@ -16,11 +16,13 @@ _OTHERS |= {".dcm": "a DICOM image", ".nii": "a NIfTI volume", ".npy": "an array
 _OTHERS |= {suffix: "a video" for suffix in (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")}
 _OTHERS |= {suffix: "an archive" for suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2")}
 _OTHERS |= {suffix: "an image of a rare format" for suffix in (".pcx", ".dds", ".sgi", ".rgb", ".fits", ".fit", ".icns", ".xpm")}
+_OTHERS |= {".lnk": "a shortcut", ".url": "a shortcut", ".webloc": "a shortcut"}
+_CURES = {"an archive": "unpack it", "a shortcut": "copy the images themselves", "a video": "save its frames as PNG or JPEG"}
 _MARKS = {b"%PDF": "a PDF", b"8BPS": "a Photoshop file", b"SIMPLE  =": "a FITS image", b"\x93NUMPY": "an array"}
 # Text, tables and programs lie beside images in many data sets; nobody takes them for images.
 _DOCUMENT_SUFFIXES = """
 .txt .md .rst .json .jsonl .xml .csv .tsv .yaml .yml .toml .ini .cfg .log .html .htm .py .ipynb .sh .bat .m .mat .pkl .db .sqlite
-.xls .xlsx .doc .docx .url .lnk .parquet .bib .tex .lock .names .cls .license .info
+.xls .xlsx .doc .docx .parquet .bib .tex .lock .names .cls .license .info
 """
 _DOCUMENTS = frozenset(_DOCUMENT_SUFFIXES.split())
 
@@ -128,8 +130,8 @@ def why_no_image(path: str) -> str:
     plugin = next((plugin for plugin in PLUGINS if suffix in plugin.extensions), None)
     if plugin is not None:
         return f"is {plugin.kind}; to read it: {plugin.install}"
-    if _OTHERS.get(suffix) == "an archive":
-        return "is an archive; unpack it"
+    if (cure := _CURES.get(_OTHERS.get(suffix, ""))) is not None:
+        return f"is {_OTHERS[suffix]}; {cure}"
     if suffix in _OTHERS:
         return f"is {_OTHERS[suffix]}; save it as PNG or JPEG"
     return "is not an image"
