@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from thawlab.data.formats import has_image_extension
 from thawlab.data.images import FileImages, patiently
 from thawlab.data.layout import is_litter
 from thawlab.data.listing import Listing, Reading
@@ -43,7 +44,7 @@ def walk(root: Path) -> Walk:
         found.folders.extend((relative / name).as_posix() for name in folders)
         for name in sorted(names):
             path = (relative / name).as_posix()
-            if (root / path).is_symlink() and not (root / path).exists():
+            if (root / path).is_symlink() and not (root / path).exists() and not has_image_extension(name):
                 found.ignored.append((path, "is a link that leads nowhere"))
                 continue
             blocks = (root / path).exists() and not (root / path).is_file()  # a pipe would block whoever reads it
