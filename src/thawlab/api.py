@@ -5,7 +5,8 @@ What needs torch is imported where it is used: looking at a finished run takes l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ from thawlab.run import RunFolder, find_run
 
 if TYPE_CHECKING:
     from thawlab.comparison.comparison import Comparison
-    from thawlab.deploy.predictor import Prediction, Predictor
+    from thawlab.deploy.output import Written
+    from thawlab.deploy.prediction import Prediction
+    from thawlab.deploy.predictor import Predictor
     from thawlab.judging.evaluate import Evaluated
     from thawlab.probing.result import Probe
     from thawlab.quality.data_check import DataCheck
@@ -112,8 +115,8 @@ def repair(run: Run | str | Path, runs: str | Path = "runs") -> Run:
     return Run(runner.repair(_folder(run, runs)))
 
 
-def load(run: Run | str | Path, runs: str | Path = "runs") -> Predictor:
-    """Load the classifier of a run, by value, name or path, ready to predict.
+def load(run: Run | str | Path, runs: str | Path = "runs", device: str = "auto") -> Predictor:
+    """Load the classifier of a run, by value, name or path, ready to predict; on a GPU if there is one.
 
     Raises:
         UsageError: if there is no such run.
@@ -128,7 +131,7 @@ def load(run: Run | str | Path, runs: str | Path = "runs") -> Predictor:
     from thawlab.deploy.predictor import Predictor
     from thawlab.models.saved import load_model
 
-    return Predictor(load_model(_folder(run, runs).model))
+    return Predictor(load_model(_folder(run, runs).model), device)
 
 
 def predict(
@@ -137,9 +140,13 @@ def predict(
     top_k: int = 3,
     *,
     explain: str | Path | None = None,
+    workers: int | None = None,
+    device: str = "auto",
     runs: str | Path = "runs",
 ) -> list[Prediction]:
     """Predict the classes of files, and of all images in folders; `explain` is a folder for their Grad-CAM images.
+
+    `workers` threads decode, as many as there are cores if None; `device` is "cpu", "cuda", or "auto" for a GPU if there is one.
 
     Raises:
         UsageError: if there is no such run, file or folder.
@@ -150,11 +157,82 @@ def predict(
     folder, files = _folder(run, runs), image_files(images)
     if explain is not None and user_path(explain).exists() and not user_path(explain).is_dir():
         raise UsageError(f"{explain}: is a file; explanations need a folder")
-    predictor = load(Run(folder))
-    results = predictor.predict_many(files, top_k)
+    predictor = load(Run(folder), device=device)
+    results = predictor.predict_many(files, top_k, workers)
     if explain is not None:
         predictor.write_explanations(results, user_path(explain))
     return results
+
+
+def predict_into(
+    run: Run | str | Path,
+    images: Sequence[str | Path],
+    out: str | Path,
+    top_k: int = 3,
+    *,
+    workers: int | None = None,
+    device: str = "auto",
+    force: bool = False,
+    runs: str | Path = "runs",
+) -> Written:
+    """Predict files, and all images in folders, however many, into a table; what was interrupted goes on where it stopped.
+
+    Args:
+        run: by value, name or path.
+        images: files and folders.
+        out: the table: .csv, .jsonl (a prediction per line) or .parquet.
+        top_k: how many classes each prediction names.
+        workers: threads that decode; None for as many as there are cores.
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        force: whether the table may replace a file.
+        runs: the folder of all runs.
+
+    Raises:
+        UsageError: if there is no such run, file or folder, or the table exists.
+        ThawlabError: if the model is missing or damaged, or the table cannot be written.
+    """
+    from thawlab.deploy.output import write_predictions
+    from thawlab.deploy.predictor import image_files
+
+    folder, table = _folder(run, runs), user_path(out)
+    files = image_files(images)
+    _outputs(force, [*images], out=table)
+    return write_predictions(load(Run(folder), device=device), files, table, top_k, _model_digest(folder), workers)
+
+
+def watch(
+    run: Run | str | Path,
+    folder: str | Path,
+    out: str | Path,
+    top_k: int = 3,
+    *,
+    device: str = "auto",
+    runs: str | Path = "runs",
+    pause: float = 1.0,
+) -> Iterator[Prediction]:
+    """Predict the images of a folder as they come, and add each to a file of JSON lines; those that it holds are not repeated.
+
+    Args:
+        run: by value, name or path.
+        folder: that is looked into again and again, with all below it.
+        out: the file of JSON lines.
+        top_k: how many classes each prediction names.
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        runs: the folder of all runs.
+        pause: seconds between two looks; a file is read once it stays the same for one.
+
+    Raises:
+        UsageError: if there is no such run or folder, or the file holds something else.
+        ThawlabError: if the model is missing or damaged, or the file cannot be written.
+    """
+    from thawlab.deploy.output import watch_folder
+
+    found = _folder(run, runs)
+    return watch_folder(load(Run(found), device=device), user_path(folder), user_path(out), top_k, _model_digest(found), pause)
+
+
+def _model_digest(folder: RunFolder) -> str:
+    return hashlib.sha256((folder.model / "model.safetensors").read_bytes()).hexdigest()
 
 
 def evaluate(

@@ -1,12 +1,15 @@
 """The verbs that use runs: `thawlab evaluate`, `compare`, `report`, `repair`, `predict` and `track`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thawlab.cli import console
 from thawlab.errors import ThawlabError, UsageError
+
+if TYPE_CHECKING:
+    from thawlab.deploy.prediction import Prediction
 
 judge_app = typer.Typer()
 _DifferenceOption = Annotated[float, typer.Option(min=0.0, help="Say how many seeds or test images would show this, in points.")]
@@ -93,34 +96,61 @@ def repair(run: console.RunArgument, runs: console.RunsOption = Path("runs"), as
     console.print_json({"run": str(path)}) if as_json else print(path)
 
 
-@judge_app.command(epilog="Example: thawlab predict runs/photos-0123456789ab holiday/ --top-k 3")
+@judge_app.command(epilog="Example: thawlab predict runs/photos-0123456789ab holiday/ --top-k 3 --out holiday.csv")
 def predict(
     run: console.RunArgument,
-    images: Annotated[list[str], typer.Argument(help="Files, and folders of images.")],
+    images: Annotated[list[str] | None, typer.Argument(help="Files, and folders of images.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to show per image.")] = 3,
     explain: Annotated[
         Path | None, typer.Option(help="Write each image beside what speaks for its class (Grad-CAM) into this folder.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a table (.csv, .jsonl, .parquet); interrupted, it is resumed.")] = None,
+    watch: Annotated[
+        Path | None, typer.Option(help="Predict the images of this folder as they come, into --out (.jsonl).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode images; all cores if omitted.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "auto",
+    force: console.ForceOption = False,
     runs: console.RunsOption = Path("runs"),
     as_json: console.JsonOption = False,
 ) -> None:
     """Predict the classes of images with calibrated probabilities, through the model's own preprocessing."""
     from thawlab import api
 
+    if bool(images) == (watch is not None):
+        raise UsageError("give images to predict, or --watch FOLDER to predict them as they come")
+    if watch is not None and out is None:
+        raise UsageError("--watch needs --out FILE.jsonl, to which each prediction is added")
+    if out is not None and explain is not None:
+        raise UsageError("--explain goes with predictions that are shown; leave out --out, or --explain")
     opened = api.open_run(run, runs)
-    results = api.predict(opened, images, top_k, explain=explain)
+    if watch is not None and out is not None:
+        for result in api.watch(opened, watch, out, top_k, device=device):
+            console.print_json(result.as_json()) if as_json else print("  ".join(_row(result)), flush=True)
+    if out is not None:
+        written = api.predict_into(opened, images or [], out, top_k, workers=workers, device=device, force=force)
+        if as_json:
+            console.print_json({"run": str(opened.path), "table": str(out), "count": written.total, "failed": written.failed})
+        else:
+            print(f"{out}: {written.total:,} predictions{f', {written.failed:,} files could not be read' * (written.failed > 0)}")
+        _refuse_if_all_failed(written.failed, written.total)
+        return
+    results = api.predict(opened, images or [], top_k, explain=explain, workers=workers, device=device)
     if as_json:
         console.print_json({"run": str(opened.path), "predictions": [result.as_json() for result in results]})
     else:
-        rows = []
-        for result in results:
-            pairs = zip(result.classes, result.probabilities, strict=True)
-            shown = result.error or ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs)
-            note = "not like anything in training" if result.novel else "unsure" if result.unsure else ""
-            rows.append([result.source, shown, note])
-        console.print_table("", ["image", "classes", ""], rows)
-    failed = sum(result.error is not None for result in results)
-    if failed == len(results):
+        console.print_table("", ["image", "classes", ""], [_row(result) for result in results])
+    _refuse_if_all_failed(sum(result.error is not None for result in results), len(results))
+
+
+def _row(result: "Prediction") -> list[str]:
+    pairs = zip(result.classes, result.probabilities, strict=True)
+    shown = result.error or ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs)
+    return [result.source, shown, "not like anything in training" if result.novel else "unsure" if result.unsure else ""]
+
+
+def _refuse_if_all_failed(failed: int, count: int) -> None:
+    if count and failed == count:
         raise ThawlabError(f"none of the {failed} images could be read")
 
 

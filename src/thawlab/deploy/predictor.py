@@ -1,25 +1,22 @@
 """Predict the classes of images with a saved model and its own preprocessing."""
 
-import base64
-import io
 import itertools
-import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from html import escape
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from thawlab import progress
 from thawlab.cores import usable_cores
 from thawlab.data.decode import UNREADABLE, decode, to_rgb, upright, why_unreadable
 from thawlab.data.folders import image_files_below
 from thawlab.data.types import Pixels
+from thawlab.deploy.prediction import ImageLike, Prediction
+from thawlab.environment import choose_device
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.evaluation.gradcam import explain, overlay
 from thawlab.evaluation.novelty import distances
@@ -32,75 +29,6 @@ from thawlab.models.saved import SavedModel
 
 # At most this many images are decoded and held at once; a folder of any size then fits in memory.
 _PORTION = 8 * INFERENCE_BATCH
-ImageLike = str | Path | Image.Image | Pixels
-
-
-@final
-@dataclass(frozen=True)
-class Prediction:
-    """The classifier's prediction for one image.
-
-    Attributes:
-        source: the file, or a number for an image that was given as pixels.
-        classes: the most probable classes, the most confident first.
-        probabilities: of these classes, calibrated, in [0, 1].
-        unsure: whether more than one class is in the 90 % prediction set; None where nothing was held out to tell.
-        novel: whether the image is OOD: farther from the training images than 99 % of held-out images; None likewise.
-        error: why the image could not be read; the other fields are then empty.
-        image: as it was given, for `show`.
-    """
-
-    source: str
-    classes: tuple[str, ...] = ()
-    probabilities: tuple[float, ...] = ()
-    unsure: bool | None = None
-    novel: bool | None = None
-    error: str | None = None
-    image: ImageLike | None = field(default=None, repr=False, compare=False)
-
-    def show(self) -> None:
-        """Show the image beside a bar for each class in a notebook; print the bars elsewhere."""
-        ipython = sys.modules.get("IPython")
-        if ipython is not None and ipython.get_ipython() is not None:
-            ipython.display.display(self)
-        else:
-            print(self)
-
-    def __str__(self) -> str:
-        pairs = zip(self.classes, self.probabilities, strict=True)
-        wide = max(map(len, self.classes), default=0)
-        bars = [f"{name:{wide}} {'█' * round(20 * p):20} {100 * p:5.1f} %" for name, p in pairs]
-        return "\n".join([self.source, *bars] if self.error is None else [f"{self.source}: {self.error}"])
-
-    def _repr_html_(self) -> str:
-        if self.error is not None:
-            return f"<p>{escape(str(self))}</p>"
-        rows = "".join(
-            f"<tr><td>{escape(name)}</td><td><div style='width:{100 * p:.0f}px;height:1em;background:#1f6feb'></div></td>"
-            f"<td>{100 * p:.1f} %</td></tr>"
-            for name, p in zip(self.classes, self.probabilities, strict=True)
-        )
-        return f"<div style='display:flex;gap:1em'>{self._thumbnail()}<table>{rows}</table></div>"
-
-    def _thumbnail(self) -> str:
-        """Return the image as HTML; empty if it can no longer be read."""
-        try:
-            image: Any = Image.open(self.image) if isinstance(self.image, str | Path) else self.image
-            image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
-            small = ImageOps.contain(to_rgb(upright(image)), (160, 160))
-        except (*UNREADABLE, TypeError):
-            return ""
-        buffer = io.BytesIO()
-        small.save(buffer, "PNG")
-        text = base64.b64encode(buffer.getvalue()).decode()
-        return f"<img alt='{escape(self.source)}' src='data:image/png;base64,{text}'>"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the prediction as JSON values."""
-        if self.error is not None:
-            return {"source": self.source, "error": self.error}
-        pairs = [{"class": name, "probability": p} for name, p in zip(self.classes, self.probabilities, strict=True)]
-        return {"source": self.source, "predictions": pairs, "unsure": self.unsure, "novel": self.novel}
 
 
 @final
@@ -109,13 +37,16 @@ class Predictor:
 
     Args:
         model: as `load_model` reads it from a run's `model` folder.
+        device: where it computes: "cpu", "cuda", or "auto" for a GPU if there is one.
     """
 
-    def __init__(self, model: SavedModel) -> None:
-        self._model = model
+    def __init__(self, model: SavedModel, device: str = "cpu") -> None:
+        self._model, self._device = model, choose_device(device)
         side = model.card.preprocessing.size
         module = model.classifier if model.reference is None else WithFeatures(model.classifier)
-        self._network = folded(module.eval(), (3, side, side))
+        # Folded where it was saved, and moved then: the same weights are folded on every device.
+        self._network = folded(module.eval(), (3, side, side)).to(self._device)
+        model.classifier.to(self._device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -142,7 +73,7 @@ class Predictor:
     def _outputs(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return logits, and features where a novelty reference was saved."""
         inputs = self._model.card.preprocessing.inputs
-        return list(infer_parts(self._network, pixels, np.arange(len(pixels)), inputs, torch.device("cpu")))
+        return list(infer_parts(self._network, pixels, np.arange(len(pixels)), inputs, self._device))
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
         """Predict one image: a file, a Pillow image, or uint8 pixels (height × width × 3).
@@ -156,7 +87,7 @@ class Predictor:
             raise ThawlabError(f"{prediction.source}: {prediction.error}")
         return prediction
 
-    def predict_many(self, images: Iterable[ImageLike], top_k: int = 5) -> list[Prediction]:
+    def predict_many(self, images: Iterable[ImageLike], top_k: int = 5, workers: int | None = None) -> list[Prediction]:
         """Predict many images; one that cannot be read gets an `error` and stops nothing.
 
         Raises:
@@ -164,22 +95,41 @@ class Predictor:
         """
         if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) != 4:
             raise UsageError("predict_many takes a list of images; predict takes a single one")
+        images = list(images)
+        shown = len(images) if len(images) > _PORTION else 0
+        with progress.task("predicting", shown) as advance:
+            results = []
+            for prediction in self.stream(images, top_k, workers if len(images) > 1 else 1):  # to count cores takes time
+                results.append(prediction)
+                advance(1)
+        return results
+
+    def stream(self, images: Iterable[ImageLike], top_k: int = 5, workers: int | None = None) -> Iterator[Prediction]:
+        """Predict images as they come, a portion at a time: any number of them fits in memory.
+
+        Args:
+            images: as `predict` takes them.
+            top_k: how many classes each prediction names.
+            workers: threads that decode; None for as many as there are cores.
+
+        Raises:
+            UsageError: if no class is asked for.
+        """
         if top_k < 1:
             raise UsageError(f"top_k = {top_k}: must be at least 1")
-        images = list(images)
-        results: list[Prediction] = []
-        shown = len(images) if len(images) > _PORTION else 0
-        workers = usable_cores() if len(images) > 1 else 1  # counting takes longer than decoding one image
-        with ThreadPoolExecutor(workers) as pool, progress.task("predicting", shown) as advance:
-            # The next portion is decoded while the network computes this one.
-            waiting = [pool.submit(self._fit, image) for image in images[:_PORTION]]
-            for start in range(0, len(images), _PORTION):
-                stop = start + _PORTION
-                decoded = [future.result() for future in waiting]
-                waiting = [pool.submit(self._fit, image) for image in images[stop : stop + _PORTION]]
-                results.extend(self._portion(images[start:stop], decoded, start, top_k))
-                advance(len(decoded))
-        return results
+        left, start = iter(images), 0
+        with ThreadPoolExecutor(workers or usable_cores()) as pool:
+
+            def submit() -> list[tuple[ImageLike, Future[Pixels | str]]]:
+                return [(image, pool.submit(self._fit, image)) for image in itertools.islice(left, _PORTION)]
+
+            waiting = submit()
+            while waiting:
+                portion = [(image, future.result()) for image, future in waiting]
+                waiting = submit()  # the next portion is decoded while the network computes this one
+                given, decoded = [image for image, _ in portion], [pixels for _, pixels in portion]
+                yield from self._portion(given, decoded, start, top_k)
+                start += len(portion)
 
     def explain(self, image: ImageLike, name: str | None = None) -> Pixels:
         """Return an image at working size beside its Grad-CAM overlay for a class.
@@ -198,7 +148,7 @@ class Predictor:
         fitted = self._fit(image)
         if isinstance(fitted, str):
             raise ThawlabError(f"{image}: {fitted}")
-        inputs = self._model.card.preprocessing.inputs(torch.from_numpy(np.array(fitted)[None]))
+        inputs = self._model.card.preprocessing.inputs(torch.from_numpy(np.array(fitted)[None]).to(self._device))
         if name is not None and name not in self.classes:
             raise UsageError(f"there is no class '{name}'{nearest(name, self.classes) or f' (known: {listed(self.classes)})'}")
         number = int(self.logits(fitted[None])[0].argmax()) if name is None else self.classes.index(name)

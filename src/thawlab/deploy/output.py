@@ -1,0 +1,208 @@
+"""Predictions of any number of files as a table, written as they come, and resumed where they were interrupted."""
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from thawlab import progress
+from thawlab.data.folders import image_files_below
+from thawlab.deploy.prediction import Prediction
+from thawlab.deploy.predictor import Predictor
+from thawlab.errors import ThawlabError, UsageError, listed
+from thawlab.files import write_atomically
+
+# Predictions are put on the disk after so many, and a Parquet file has so many rows in a group.
+_FLUSHED, _GROUP = 256, 10_000
+
+
+class Written(NamedTuple):
+    """What was written: the table, how many files it names, and how many of them could not be read."""
+
+    table: Path
+    total: int
+    failed: int
+
+
+def write_predictions(
+    predictor: Predictor, files: Sequence[Path], table: Path, top_k: int, model: str, workers: int | None = None
+) -> Written:
+    """Predict files into a table.
+
+    Until all are predicted they lie in a file of lines beside it (`TABLE.partial`); the same call goes on from there.
+
+    Args:
+        predictor: of the model.
+        files: to predict.
+        table: .csv, .jsonl or .parquet.
+        top_k: how many classes each prediction names.
+        model: a digest of the model.
+        workers: threads that decode.
+
+    Raises:
+        UsageError: for another suffix, or where what was interrupted is of another model or `top_k`.
+        ThawlabError: if the table cannot be written.
+    """
+    write = _WRITERS.get(table.suffix.lower())
+    if write is None:
+        raise UsageError(f"{table}: a table of predictions ends in {listed(_WRITERS)}")
+    partial = table.with_name(f"{table.name}.partial")
+    done = _resumed(partial, {"model": model, "top_k": top_k})
+    left = [file for file in files if _printable(str(file)) not in done]
+    try:
+        with partial.open("a", encoding="utf-8") as lines, progress.task("predicting", len(left)) as advance:
+            if not lines.tell():
+                lines.write(json.dumps({"model": model, "top_k": top_k}) + "\n")
+            for number, prediction in enumerate(predictor.stream(left, top_k, workers), start=1):
+                lines.write(_line(prediction))
+                if not number % _FLUSHED:
+                    lines.flush()
+                advance(1)
+    except OSError as error:
+        raise ThawlabError(
+            f"{partial}: cannot be written: {error.strerror or error}; the same command goes on from here"
+        ) from None
+    wanted = {_printable(str(file)) for file in files}
+    counts = {"all": 0, "failed": 0}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for row in _lines(partial):
+            if row["source"] in wanted:
+                counts["all"] += 1
+                counts["failed"] += "error" in row
+                yield row
+
+    write_atomically(table, lambda file: write(file, rows(), top_k))
+    partial.unlink()
+    return Written(table, counts["all"], counts["failed"])
+
+
+def watch_folder(predictor: Predictor, folder: Path, table: Path, top_k: int, model: str, pause: float) -> Iterator[Prediction]:
+    """Predict the images of a folder as they come, add each to a file of lines, and yield it; without an end.
+
+    A file is read once two looks, `pause` seconds apart, found it the same: until then it may be being written.
+
+    Raises:
+        UsageError: if there is no such folder, the file does not end in .jsonl, or holds something else.
+        ThawlabError: if the file cannot be written.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such folder to watch")
+    if table.suffix.lower() != ".jsonl":
+        raise UsageError(f"{table}: predictions that are added as they come are lines of JSON; let it end in .jsonl")
+    done = _resumed(table, {"model": model, "top_k": top_k})
+    before: dict[Path, tuple[int, int]] = {}
+    while True:
+        now = {file: _look(file) for file in image_files_below(folder) if _printable(str(file)) not in done}
+        settled = [file for file, look in now.items() if before.get(file) == look]
+        for prediction in predictor.stream(settled, top_k):
+            try:
+                with table.open("a", encoding="utf-8") as lines:
+                    if not lines.tell():
+                        lines.write(json.dumps({"model": model, "top_k": top_k}) + "\n")
+                    lines.write(_line(prediction))
+            except OSError as error:
+                raise ThawlabError(f"{table}: cannot be written: {error.strerror or error}") from None
+            done.add(_printable(prediction.source))
+            yield prediction
+        before = now
+        time.sleep(pause)
+
+
+def _look(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except OSError:
+        return -1, time.monotonic_ns()  # gone, or not there yet: never the same
+    return found.st_size, found.st_mtime_ns
+
+
+def _resumed(partial: Path, header: Mapping[str, Any]) -> set[str]:
+    """Return the sources that an interrupted call has predicted, after cutting off a line that it did not finish.
+
+    Raises:
+        UsageError: if the file is of another model or `top_k`, or is none of ours.
+    """
+    if not partial.exists():
+        return set()
+    content = partial.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    first, _, _ = whole.partition(b"\n")
+    try:
+        same = json.loads(first or json.dumps(header)) == header
+    except ValueError:
+        same = False
+    if not same:
+        raise UsageError(
+            f"{partial}: holds predictions of another model, or with another --top-k; move it away, or give another --out"
+        )
+    if len(whole) < len(content):
+        os.truncate(partial, len(whole))
+    return {row["source"] for row in _lines(partial)}
+
+
+def _lines(partial: Path) -> Iterator[dict[str, Any]]:
+    with partial.open(encoding="utf-8") as lines:
+        next(lines, None)
+        yield from map(json.loads, lines)
+
+
+def _line(prediction: Prediction) -> str:
+    return json.dumps({**prediction.as_json(), "source": _printable(prediction.source)}, ensure_ascii=False) + "\n"
+
+
+def _printable(text: str) -> str:
+    """Return a name with the bytes escaped that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _flat(row: Mapping[str, Any], top_k: int) -> dict[str, Any]:
+    """Return a prediction as a row of a table: `class` and `probability` of the first class, then `class_2` and so on."""
+    flat: dict[str, Any] = {"source": row["source"]}
+    pairs = row.get("predictions", [])
+    for number in range(top_k):
+        pair = pairs[number] if number < len(pairs) else {"class": None, "probability": None}
+        end = f"_{number + 1}" if number else ""
+        flat |= {f"class{end}": pair["class"], f"probability{end}": pair["probability"]}
+    return {**flat, **{key: row.get(key) for key in ("unsure", "novel", "error")}}
+
+
+def _write_csv(file: BinaryIO, rows: Iterable[Mapping[str, Any]], top_k: int) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.DictWriter(text, _flat({"source": ""}, top_k), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_flat(row, top_k) for row in rows)
+    text.detach()
+
+
+def _write_lines(file: BinaryIO, rows: Iterable[Mapping[str, Any]], top_k: int) -> None:  # noqa: ARG001 - as the others
+    for row in rows:
+        file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def _write_parquet(file: BinaryIO, rows: Iterable[Mapping[str, Any]], top_k: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"source": pa.string(), "error": pa.string(), "unsure": pa.bool_(), "novel": pa.bool_()}
+    names = list(_flat({"source": ""}, top_k))
+    schema = pa.schema([(name, kinds.get(name, pa.string() if name.startswith("class") else pa.float64())) for name in names])
+    with pq.ParquetWriter(file, schema) as writer:
+        group: list[dict[str, Any]] = []
+        for row in rows:
+            group.append(_flat(row, top_k))
+            if len(group) == _GROUP:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group = []
+        writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+_WRITERS: dict[str, Callable[[BinaryIO, Iterable[Mapping[str, Any]], int], None]] = {
+    ".csv": _write_csv,
+    ".jsonl": _write_lines,
+    ".parquet": _write_parquet,
+}
