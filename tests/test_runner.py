@@ -30,7 +30,9 @@ from thawlab.recipe import Recipe
 from thawlab.results import read_results, read_rows
 from thawlab.run import RunFolder, run_folder
 from thawlab.runner import train
+from thawlab.training import loop
 from thawlab.training.phase_data import PhaseData
+from thawlab.training.validation import Validation
 
 Make = Callable[..., Recipe]
 
@@ -207,6 +209,29 @@ def test_a_phase_before_the_last_may_stay_below_the_size_that_is_judged(recipe: 
     both = [small_phase(sizes=[16, 24]), small_phase(name="refine")]
     folder = train(recipe("data.image_size=32", phases=both), tmp_path)
     assert load_model(folder.model).card.preprocessing.size == 32
+
+
+def test_epochs_of_smaller_images_than_a_phases_last_do_not_compete(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides, accuracies = [], iter([0.9, 0.8, 0.5, 0.6, 0.7, 0.7])
+
+    def validated(*_: Any) -> Validation:
+        return Validation(next(accuracies), 1.0)
+
+    original = PhaseData.judged
+
+    def judged(self: PhaseData, rows: torch.Tensor) -> torch.Tensor:
+        inputs = original(self, rows)
+        sides.append(inputs.shape[-1])
+        return inputs
+
+    monkeypatch.setattr(loop, "validate", validated)
+    monkeypatch.setattr(PhaseData, "judged", judged)
+    both = [small_phase(sizes=[16, 24], epochs=4), small_phase(name="refine", epochs=2)]
+    folder = train(recipe("data.image_size=32", phases=both), tmp_path)
+    assert [phase.best_epoch for phase in read_results(folder.results).phases] == [4, 1]
+    assert list(dict.fromkeys(sides)) == [24, 32]
 
 
 def test_sizes_that_a_network_cannot_take_are_refused_before_training(recipe: Make, tmp_path: Path) -> None:

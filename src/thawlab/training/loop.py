@@ -116,7 +116,7 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
         targets = indicator(targets, len(data.dataset.classes))
     inputs, targets = data.pipeline(data.arrange(batch.rows.to(device)), targets, batch.generator)
     if phase.sizes:
-        inputs = scaled(inputs, phase.sizes[state.epoch * len(phase.sizes) // phase.epochs])  # an equal share of the epochs each
+        inputs = scaled(inputs, size_of(phase, state.epoch))
     optimizer.optimizer.zero_grad(set_to_none=True)
     value = 0.0
     for part, wanted in zip(inputs.chunk(phase.accumulate), targets.chunk(phase.accumulate), strict=True):
@@ -136,6 +136,11 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
     if not np.isfinite(value):
         raise _diverged(phase, state, f"the loss is {value}")
     return value
+
+
+def size_of(phase: Phase, epoch: int) -> int:
+    """Return the side of the images in an epoch, counted from 0, of a phase with `sizes`: each has an equal share of them."""
+    return phase.sizes[epoch * len(phase.sizes) // phase.epochs]
 
 
 @contextmanager
@@ -165,11 +170,13 @@ def _finish_epoch(context: Context, data: PhaseData, state: TrainingState, optim
         raise _diverged(phase, state, "the weights contain NaN or infinity")
     val = None
     if len(dataset.splits.val):
-        logits = infer(module, data.rows, dataset.splits.val, lambda rows: data.prepare(data.arrange(rows)), context.device)
+        logits = infer(module, data.rows, dataset.splits.val, data.judged, context.device)
         val = validate(dataset, logits, phase)
+        # Epochs of smaller images than the phase's last do not compete: the others would be judged by images they never saw.
+        competes = not phase.sizes or size_of(phase, state.epoch) == phase.sizes[-1]
         if not np.isfinite(val.loss):
             raise _diverged(phase, state, f"the validation loss is {val.loss}")
-        if state.best is None or val.order(phase.monitor) > state.best.measured.order(phase.monitor):
+        if competes and (state.best is None or val.order(phase.monitor) > state.best.measured.order(phase.monitor)):
             state.best = Best(val.accuracy, val.loss, epoch, snapshot(module), val.balanced_accuracy, val.macro_f1)
         if phase.schedule == "plateau":
             state.plateau = after_epoch(state.plateau, phase, lr_of(phase), val.loss)

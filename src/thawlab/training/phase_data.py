@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from thawlab.data.augmentation import Pipeline
+from thawlab.data.augmentation import Pipeline, scaled
 from thawlab.data.batches import balanced_order, epoch_order
 from thawlab.data.dataset import Dataset
 from thawlab.data.preprocessing import to_tensor
@@ -90,6 +90,14 @@ class PhaseData:
         height, width, channels = self.rows.shape[1:]
         shapes = [(channels, height, width), *((channels, size, size) for size in set(self.phase.sizes))]
         return quicker(self.module, shapes, foldable(self.module) if self.phase.batch_norm == "eval" else ())
+
+    def judged(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return a batch of rows as the module takes it to be judged: at the last of the phase's sizes.
+
+        A phase that ends with smaller images prepares for a later one: the larger ones would judge it by what it never saw.
+        """
+        arranged = self.arrange(rows)
+        return self.prepare(scaled(arranged, self.phase.sizes[-1]) if self.phase.sizes else arranged)
 
     def begin_training(self, classifier: Classifier) -> None:
         """Put the classifier, and what takes the steps, into the modes that the phase trains in."""
