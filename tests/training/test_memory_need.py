@@ -17,7 +17,8 @@ from thawlab.runner import range_test, train
 
 Make = Callable[..., Recipe]
 MIB = 2**20
-PHASE = {"name": "all", "epochs": 2, "optimizer": "sgd", "lr": 0.05, "batch_norm": "eval"}
+PHASE = {"name": "all", "epochs": 1, "optimizer": "sgd", "lr": 0.05}
+SMALL = ("model.backbone=cnn5", "data.source=shapes:150x16")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -34,8 +35,8 @@ def has(monkeypatch: pytest.MonkeyPatch, mib: float) -> None:
 
 def test_a_step_that_fits_is_computed_at_once(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     has(monkeypatch, 1000)
-    folder = train(recipe(phases=[PHASE | {"batch_size": "auto"}]), tmp_path / "a")
-    whole = train(recipe(phases=[PHASE | {"batch_size": 64}]), tmp_path / "b")
+    folder = train(recipe(*SMALL, phases=[PHASE | {"batch_size": "auto"}]), tmp_path / "a")
+    whole = train(recipe(*SMALL, phases=[PHASE | {"batch_size": 64}]), tmp_path / "b")
     assert "batch_size = 64, computed at once, since 64 images at once take about" in log(folder.path)
     found, expected = weights(folder.path), weights(whole.path)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -43,19 +44,19 @@ def test_a_step_that_fits_is_computed_at_once(recipe: Make, tmp_path: Path, monk
 
 def test_less_memory_means_more_parts_and_the_same_steps(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = []
-    for number, mib in enumerate((1000, 10, 3, 0)):
+    for number, mib in enumerate((1000, 5, 2.5, 0)):
         has(monkeypatch, mib)
-        folder = train(recipe(phases=[PHASE | {"batch_size": "auto"}]), tmp_path / str(number))
+        folder = train(recipe(*SMALL, phases=[PHASE | {"batch_size": "auto"}]), tmp_path / str(number))
         computed = next(line for line in log(folder.path).splitlines() if "batch_size = 64" in line).split("computed ")[1]
         parts.append(1 if computed.startswith("at once") else int(computed.split()[1]))
     assert parts[0] == 1 and parts == sorted(parts) and parts[1] > 1 and parts[-1] == 32
-    explicit = train(recipe(phases=[PHASE | {"batch_size": 64, "accumulate": 32}]), tmp_path / "explicit")
+    explicit = train(recipe(*SMALL, phases=[PHASE | {"batch_size": 64, "accumulate": 32}]), tmp_path / "explicit")
     found, expected = weights(folder.path), weights(explicit.path)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_phase_is_resumed_in_the_parts_it_began_in(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = recipe(phases=[PHASE | {"batch_size": "auto"}])
+    wanted = recipe(*SMALL, phases=[PHASE | {"batch_size": "auto"}])
     has(monkeypatch, 0)
     expected = train(wanted, tmp_path / "whole")
 
@@ -73,7 +74,7 @@ def test_a_phase_is_resumed_in_the_parts_it_began_in(recipe: Make, tmp_path: Pat
 
 def test_a_learning_rate_is_found_with_such_batches(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     has(monkeypatch, 1000)
-    assert range_test(recipe(phases=[PHASE | {"batch_size": "auto"}])).suggestion > 0
+    assert range_test(recipe(*SMALL, phases=[PHASE | {"batch_size": "auto"}])).suggestion > 0
 
 
 @pytest.mark.parametrize(
@@ -88,14 +89,14 @@ def test_a_learning_rate_is_found_with_such_batches(recipe: Make, monkeypatch: p
 )
 def test_what_is_no_batch_size_is_refused(recipe: Make, phase: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        recipe(phases=[PHASE | phase])
+        recipe(*SMALL, phases=[PHASE | phase])
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak of memory afresh")
 @pytest.mark.parametrize(("network", "size", "count"), [("efficientnet_lite0", 64, 16), ("resnet18", 96, 16)])
 def test_what_the_backward_pass_keeps_is_what_a_step_takes(network: str, size: int, count: int) -> None:
     script = """
-import json, sys, timm, torch
+import ctypes, json, sys, timm, torch
 network, size, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.manual_seed(0)
 model = timm.create_model(network, num_classes=10).to(memory_format=torch.channels_last)
@@ -115,6 +116,7 @@ def kept(count):
     step(count, pack)
     return sum(seen.values())
 per_image = (kept(4) - kept(2)) / 2
+ctypes.CDLL(None).malloc_trim(0)  # what was freed before would be taken again, and not show
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
 step(count, lambda tensor: tensor)
@@ -123,4 +125,4 @@ print(json.dumps([status("VmHWM") - before, per_image * count]))
     command = [sys.executable, "-c", script, network, str(size), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     peak, kept = json.loads(done.stdout)
-    assert kept < 1.2 * peak and peak < 1.5 * kept + 48 * MIB
+    assert kept < 1.3 * peak + 16 * MIB and peak < 1.5 * kept + 48 * MIB

@@ -1,5 +1,6 @@
 """How people call the splits of their data; one vocabulary for folders, archives, Parquet files and columns of a table."""
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -68,6 +69,7 @@ def words_of(name: str) -> list[str]:
     return re.findall(r"\d+|[^\W\d_]+", _OUT.sub(r"\1out", _folded(text)))
 
 
+@functools.lru_cache(4096)
 def split_name(name: str) -> SplitName | None:
     """Return which split a name speaks of; None where it speaks of none, or of several.
 
@@ -106,6 +108,7 @@ def split_of_path(parts: Sequence[str]) -> Split | None:
     return next((said.split for part in reversed(parts) if (said := split_name(part)) is not None), None)
 
 
+@functools.lru_cache(4096)
 def _joined(name: str) -> SplitName | None:
     """Return which split a name speaks of in a part of a word; the rest of the word is what else it says."""
     words = words_of(name)
@@ -118,6 +121,7 @@ def _joined(name: str) -> SplitName | None:
     return None
 
 
+@functools.lru_cache(4096)
 def _split_of_word(word: str) -> Split | None:
     """Return the split of a word, also where a word that says nothing is written together with it: "testset", "xtrain"."""
     if word in _WORDS:
