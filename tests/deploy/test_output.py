@@ -109,6 +109,34 @@ def test_what_another_model_began_is_not_continued(run: RunFolder, images: Path,
     assert partial.read_text() == "a note of mine\n"
 
 
+@pytest.mark.parametrize("content", ["a note of mine", "{", '{"model"', '{"model": "x', "{}\n", "[]", "\n", "\0"])
+def test_nothing_of_a_file_that_is_not_ours_is_lost(content: str, run: RunFolder, images: Path, tmp_path: Path) -> None:
+    for table, begun in (("out.csv", "out.csv.partial"), ("out.jsonl", "out.jsonl")):
+        (tmp_path / begun).write_text(content)
+        is_ours = '{"model": "'.startswith(content)
+        if begun == "out.jsonl" and not is_ours:
+            with pytest.raises(UsageError, match="or something else; move it away"):
+                next(api.watch(run.path, images, tmp_path / table, device="cpu"))
+        if begun == "out.csv.partial" and not is_ours:
+            with pytest.raises(UsageError, match="or something else; move it away"):
+                into(run, images, tmp_path / table)
+        assert is_ours or (tmp_path / begun).read_text() == content
+
+
+def test_a_damaged_line_is_said_and_kept(run: RunFolder, images: Path, tmp_path: Path) -> None:
+    partial = tmp_path / "out.csv.partial"
+    for line in ("half a li\n", "{}\n", "3\n", "[]\n"):
+        content = json.dumps({"model": api._model_digest(run), "top_k": 3}) + "\n" + line
+        partial.write_text(content)
+        with pytest.raises(ThawlabError, match=r"out\.csv\.partial: a line of it is damaged; move it away"):
+            into(run, images, tmp_path / "out.csv")
+        assert partial.read_text() == content
+
+
+def test_missing_folders_are_made(run: RunFolder, images: Path, tmp_path: Path) -> None:
+    assert into(run, images, tmp_path / "a" / "b" / "out.csv").total == 25
+
+
 def test_files_that_were_taken_away_meanwhile_are_not_in_the_table(run: RunFolder, images: Path, tmp_path: Path) -> None:
     into(run, images, tmp_path / "first.jsonl")
     lines = (tmp_path / "first.jsonl").read_text().splitlines(keepends=True)

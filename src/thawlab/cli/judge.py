@@ -127,6 +127,7 @@ def predict(
     if watch is not None and out is not None:
         for result in api.watch(opened, watch, out, top_k, device=device):
             console.print_json(result.as_json()) if as_json else print("  ".join(_row(result)), flush=True)
+        return
     if out is not None:
         written = api.predict_into(opened, images or [], out, top_k, workers=workers, device=device, force=force)
         if as_json:

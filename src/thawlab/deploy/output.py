@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -51,27 +52,20 @@ def write_predictions(
     if write is None:
         raise UsageError(f"{table}: a table of predictions ends in {listed(_WRITERS)}")
     partial = table.with_name(f"{table.name}.partial")
-    done = _resumed(partial, {"model": model, "top_k": top_k})
-    left = [file for file in files if _printable(str(file)) not in done]
-    try:
-        with partial.open("a", encoding="utf-8") as lines, progress.task("predicting", len(left)) as advance:
-            if not lines.tell():
-                lines.write(json.dumps({"model": model, "top_k": top_k}) + "\n")
-            for number, prediction in enumerate(predictor.stream(left, top_k, workers), start=1):
-                lines.write(_line(prediction))
-                if not number % _FLUSHED:
-                    lines.flush()
-                advance(1)
-    except OSError as error:
-        raise ThawlabError(
-            f"{partial}: cannot be written: {error.strerror or error}; the same command goes on from here"
-        ) from None
-    wanted = {_printable(str(file)) for file in files}
+    named = {_printable(str(file)): file for file in files}
+    done = _begun(partial, {"model": model, "top_k": top_k})
+    left = [file for name, file in named.items() if name not in done]
+    with _writing(partial), partial.open("a", encoding="utf-8") as lines, progress.task("predicting", len(left)) as advance:
+        for number, prediction in enumerate(predictor.stream(left, top_k, workers), start=1):
+            lines.write(_line(prediction))
+            if not number % _FLUSHED:
+                lines.flush()
+            advance(1)
     counts = {"all": 0, "failed": 0}
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in _lines(partial):
-            if row["source"] in wanted:
+            if row["source"] in named:
                 counts["all"] += 1
                 counts["failed"] += "error" in row
                 yield row
@@ -94,19 +88,14 @@ def watch_folder(predictor: Predictor, folder: Path, table: Path, top_k: int, mo
         raise UsageError(f"{folder}: there is no such folder to watch")
     if table.suffix.lower() != ".jsonl":
         raise UsageError(f"{table}: predictions that are added as they come are lines of JSON; let it end in .jsonl")
-    done = _resumed(table, {"model": model, "top_k": top_k})
+    done = _begun(table, {"model": model, "top_k": top_k})
     before: dict[Path, tuple[int, int]] = {}
     while True:
         now = {file: _look(file) for file in image_files_below(folder) if _printable(str(file)) not in done}
         settled = [file for file, look in now.items() if before.get(file) == look]
         for prediction in predictor.stream(settled, top_k):
-            try:
-                with table.open("a", encoding="utf-8") as lines:
-                    if not lines.tell():
-                        lines.write(json.dumps({"model": model, "top_k": top_k}) + "\n")
-                    lines.write(_line(prediction))
-            except OSError as error:
-                raise ThawlabError(f"{table}: cannot be written: {error.strerror or error}") from None
+            with _writing(table), table.open("a", encoding="utf-8") as lines:
+                lines.write(_line(prediction))
             done.add(_printable(prediction.source))
             yield prediction
         before = now
@@ -121,28 +110,42 @@ def _look(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _resumed(partial: Path, header: Mapping[str, Any]) -> set[str]:
-    """Return the sources that an interrupted call has predicted, after cutting off a line that it did not finish.
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise ThawlabError(f"{file}: cannot be written: {reason}; the same command goes on from what it holds") from None
+
+
+def _begun(file: Path, header: Mapping[str, Any]) -> set[str]:
+    """Begin a file of lines, or find one that was begun, and return the sources that it holds.
+
+    Its first line says of which model it is. A line that an interruption cut short is taken off; nothing else is changed.
 
     Raises:
         UsageError: if the file is of another model or `top_k`, or is none of ours.
+        ThawlabError: if it cannot be written, or a line of it is damaged.
     """
-    if not partial.exists():
-        return set()
-    content = partial.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    first, _, _ = whole.partition(b"\n")
+    first = json.dumps(header) + "\n"
+    with _writing(file):
+        content = file.read_bytes() if file.exists() else b""
+        if first.encode().startswith(content):  # not there, empty, or interrupted within its first line
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(first, encoding="utf-8")
+            return set()
+        if not content.startswith(first.encode()):
+            raise UsageError(
+                f"{file}: holds predictions of another model, or with another --top-k, or something else; move it away, or give "
+                "another --out"
+            )
+        if not content.endswith(b"\n"):
+            os.truncate(file, content.rfind(b"\n") + 1)
     try:
-        same = json.loads(first or json.dumps(header)) == header
-    except ValueError:
-        same = False
-    if not same:
-        raise UsageError(
-            f"{partial}: holds predictions of another model, or with another --top-k; move it away, or give another --out"
-        )
-    if len(whole) < len(content):
-        os.truncate(partial, len(whole))
-    return {row["source"] for row in _lines(partial)}
+        return {row["source"] for row in _lines(file)}
+    except (ValueError, KeyError, TypeError):
+        raise ThawlabError(f"{file}: a line of it is damaged; move it away to predict everything again") from None
 
 
 def _lines(partial: Path) -> Iterator[dict[str, Any]]:
