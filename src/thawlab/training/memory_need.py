@@ -15,8 +15,8 @@ from thawlab.training.state import TrainingState
 AUTO_BATCH_SIZE = 64
 # A part has at least this many images, so that BatchNorm has something to average over.
 _LEAST_PART = 2
-# A part takes what its backward pass reads and at most a quarter more while it is computed (measured on eight architectures); the
-# rest allows for the allocator. Of the free memory a fifth is left to everything else.
+# A part takes what its backward pass reads, and more while it is computed; tests hold networks to this factor. Of the free memory
+# a fifth is left to everything else.
 _MORE_THAN_SAVED, _USED = 1.5, 0.8
 # A gradient and two moments of the optimiser in float32, and the average of the weights.
 _BYTES_PER_PARAMETER = 16
