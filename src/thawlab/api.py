@@ -5,14 +5,13 @@ What needs torch is imported where it is used: looking at a finished run takes l
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawlab.errors import UsageError
-from thawlab.files import refuse_overwrite, user_path, write_text
+from thawlab.files import refuse_overwrite, sha256_of, user_path, write_text
 from thawlab.opened import Run
 from thawlab.opened import percent as percent  # noqa: PLC0414 - for the command line
 from thawlab.recipe import Data, Recipe, System, parse_part, source_text
@@ -232,7 +231,7 @@ def watch(
 
 
 def _model_digest(folder: RunFolder) -> str:
-    return hashlib.sha256((folder.model / "model.safetensors").read_bytes()).hexdigest()
+    return sha256_of(folder.model / "model.safetensors")
 
 
 def evaluate(

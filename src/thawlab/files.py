@@ -1,6 +1,7 @@
 """Paths as users write them, files that a crash cannot leave half written, and the folder of all caches."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -120,6 +121,12 @@ def found_path(text: str | Path, bases: Sequence[str] = ()) -> Path:
         return path
     places = [place for base in bases for place in (user_path(base), *list(user_path(base).parents)[:3])]
     return next((found for place in places if (found := place / path).exists()), path)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from thawlab.data.folders import Walk, head
+from thawlab.data.folders import Walk, readers
 from thawlab.data.formats import has_image_extension
-from thawlab.data.images import HEAD, FileImages
+from thawlab.data.images import HEAD
 from thawlab.data.layout import is_litter
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import arranged_by_path, openers
@@ -128,12 +128,7 @@ def open_archives(root: Path, found: Walk, packed: Sequence[str], reading: Readi
             if stem.casefold() in there or not (is_flat or split_name(PurePosixPath(stem).name) is not None):
                 ignored.append((name, "is an archive beside folders of images; unpack it if it belongs to them"))
                 del archives[name]
-    plain = Members(
-        found.folders,
-        [name for name in found.files if name not in packed],
-        lambda name: head(root / name),
-        lambda name: FileImages((root / name,)).read(0),
-    )
+    plain = Members(found.folders, [name for name in found.files if name not in packed], *readers(root))
     members = joined({"": plain, **_apart({name: unpacked(of) for name, of in archives.items()})})
     name, ignored = root.resolve().name, [*ignored, *members.ignored]
     return arranged_by_path(name, str(root), members.folders, members.names, members.head_of, members.read, ignored, reading)

@@ -12,6 +12,8 @@ Row = dict[str, str]
 _SEPARATORS = (",", ";", "\t", "|")
 # Byte order marks, the longer ones first: that of UTF-32 begins like that of UTF-16.
 _MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+# What people write into a column of flags, in lower case.
+YES, NO = frozenset({"yes", "true", "1", "1.0", "y", "t"}), frozenset({"no", "false", "0", "0.0", "n", "f"})
 # Rows that tell which character separates the columns.
 _LOOKED_AT = 50
 
@@ -44,7 +46,8 @@ def read_table(path: Path, key: str = "") -> tuple[Sequence[str], list[tuple[int
                     "holds the separator"
                 )
             rows.append((before + reader.line_num, row))
-        _refuse_open_quote(text, reader.reader.dialect.delimiter, before)
+        if '"' in text:
+            _refuse_open_quote(text, reader.reader.dialect.delimiter, before)
         return columns, rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{key and key + ': '}{path}: cannot be read as CSV: {error}") from None

@@ -1,6 +1,7 @@
 """Walking through folders of images: one function for training, prediction and the checks."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,15 +45,19 @@ def walk(root: Path) -> Walk:
         found.folders.extend((relative / name).as_posix() for name in folders)
         for name in sorted(names):
             path = (relative / name).as_posix()
-            if (root / path).is_symlink() and not (root / path).exists() and not has_image_extension(name):
-                found.ignored.append((path, "is a link that leads nowhere"))
-                continue
-            blocks = (root / path).exists() and not (root / path).is_file()  # a pipe would block whoever reads it
-            if blocks:
-                found.ignored.append((path, "is not a file"))
+            reason = "" if (root / path).is_file() else _why_no_file(root / path)
+            if reason:
+                found.ignored.append((path, reason))
             elif not is_litter(name):
                 found.files.append(path)
     return found._replace(files=sorted(found.files), folders=_without_hollow(found))
+
+
+def _why_no_file(path: Path) -> str:
+    """Return why what stands in a folder is left out; "" where whoever reads it will say."""
+    if path.exists():
+        return "is not a file"  # a pipe would block whoever reads it
+    return "is a link that leads nowhere" if path.is_symlink() and not has_image_extension(path.name) else ""
 
 
 def _is_entered(root: Path, relative: Path, ignored: list[tuple[str, str]]) -> bool:
@@ -88,15 +93,12 @@ def open_folder(root: Path, reading: Reading, found: Walk) -> Listing:
     Raises:
         UsageError: if no folders of classes are found, or they can be read in two ways.
     """
+    return arranged_by_path(root.resolve().name, str(root), found.folders, found.files, *readers(root), found.ignored, reading)
 
-    def head_of(path: str) -> bytes:
-        return head(root / path)
 
-    def read(path: str) -> bytes:
-        return FileImages((root / path,)).read(0)
-
-    name = root.resolve().name
-    return arranged_by_path(name, str(root), found.folders, found.files, head_of, read, found.ignored, reading)
+def readers(root: Path) -> tuple[Callable[[str], bytes], Callable[[str], bytes]]:
+    """Return what gives the first bytes, and all bytes, of a file by its path below a folder."""
+    return lambda path: head(root / path), lambda path: FileImages((root / path,)).read(0)
 
 
 def image_files_below(root: Path) -> list[Path]:

@@ -101,9 +101,9 @@ def place_files(paths: Iterable[str], origin: str, layout: str | None = None) ->
     homes = [next((path[:depth] for depth in range(1, len(path)) if path[:depth] in found.classes), None) for path in parts]
     named = split_names({path[len(home)] for path, home in zip(parts, homes, strict=True) if home and len(path) > len(home) + 1})
     for path, home in zip(parts, homes, strict=True):
-        above = [path[:depth] for depth in range(1, len(path))]
-        reason = next((found.aside[folder] for folder in above if folder in found.aside), "lies in no class folder")
         if home is None:
+            above = (path[:depth] for depth in range(1, len(path)))
+            reason = next((found.aside[folder] for folder in above if folder in found.aside), "lies in no class folder")
             ignored.append(("/".join(path), reason))
             continue
         branch, split, group = found.classes[home], found.classes[home].split, found.classes[home].group
@@ -121,6 +121,11 @@ def place_files(paths: Iterable[str], origin: str, layout: str | None = None) ->
     return Placement(placed, ignored, found.layout, frozenset("/".join(home) for home in found.classes))
 
 
+def plain_spelling(label: str) -> str:
+    """Return a class's name in Unicode's composed form and without blanks around it."""
+    return unicodedata.normalize("NFC", label).strip() or label
+
+
 def one_spelling(placed: Sequence[Placed]) -> tuple[list[Placed], tuple[str, ...]]:
     """Return the files with class names that differ by Unicode's normal form or by blanks around them made one, with a note.
 
@@ -128,7 +133,7 @@ def one_spelling(placed: Sequence[Placed]) -> tuple[list[Placed], tuple[str, ...
     """
     meant: dict[str, set[str]] = defaultdict(set)
     for item in placed:
-        meant[unicodedata.normalize("NFC", item.label).strip() or item.label].add(item.label)
+        meant[plain_spelling(item.label)].add(item.label)
     if all(len(spellings) == 1 and name in spellings for name, spellings in meant.items()):
         return list(placed), ()
     name_of = {spelling: name for name, spellings in meant.items() for spelling in spellings}

@@ -59,7 +59,7 @@ def open_table(path: Path, reading: Reading) -> Listing:
         else:
             labelled.append((number, name, label, row))
     others = {c: [(row[c] or "").strip() for *_, row in labelled] for c in columns if c not in {path_column, label_column}}
-    splits = row_splits(others, lambda index: f"{path}, line {labelled[index][0]}", len(labelled))
+    splits = row_splits(others, len(labelled), str(path), lambda index: f"{path}, line {labelled[index][0]}")
     kept: dict[str, tuple[Placed, Row]] = {}
     for (number, name, label, row), split in zip(labelled, splits.splits, strict=True):
         group = (row[fold] or "").strip() if fold and fold not in splits.columns else ""
@@ -76,7 +76,7 @@ def open_table(path: Path, reading: Reading) -> Listing:
     images = FileImages(tuple(path.parent / item.path for item in placed))
     values = {name: tuple((row.get(name) or "").strip() for _, row in kept.values()) for name in columns}
     listing = arranged(placed, images, path.stem, str(path), columns=values, ignored=tuple(ignored))
-    lost = [item.path for item in placed if not (path.parent / item.path).is_file()]
+    lost = [item.path for item in placed if item.path in files.lost]
     if lost:
         found = f"{len(lost):,} of the {len(placed):,} files that it lists are not there; the first is {lost[0]}"
         listing = replace(listing, notes=(*listing.notes, found))
@@ -111,10 +111,12 @@ def chosen_column(columns: Sequence[str], wanted: str | None, names: Sequence[st
 
 @final
 class _Files:
-    """The files that a table may name, below its folder."""
+    """The files that a table may name, below its folder; `lost` are the names that led to none."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._place = os.path.abspath(folder)  # noqa: PTH100 - a link keeps its own name
+        self.lost: set[str] = set()
 
     def name_of(self, written: str) -> str:
         """Return the name of a file as the table means it; as it is written where there is none.
@@ -133,12 +135,12 @@ class _Files:
             found = self._by_end.get(unicodedata.normalize("NFC", "/".join(parts)), [])
             if len(found) == 1:
                 return found[0]
+        self.lost.add(spellings[-1])
         return spellings[-1]
 
     def _plain(self, name: str) -> str:
         """Return a file's name without detours, relative to the table where it lies below it: one file has one name."""
-        folder = os.path.abspath(self._folder)  # noqa: PTH100 - a link keeps its own name
-        below = os.path.relpath(os.path.join(folder, name), folder)  # noqa: PTH118 - `name` may be absolute
+        below = os.path.relpath(os.path.join(self._place, name), self._place)  # noqa: PTH118 - `name` may be absolute
         is_elsewhere = Path(name).is_absolute() and below.startswith("..")
         return Path(os.path.normpath(name) if is_elsewhere else below).as_posix()
 

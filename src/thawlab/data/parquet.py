@@ -73,7 +73,7 @@ def open_parquet(path: Path, reading: Reading) -> Listing:
     rows = _read(files, reading)
     if not rows.labels:
         raise UsageError(f"{path}: holds no images; its Parquet files have no rows")
-    said = row_splits(rows.others, lambda row: f"{rows.files[row]}, row {row}", len(rows.labels))
+    said = row_splits(rows.others, len(rows.labels), str(path), lambda row: f"{rows.files[row]}, row {row}")
     splits = said.splits if said.columns else [by_name[file] for file in rows.files]
     fold = pick_column([name for name in rows.others if name not in said.columns], ["fold", "kfold", "folds"])
     images = pa.chunked_array(rows.images, pa.large_binary())  # the only copy in memory
@@ -123,9 +123,11 @@ def _read(files: Sequence[Path], reading: Reading) -> _Rows:
         chunks, inner = contents(table.column(rows.columns[0]), rows.columns[0], file)
         rows.images.extend(chunks)
         rows.names.extend(str(name or index) for index, name in enumerate(inner))
-        rows.labels.extend(label_names(schema, rows.columns[1], table.column(rows.columns[1]).to_pylist(), file))
+        label = rows.columns[1]
+        declared = declared_names(schema, label, file)
+        rows.labels.extend(label_names(table.column(label).to_pylist(), declared, label, file))
+        rows.declared.update(dict.fromkeys(declared))
         rows.files.extend([file] * len(table))
-        rows.declared.update(dict.fromkeys(declared_names(schema, rows.columns[1])))
         for name, values in rows.others.items():
             own = table.column(name).to_pylist() if name in there else [""] * len(table)
             values.extend("" if value is None else str(value) for value in own)

@@ -2,13 +2,12 @@
 
 import json
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from thawlab.data.formats import looks_like_image
-from thawlab.data.layout import natural
+from thawlab.data.layout import natural, plain_spelling
 from thawlab.data.listing import Reading
 from thawlab.data.manifest import UNLABELLED, chosen_column
 from thawlab.errors import UsageError, listed
@@ -25,13 +24,7 @@ def image_and_label(schema: Any, file: Path, reading: Reading) -> tuple[str, str
     Raises:
         UsageError: if there is none, or several could be the images.
     """
-    import pyarrow as pa
-
-    def is_binary(kind: Any) -> bool:
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-    structs = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type}]
-    plain = [f.name for f in schema if is_binary(f.type)]
+    structs, plain = _columns_of_bytes(schema)
     called = [name for name in plain if name.lower() in _IMAGE_COLUMNS]
     candidates = [*structs, *called] or [name for name in plain if _holds_images(file, name)]
     if reading.path_column is not None:
@@ -52,6 +45,14 @@ def image_and_label(schema: Any, file: Path, reading: Reading) -> tuple[str, str
     return image, chosen_column([n for n in schema.names if n != image], reading.label_column, _LABEL_COLUMNS, "label", file)
 
 
+def _columns_of_bytes(schema: Any) -> tuple[list[str], list[str]]:
+    """Return the columns of structs with bytes, as Hugging Face writes images, and those of plain bytes."""
+    import pyarrow as pa
+
+    structs = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type}]
+    return structs, [f.name for f in schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
+
+
 def _holds_images(file: Path, column: str) -> bool:
     """Return whether the first value of a column of bytes starts like an image; hashes and embeddings are bytes, too."""
     import pyarrow.parquet as pq
@@ -67,10 +68,8 @@ def has_images(file: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        schema = pq.read_schema(file)
-        structs = any(pa.types.is_struct(f.type) and "bytes" in {inner.name for inner in f.type} for f in schema)
-        plain = [f.name for f in schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
-        return structs or any(_holds_images(file, name) for name in plain)
+        structs, plain = _columns_of_bytes(pq.read_schema(file))
+        return bool(structs) or any(_holds_images(file, name) for name in plain)
     except (pa.ArrowException, OSError):
         return True  # what cannot be read is refused where it is read
 
@@ -114,39 +113,39 @@ def contents(column: Any, name: str, file: Path) -> tuple[list[Any], list[str | 
     return content.cast(pa.large_binary()).chunks, inner
 
 
-def label_names(schema: Any, column: str, values: Sequence[Any], file: Path) -> list[str | int | None]:
-    """Return what a file's labels stand for: names, numbers, or None for no label.
-
-    Numbers are names where Hugging Face's metadata in the file say which.
+def declared_names(schema: Any, column: str, file: Path) -> list[str]:
+    """Return the class names that Hugging Face's metadata in a file declare, in their order; none where there are none.
 
     Raises:
-        UsageError: if a number has no name, the metadata are damaged, or a label is neither number nor name.
+        UsageError: if the metadata are damaged.
     """
     try:
         metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = metadata.get("info", {}).get("features", {}).get(column, {}).get("names")
-    except (ValueError, AttributeError):
+        return [str(name) for name in metadata.get("info", {}).get("features", {}).get(column, {}).get("names") or ()]
+    except (ValueError, AttributeError, TypeError):
         raise UsageError(f"{file}: its 'huggingface' metadata is damaged, so that the class names cannot be read") from None
+
+
+def label_names(values: Sequence[Any], names: Sequence[str], column: str, file: Path) -> list[str | int | None]:
+    """Return what a file's labels stand for: names, numbers, or None for no label; numbers are names where these are declared.
+
+    Raises:
+        UsageError: if a number has no name, or a label is neither number nor name.
+    """
     result: list[str | int | None] = []
     for value in values:
         label = int(value) if isinstance(value, float) and value.is_integer() else value
         if _is_unlabelled(label):
             result.append(None)
         elif isinstance(label, str):
-            result.append(unicodedata.normalize("NFC", label).strip())
+            result.append(plain_spelling(label))
         elif isinstance(label, bool) or not isinstance(label, int):
             raise UsageError(f"{file}: the column '{column}' must hold class numbers or class names")
         elif names and not 0 <= label < len(names):
             raise UsageError(f"{file}: the label {label} has no name among the {len(names)} classes of the metadata")
         else:
-            result.append(str(names[label]) if names else label)
+            result.append(names[label] if names else label)
     return result
-
-
-def declared_names(schema: Any, column: str) -> list[str]:
-    """Return the class names that a file's metadata declare, in their order; none where it has none."""
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return [str(name) for name in metadata.get("info", {}).get("features", {}).get(column, {}).get("names") or ()]
 
 
 def numbered(labels: Sequence[str | int], declared: Sequence[str], path: Path) -> tuple[tuple[str, ...], list[int]]:

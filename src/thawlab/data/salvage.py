@@ -66,7 +66,7 @@ def lacks_end(content: bytes) -> bool:
 
 def padded(content: bytes) -> bool:
     """Return whether a JPEG lacks the marker that ends it and is filled up with zeros, as copies are that were interrupted."""
-    return lacks_end(content) and content.endswith(b"\0\0")
+    return content.endswith(b"\0\0") and lacks_end(content)
 
 
 def without_padding(content: bytes) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thawlab.data.csv_table import pick_column, read_table
+from thawlab.data.csv_table import NO, YES, pick_column, read_table
 from thawlab.data.images import ArrayImages, Images, ReadImages, head_of
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.sources import open_recorded
@@ -15,7 +15,7 @@ from thawlab.errors import UsageError, listed, nearest
 from thawlab.files import found_path
 from thawlab.recipe import Data, System
 
-_NO, _YES = frozenset({"no", "false", "0", "0.0", "n", "f"}), frozenset({"", "yes", "true", "1", "1.0", "y", "t"})
+_YES = YES | {""}
 _ID_COLUMNS = ("path", "id", "file", "filename")
 
 
@@ -47,9 +47,9 @@ def excluded_ids(path: Path) -> set[str]:
     if keep is None:
         return {row[name] for _, row in rows}
     words = [(number, row[keep].strip().lower()) for number, row in rows]
-    if wrong := next(((number, word) for number, word in words if word not in _YES | _NO), None):
+    if wrong := next(((number, word) for number, word in words if word not in _YES | NO), None):
         raise UsageError(f"data.exclude: {path}, line {wrong[0]}: '{wrong[1]}' in the column '{keep}' is neither yes nor no")
-    return {row[name] for (_, row), (_, word) in zip(rows, words, strict=True) if word in _NO}
+    return {row[name] for (_, row), (_, word) in zip(rows, words, strict=True) if word in NO}
 
 
 def without(listing: Listing, excluded: set[str], origin: str) -> Listing:

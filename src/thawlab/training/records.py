@@ -1,7 +1,6 @@
 """What a run records besides its weights: its inputs, whether they are still the same, and what can be restored."""
 
 import contextlib
-import hashlib
 from typing import Any
 
 from thawlab import progress
@@ -10,7 +9,7 @@ from thawlab.data.selection import open_data
 from thawlab.environment import environment
 from thawlab.errors import OtherVersionError, ThawlabError
 from thawlab.evaluation.predictions import load_predictions
-from thawlab.files import write_json, write_text
+from thawlab.files import sha256_of, write_json, write_text
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.saved import load_model
 from thawlab.recipe import Recipe
@@ -86,8 +85,7 @@ def _weights_digest(spec: BackboneSpec) -> dict[str, str]:
     """Return the SHA-256 of a backbone's weights where they are a file here, under the key "weights"."""
     if spec.weights is None:
         return {}
-    with spec.weights.open("rb") as file:
-        return {"weights": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"weights": sha256_of(spec.weights)}
 
 
 def input_digests(recipe: Recipe, spec: BackboneSpec) -> dict[str, str]:
