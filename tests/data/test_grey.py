@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from thawlab.data.decode import decode
 from thawlab.data.depth import with_grey_range
@@ -170,3 +170,19 @@ def test_pgm_of_more_than_8_bits_has_a_range_too(tmp_path: Path) -> None:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"P5\n32 32\n65535\n" + image.astype(">u2").tobytes())
     assert with_grey_range(LOOK, open_path(tmp_path)).grey_range == (0, 4095)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "taken"), [(1000, 3000, True), (0, 5000, True), (0, 2000, False), (float("nan"), 3000.0, False)]
+)
+def test_a_tiff_names_its_range_itself(low: float, high: float, taken: bool) -> None:
+    values = np.linspace(1000, 3000, 1024).reshape(32, 32).astype(np.uint16)
+    buffer = io.BytesIO()
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in ((340, low), (341, high)):
+        tags[tag] = value
+        tags.tagtype[tag] = 3 if isinstance(value, int) else 11
+    Image.fromarray(values).save(buffer, "TIFF", tiffinfo=tags)
+    pixels = decode(buffer.getvalue(), LOOK)
+    expected = ((1000 - low) / (high - low), (3000 - low) / (high - low)) if taken else (1000 / 65535, 3000 / 65535)
+    assert (pixels.min() / 255, pixels.max() / 255) == pytest.approx(expected, abs=0.01)

@@ -201,3 +201,15 @@ def test_a_column_is_named_whatever_its_case_and_blanks(tree: Tree) -> None:
 def test_files_that_are_not_there_are_counted(tree: Tree) -> None:
     listing = listed(tree, "path,label\ncat/1.png,cat\ndog/1.png,dog\ndog/9.png,dog\n")
     assert listing.notes == ("1 of the 3 files that it lists are not there; the first is dog/9.png",)
+
+
+def test_one_number_in_two_spellings_is_one_class(tree: Tree) -> None:
+    rows = [("cat/1.png", "1"), ("cat/2.png", "1.0"), ("dog/1.png", "2"), ("dog/2.png", "2.50")]
+    listing = listed(tree, "path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+    assert listing.classes == ("1", "2", "2.50")
+    assert "'1' and '1.0' are read as one class, '1'" in listing.notes
+
+
+def test_a_version_number_alone_keeps_its_spelling(tree: Tree) -> None:
+    listing = listed(tree, "path,label\ncat/1.png,1.0\ndog/1.png,2.0\n")
+    assert listing.classes == ("1.0", "2.0") and listing.notes == ()

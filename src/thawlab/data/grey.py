@@ -1,5 +1,6 @@
 """Grey values of more than 8 bits: from which value to which they run, and how they become a byte."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,16 +80,34 @@ def _without_blanks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def own_range(image: Image.Image, content: bytes) -> Range | None:
-    """Return the range that a file itself names: significant bits of a PNG, bits of a sample of a TIFF; None if it is silent."""
-    bits = None
+    """Return the range that a file itself names; None if it is silent, or names one that its values leave.
+
+    These are the significant bits of a PNG, the range of a TIFF (tags SMinSampleValue and SMaxSampleValue) or the bits of its
+    samples. MinSampleValue and MaxSampleValue are statistics of one image, by the standard not to be shown by.
+    """
+    named: Range | None = None
     if image.format == "TIFF":
-        stored: Any = getattr(image, "tag_v2", {}).get(258, (16,))
-        bits = stored[0] if isinstance(stored, tuple) else stored
+        tags: Any = getattr(image, "tag_v2", {})
+        (bits, *_), (low, *_), (high, *_) = (_numbers(tags.get(tag)) or (math.nan,) for tag in (258, 340, 341))
+        named = (low, high) if high > low else (0.0, 2.0**bits - 1) if 8 < bits < 16 else None
     elif image.format == "PNG":
         # By the standard the values fill all 16 bits and the significant ones stand on top; many programs leave them below.
-        bits = significant_bits(content)
-    full = 2.0**bits - 1 if isinstance(bits, int) and 8 < bits < 16 else 0.0
-    return (0.0, full) if full and _most(values_of(image)) <= full else None
+        significant = significant_bits(content)
+        named = (0.0, 2.0**significant - 1) if significant is not None and 8 < significant < 16 else None
+    if named is None:
+        return None
+    values = values_of(image)
+    least = float(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).min(initial=0.0))
+    return named if min(named[0], 0.0) <= least and _most(values) <= named[1] else None
+
+
+def _numbers(stored: Any) -> tuple[float, ...]:
+    """Return the finite numbers of a TIFF tag."""
+    try:
+        found = tuple(float(value) for value in (stored if isinstance(stored, tuple) else (stored,)))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return ()
+    return found if all(math.isfinite(value) for value in found) else ()
 
 
 def _most(values: npt.NDArray[np.float64]) -> float:

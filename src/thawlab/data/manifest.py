@@ -1,6 +1,7 @@
 """Tables that list images: a CSV with a path, a class and perhaps a split in each row."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ _PATHS: tuple[str, ...] = (
 )
 _PATHS += ("image_id", "img_path", "picture", "photo", "name", "id")
 _LABELS = ("label", "class", "category", "target", "class_name", "classname", "label_name", "labels", "y", "species", "diagnosis")
+_FRACTION = re.compile(r"(?<=[0-9])\.0+$")
 UNLABELLED = frozenset({"", "nan", "-1", "-1.0", "na", "n/a", "#n/a", "<na>", "null"})
 
 
@@ -58,6 +60,7 @@ def open_table(path: Path, reading: Reading) -> Listing:
             ignored.append((name, "has no label"))
         else:
             labelled.append((number, name, label, row))
+    labelled, notes = _one_number(labelled)
     others = {c: [(row[c] or "").strip() for *_, row in labelled] for c in columns if c not in {path_column, label_column}}
     splits = row_splits(others, len(labelled), str(path), lambda index: f"{path}, line {labelled[index][0]}")
     kept: dict[str, tuple[Placed, Row]] = {}
@@ -78,12 +81,23 @@ def open_table(path: Path, reading: Reading) -> Listing:
     listing = arranged(placed, images, path.stem, str(path), columns=values, ignored=tuple(ignored))
     lost = [item.path for item in placed if item.path in files.lost]
     if lost:
-        found = f"{len(lost):,} of the {len(placed):,} files that it lists are not there; the first is {lost[0]}"
-        listing = replace(listing, notes=(*listing.notes, found))
+        notes = (*notes, f"{len(lost):,} of the {len(placed):,} files that it lists are not there; the first is {lost[0]}")
     said = f"{path_column} is the path, {label_column} the class" + (
         f", {' and '.join(splits.columns)} the split" if splits.columns else ""
     )
-    return replace(listing, layout=f"{said}{f', {fold} the group' if listing.groups is not None else ''}")
+    layout = f"{said}{f', {fold} the group' if listing.groups is not None else ''}"
+    return replace(listing, notes=(*listing.notes, *notes), layout=layout)
+
+
+def _one_number(labelled: Sequence[tuple[int, str, str, Row]]) -> tuple[list[tuple[int, str, str, Row]], tuple[str, ...]]:
+    """Return rows with numbers that were written in two ways made one class, with a note: 1.0 beside 1.
+
+    Programs turn whole numbers into fractions in a column with gaps, and keep them whole in one without.
+    """
+    labels = {label for _, _, label, _ in labelled}
+    whole = {label: short for label in labels if (short := _FRACTION.sub("", label)) != label and short in labels}
+    notes = tuple(f"'{short}' and '{label}' are read as one class, '{short}'" for label, short in sorted(whole.items()))
+    return [(number, name, whole.get(label, label), row) for number, name, label, row in labelled], notes
 
 
 def chosen_column(columns: Sequence[str], wanted: str | None, names: Sequence[str], role: str, path: Path) -> str:
