@@ -20,6 +20,7 @@ from thawlab.run import RunFolder, find_run
 
 if TYPE_CHECKING:
     from thawlab.comparison.comparison import Comparison
+    from thawlab.deploy.export.export import Export
     from thawlab.deploy.output import Written
     from thawlab.deploy.prediction import Prediction
     from thawlab.deploy.predictor import Predictor
@@ -228,6 +229,53 @@ def watch(
 
     found = _folder(run, runs)
     return watch_folder(load(Run(found), device=device), user_path(folder), user_path(out), top_k, _model_digest(found), pause)
+
+
+def export(
+    run: Run | str | Path,
+    formats: Sequence[str] = ("onnx",),
+    *,
+    out: str | Path | None = None,
+    max_loss: float = 1.0,
+    force: bool = False,
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+) -> list[Export]:
+    """Export a run's classifier with its preprocessing, calibration and thresholds; a file that disagrees does not stay.
+
+    Args:
+        run: by value, name or path.
+        formats: "onnx", "onnx-float16", "onnx-int8", "torch", "timm", or a plug-in's.
+        out: a folder for one format, or for a folder of each of several; `exports` in the run's folder if omitted.
+        max_loss: how many points of accuracy 8 bits may cost.
+        force: whether an export of other weights is replaced.
+        runs: the folder of all runs.
+        data_dir: a local copy of the named data set, whose images the export is checked on.
+
+    Raises:
+        UsageError: if there is no such run or format, or it cannot hold this classifier.
+        ThawlabError: if an export disagrees with the predictor, or cannot be written.
+
+    Example:
+        >>> import thawlab
+        >>> run = thawlab.train("shapes:200x16", backbone="cnn5", size=16, **{"phases.0.epochs": 1})
+        >>> [exported] = thawlab.export(run, ["torch"])
+        >>> exported.parity["agreement"]
+        1.0
+    """
+    from thawlab.deploy.export.export import export as write
+
+    if not 0 <= max_loss <= 100:
+        raise UsageError(f"max_loss = {max_loss:g}: points of accuracy, from 0 to 100")
+    if not formats:
+        raise UsageError("name a format to export to, such as onnx")
+    folder = _folder(run, runs)
+    system = folder.recipe.system
+    if data_dir is not None:
+        system = system.model_copy(update={"data_dir": str(data_dir)})
+    parent = folder.path / "exports" if out is None else user_path(out)
+    places = {name: parent if out is not None and len(formats) == 1 else parent / name for name in formats}
+    return [write(folder, name, place, system, max_loss / 100, force) for name, place in places.items()]
 
 
 def _model_digest(folder: RunFolder) -> str:

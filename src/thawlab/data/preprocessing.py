@@ -51,12 +51,14 @@ class Preprocessing(BaseModel):
     @property
     def geometry(self) -> str:
         """A key for everything that happens before normalisation; equal keys give equal uint8 arrays."""
-        fill = f"-{self._fill()}" if self.resize == "pad" else ""
+        fill = f"-{self.fill}" if self.resize == "pad" else ""
         crop = f"-{self.crop_pct}" if self.resize == "crop" else ""
         grey = "" if self.grey_range is None else f"-grey{self.grey_range[0]:g}to{self.grey_range[1]:g}"
         return f"{self.size}-{self.resize}{crop}-{self.interpolation}{fill}{grey}"
 
-    def _fill(self) -> tuple[int, int, int]:
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The colour around an image that "pad" does not fill: the mean, each channel from 0 to 255."""
         red, green, blue = (round(255 * value) for value in self.mean)
         return red, green, blue
 
@@ -75,15 +77,15 @@ class Preprocessing(BaseModel):
         if self.resize == "pad":
             scale = min(1.0, self.size / max(width, height))
             inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-            canvas = Image.new("RGB", (self.size, self.size), self._fill())
-            scaled = image if inner == image.size else image.resize(inner, resample)
+            canvas = Image.new("RGB", (self.size, self.size), self.fill)
+            scaled = image if inner == image.size else _resized(image, inner, resample, (0, 0, width, height))
             canvas.paste(scaled, ((self.size - inner[0]) // 2, (self.size - inner[1]) // 2))
             return np.asarray(canvas)
         side = min(width, height) * (self.crop_pct if self.resize == "crop" else 1.0)
         left, top = (width - side) / 2, (height - side) / 2
         if (width, height, side) == (self.size, self.size, self.size):
             return np.asarray(image)
-        return np.asarray(image.resize((self.size, self.size), resample, box=(left, top, left + side, top + side)))
+        return np.asarray(_resized(image, (self.size, self.size), resample, (left, top, left + side, top + side)))
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Turn images into the network's input values.
@@ -111,6 +113,32 @@ class Preprocessing(BaseModel):
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """Return the network's input of n × size × size × 3 images at working size."""
         return self.normalize(to_tensor(images))
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampling, box: _Box) -> Image.Image:
+    """Return a part of an image at another size, the same in every version of Pillow.
+
+    Pillow rounds after each of two passes. The columns come first, except, since version 13, where `rows_first` says so.
+    """
+    if resample == Image.Resampling.NEAREST or not rows_first(image.size, size):
+        return image.resize(size, resample, box=box)
+    left, top, right, bottom = box
+    flat = image.resize((image.width, size[1]), resample, box=(0, top, image.width, bottom))
+    return flat.resize(size, resample, box=(left, 0, right, size[1]))
+
+
+def rows_first(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Return whether the rows are resampled before the columns: where the height shrinks by over twice what the width does.
+
+    Args:
+        before: width and height.
+        after: width and height.
+    """
+    shrinks = before[1] - after[1]
+    return shrinks > 0 and shrinks > 2 * (before[0] - after[0])
 
 
 def to_tensor(images: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from thawlab.results import Novelty, OodSource, Separation
 Features = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float64]
 
-_NEIGHBOUR = 5
+NEIGHBOUR = 5
 # Training images that are kept to compare with, equally many of each class as far as they go.
 _REFERENCE = 2000
 # This share of held-out images lies within the limit.
@@ -58,7 +58,7 @@ def distances(features: Features, reference: npt.NDArray[np.float16]) -> Scores:
         reference: float16, m × width, of unit length; where there are fewer than five the farthest of them counts.
     """
     bank = reference.astype(np.float32).T
-    neighbour = min(_NEIGHBOUR, bank.shape[1])
+    neighbour = min(NEIGHBOUR, bank.shape[1])
     result = np.zeros(len(features))
     for start in range(0, len(features), _AT_ONCE):
         cosines = unit(features[start : start + _AT_ONCE]).astype(np.float32) @ bank

@@ -1,0 +1,193 @@
+"""Export a run's classifier: write it, read it again, put it through the parity gate, and only then let it stay."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from thawlab import progress
+from thawlab.data.decode import UNREADABLE, decode
+from thawlab.data.types import Pixels
+from thawlab.deploy.export import onnx_format as onnx_format  # noqa: PLC0414 - registers its formats, as the others do
+from thawlab.deploy.export import timm_format as timm_format  # noqa: PLC0414
+from thawlab.deploy.export import torch_format as torch_format  # noqa: PLC0414
+from thawlab.deploy.export.card import description, model_card, parity_of
+from thawlab.deploy.export.formats import Exporter, Material, exporters
+from thawlab.deploy.export.graph import ExportedGraph
+from thawlab.deploy.export.parity import check
+from thawlab.deploy.export.pictures import HeldOut, held_out
+from thawlab.deploy.predictor import Predictor
+from thawlab.errors import ThawlabError, UsageError
+from thawlab.files import mark_ours, read_json, sha256_of, write_json, write_text
+from thawlab.models.catalog import resolve_backbone
+from thawlab.models.saved import SavedModel, load_model
+from thawlab.recipe import System
+from thawlab.results import DataSummary, read_results, read_value
+from thawlab.run import RunFolder
+
+# Images that 8 bits are fitted on, and that they are judged on.
+_CALIBRATION, _JUDGED = 256, 2000
+_PARITY = "parity.json"
+_STANDALONE = Path(__file__).with_name("standalone.py")
+
+
+class Export(NamedTuple):
+    """An export that passed: its format, folder, the bytes of its largest file, and what the gate measured."""
+
+    format: str
+    folder: Path
+    size: int
+    parity: dict[str, Any]
+
+
+def export(folder: RunFolder, name: str, out: Path, system: System, most_lost: float = 0.01, force: bool = False) -> Export:
+    """Export a run's classifier into a folder; an export of the same weights that passed before is returned as it is.
+
+    Args:
+        folder: of a finished run.
+        name: of the format.
+        out: the folder to write; its parent is made if needed.
+        system: where the run's data are.
+        most_lost: the accuracy that 8 bits may cost, as a fraction.
+        force: whether an export of other weights is replaced.
+
+    Raises:
+        UsageError: for an unknown format, one that the classifier cannot be written in, or a folder that is in use.
+        ThawlabError: if the export disagrees with the predictor, or cannot be written. Nothing is left behind then.
+    """
+    exporter = exporters.get(name, "--format")
+    digest = sha256_of(folder.model / "model.safetensors")
+    if (known := _known(out, name, digest, force)) is not None:
+        return Export(name, out, _largest(out), known)
+    _require(exporter, name)
+    model = load_model(folder.model)
+    source = held_out(folder, system)
+    if source is None:
+        raise UsageError(
+            f"{folder.path}: holds no images out, so that no export can be checked; train with data.val or data.test"
+        )
+    pixels = _pixels(folder, exporter, model, system)
+    outputs = ("probabilities",) if name == "timm" else ExportedGraph(model).outputs
+    card = description(model.card, outputs, folder.name, digest, version("thawlab"))
+    progress.say(f"exporting to {name}, and comparing it with the predictor from files to probabilities")
+    with _kept_if_good(out) as place:
+        exporter.write(Material(model, card, np.zeros(0, np.uint8) if pixels is None else pixels[1][:_CALIBRATION]), place)
+        found = check(exporter, exporter.open(place), Predictor(model, "cpu"), card, source, pixels, most_lost)
+        parity = parity_of(found, name, digest)
+        write_json(place / "thawlab.json", card)
+        if name != "timm":
+            write_text(place / "predict.py", _STANDALONE.read_text(encoding="utf-8"))
+        results, data = read_results(folder.results), read_value(folder.path / "data.json", DataSummary)
+        text = model_card(results, data, model.card, parity, _licence(folder), _library(name), _use(name))
+        write_text(place / "README.md", text)
+        write_json(place / _PARITY, parity)
+        mark_ours(place)
+    return Export(name, out, _largest(out), parity)
+
+
+def _known(out: Path, name: str, digest: str, force: bool) -> dict[str, Any] | None:
+    """Return what was measured of an export that is there already; None where one is to be made.
+
+    Raises:
+        UsageError: if something else is in its place.
+    """
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / _PARITY).is_file():
+        raise UsageError(f"{out}: exists already and is no export; choose another place with --out")
+    parity = read_json(out / _PARITY)
+    if not force and (parity.get("format"), parity.get("weights_sha256")) != (name, digest):
+        raise UsageError(f"{out}: holds an export of other weights or another format; choose another place, or add --force")
+    return None if force else parity
+
+
+def _require(exporter: Exporter, name: str) -> None:
+    if exporter.needs:
+        try:
+            import onnx
+            import onnxruntime
+            import onnxscript
+
+            del onnx, onnxruntime, onnxscript
+        except ImportError as error:
+            raise UsageError(f"--format {name} needs {error.name}: pip install 'thawlab[{exporter.needs}]'") from None
+
+
+def _pixels(folder: RunFolder, exporter: Exporter, model: SavedModel, system: System) -> tuple[HeldOut, Pixels] | None:
+    """Return validation images and their pixels for a format that is made from them."""
+    if not exporter.calibrated:
+        return None
+    source = held_out(folder, system, "val")
+    if source is None:
+        raise UsageError(
+            f"{folder.path}: has no validation images, on which 8 bits are fitted; train with data.val, or take onnx"
+        )
+    kept, pixels = [], []
+    for place in range(min(_JUDGED, len(source.names))):
+        with contextlib.suppress(*UNREADABLE):
+            pixels.append(decode(source.read(place), model.card.preprocessing))
+            kept.append(place)
+    return source._replace(labels=source.labels[kept]), np.stack(pixels)
+
+
+@contextmanager
+def _kept_if_good(out: Path) -> Iterator[Path]:
+    """Give a folder beside the wanted one, which takes its name if all goes well, and is removed otherwise."""
+    place, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    try:
+        place.mkdir(parents=True)
+        yield place
+        if out.exists():
+            out.rename(old)
+        try:
+            place.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+    except OSError as error:
+        raise ThawlabError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        for leftover in (place, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _largest(folder: Path) -> int:
+    return max(file.stat().st_size for file in folder.iterdir())
+
+
+def _licence(folder: RunFolder) -> str | None:
+    """Return the licence of the weights that training began from, where their source records it."""
+    recipe = folder.recipe
+    if not recipe.model.pretrained:
+        return None
+    try:
+        licence = resolve_backbone(recipe.model.backbone).config.get("license")
+    except ThawlabError:
+        return None
+    return str(licence) if licence else None
+
+
+def _library(name: str) -> str:
+    return {"timm": "timm", "torch": "pytorch"}.get(name, "onnx")
+
+
+def _use(name: str) -> str:
+    if name == "timm":
+        return (
+            '```python\nimport timm\n\nmodel = timm.create_model("local-dir:.", pretrained=True).eval()\n```\n\n'
+            "The softmax of its logits is calibrated: the temperature is in the last layer's weights. timm's own transforms "
+            "scale a picture's long side to whole pixels, so that probabilities then differ a little from those "
+            "that were checked here."
+        )
+    needs = "torch" if name == "torch" else "onnxruntime"
+    return (
+        f"`python predict.py picture.jpg` needs {needs}, numpy and pillow alone. The graph takes uint8 RGB, n × height × width × "
+        "3, of any size, upright, and does the rest itself; `thawlab.json` names its outputs and classes."
+    )

@@ -1,0 +1,62 @@
+"""The formats that a classifier is exported to: how each is written, read again, and what it must hold."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+
+from thawlab.data.types import Pixels
+from thawlab.models.saved import SavedModel
+from thawlab.registry import Registry
+
+Outputs = Mapping[str, npt.NDArray[Any]]
+Session = Callable[[Pixels], Outputs]
+
+
+class Material(NamedTuple):
+    """What an exporter makes its file from.
+
+    Attributes:
+        model: the saved classifier.
+        card: what is stored beside or inside the graph, as JSON values.
+        calibration: uint8 images at working size for int8; empty for the other formats.
+    """
+
+    model: SavedModel
+    card: Mapping[str, Any]
+    calibration: Pixels
+
+
+@final
+@dataclass(frozen=True)
+class Exporter:
+    """A format.
+
+    Attributes:
+        write: writes the files into a folder that is empty.
+        open: reads them again: from uint8 images, n × height × width × 3, to the outputs by name.
+        needs: the extra that brings what it needs, or empty.
+        tolerance: how far a probability may be from the predictor's.
+        agreement: the least share of images with the same most probable class.
+        same_decisions: whether each image must be answered, found unsure or found novel alike.
+        calibrated: whether it is made from validation images, and judged by its accuracy instead of image by image.
+    """
+
+    write: Callable[[Material, Path], None]
+    open: Callable[[Path], Session]
+    needs: str = ""
+    tolerance: float = 1e-4
+    agreement: float = 1.0
+    same_decisions: bool = True
+    calibrated: bool = False
+
+
+exporters: Registry[Exporter] = Registry("export format")
+
+
+def named(names: Sequence[str], values: Sequence[npt.NDArray[np.generic]]) -> Outputs:
+    """Return a graph's outputs by name."""
+    return dict(zip(names, values, strict=True))

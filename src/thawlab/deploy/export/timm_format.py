@@ -1,0 +1,100 @@
+"""A folder that timm (`timm.create_model("local-dir:…")`) and the Hugging Face hub take: config.json and model.safetensors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.types import Pixels
+from thawlab.deploy.export.formats import Exporter, Material, Outputs, Session, exporters
+from thawlab.errors import UsageError
+from thawlab.files import write_atomically, write_json
+from thawlab.models.saved import ModelCard, SavedModel
+from thawlab.models.small import backbones
+
+
+def _write(material: Material, folder: Path) -> None:
+    model = material.model
+    config = {
+        "architecture": model.card.architecture,
+        "num_classes": len(model.card.classes),
+        "model_args": _arguments(model.card),
+        "label_names": list(model.card.classes),
+        "pretrained_cfg": _config(model.card),
+    }
+    content = save({name: tensor.contiguous() for name, tensor in _state(model).items()})
+    write_atomically(folder / "model.safetensors", lambda file: file.write(content))
+    write_json(folder / "config.json", config)
+    write_json(folder / "thawlab.json", material.card)
+
+
+def _arguments(card: ModelCard) -> dict[str, Any]:
+    sized = {"img_size": card.preprocessing.size} if card.fixed_input_size else {}
+    return {**card.arguments, **sized}
+
+
+def _config(card: ModelCard) -> dict[str, Any]:
+    look = card.preprocessing
+    return {
+        "input_size": [3, look.size, look.size],
+        "num_classes": len(card.classes),
+        "mean": list(look.mean),
+        "std": list(look.std),
+        "interpolation": look.interpolation,
+        "crop_pct": look.crop_pct if look.resize == "crop" else 1.0,
+        "crop_mode": "center",
+        "fixed_input_size": card.fixed_input_size,
+    }
+
+
+def _state(model: SavedModel) -> dict[str, torch.Tensor]:
+    """Return the weights under timm's names, the temperature inside those of the last layer.
+
+    Raises:
+        UsageError: if timm has no such network, or the head is more than a linear layer.
+    """
+    import timm
+
+    card = model.card
+    layers = [
+        layer for layer in model.classifier.head.children() if not isinstance(layer, nn.Dropout) and list(layer.parameters())
+    ]
+    if card.architecture in backbones:
+        raise UsageError(f"--format timm: timm has no '{card.architecture}'; take onnx or torch")
+    if len(layers) != 1:
+        raise UsageError("--format timm: timm's heads are one linear layer, and this run's has hidden ones; take onnx or torch")
+    other = timm.create_model(card.architecture, num_classes=len(card.classes), **_arguments(card))
+    last = other.get_classifier()
+    name = next((name for name, part in other.named_modules() if part is last), "")
+    state = {key: value.detach().cpu() for key, value in model.classifier.backbone.state_dict().items()}
+    # Softmax of the logits then gives calibrated probabilities.
+    state |= {f"{name}.{key}": value.detach() / card.temperature for key, value in layers[0].state_dict().items()}
+    missing = other.state_dict().keys() ^ state.keys()
+    if not isinstance(last, nn.Linear) or missing:
+        raise UsageError(f"--format timm: the head of '{card.architecture}' is of another kind than ours; take onnx or torch")
+    return state
+
+
+def _open(folder: Path) -> Session:
+    import timm
+
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    card = json.loads((folder / "thawlab.json").read_text(encoding="utf-8"))
+    look = Preprocessing.model_validate(card["preprocessing"])
+
+    def answer(images: Pixels) -> Outputs:
+        from PIL import Image
+
+        fitted = np.stack([look.fit(Image.fromarray(image)) for image in images])
+        with torch.inference_mode():
+            return {"probabilities": network(look.inputs(torch.from_numpy(fitted))).softmax(dim=1).numpy()}
+
+    return answer
+
+
+exporters.register("timm")(Exporter(_write, _open))

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from thawlab.deploy.export import export as exporting
+from thawlab.deploy.export import standalone
+from thawlab.deploy.export.export import export
+from thawlab.deploy.export.formats import Exporter, Material, exporters
+from thawlab.deploy.predictor import Predictor
+from thawlab.errors import ThawlabError, UsageError
+from thawlab.files import read_json
+from thawlab.models.saved import load_model
+from thawlab.recipe import parse_recipe
+from thawlab.run import RunFolder
+from thawlab.runner import train
+
+
+def trained(root: Path, **changes: object) -> RunFolder:
+    recipe = parse_recipe(
+        {
+            "data": {"source": "shapes:400x24", "image_size": 24, **changes.pop("data", {})},  # type: ignore[dict-item]
+            "model": {"backbone": "speednet", "head": (), **changes},
+            "phases": [{"train": "all", "epochs": 2, "batch_size": 16, "lr": 0.003}],
+            "system": {"threads": 1, "cache_dir": str(root / "cache"), "device": "cpu"},
+        }
+    )
+    return train(recipe, root / "runs")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return trained(tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture(scope="module")
+def exported(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("exports")
+    names = ["onnx", "onnx-float16", "onnx-int8", "torch"]
+    return {name: export(run, name, place / name, run.recipe.system, 0.2).folder for name in names}
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("picture") / "tall.jpg"
+    drawn = np.random.default_rng(3).integers(0, 256, (9, 5, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(drawn).resize((310, 440)).save(file, exif=exif)
+    return file
+
+
+@pytest.mark.parametrize("name", ["onnx", "torch"])
+def test_the_script_beside_an_export_says_what_predict_says_without_this_project(
+    name: str, exported: dict[str, Path], run: RunFolder, picture: Path
+) -> None:
+    program = f"import sys; sys.modules['thawlab'] = None; sys.argv = ['', {str(picture)!r}]; import runpy; "
+    program += f"runpy.run_path({str(exported[name] / 'predict.py')!r}, run_name='__main__')"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    prediction = Predictor(load_model(run.model)).predict(picture)
+    assert said.startswith(f"{picture}: {prediction.classes[0]} {prediction.probabilities[0]:.1%}")
+    assert ("unsure" in said or "not like" in said) == bool(prediction.unsure or prediction.novel)
+
+
+@pytest.mark.parametrize("name", ["onnx", "torch"])
+def test_a_graph_agrees_alone_and_in_batches(name: str, exported: dict[str, Path], run: RunFolder) -> None:
+    predictor = Predictor(load_model(run.model))
+    answer, card = standalone.load(exported[name])
+    images = np.random.default_rng(0).integers(0, 256, (32, 40, 57, 3), dtype=np.uint8)
+    expected = predictor.predict_many(list(images), len(card["classes"]))
+    for count in (1, 7, 32):
+        outputs = answer(images[:count])
+        assert len(outputs["features"]) == len(outputs["probabilities"]) == count
+        for row, one, unsure, novel in zip(outputs["probabilities"], expected, outputs["unsure"], outputs["novel"], strict=False):
+            assert [card["classes"][k] for k in np.argsort(-row)[:1]] == list(one.classes[:1])
+            assert np.abs(np.sort(row)[::-1] - one.probabilities).max() < 1e-4
+            assert (bool(unsure), bool(novel)) == (one.unsure, one.novel)
+
+
+def test_what_travels_along(exported: dict[str, Path], run: RunFolder) -> None:
+    import onnx
+
+    model = onnx.load(exported["onnx"] / "model.onnx")
+    inside = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    card = load_model(run.model).card
+    assert tuple(inside["classes"]) == card.classes and inside["thawlab"]["temperature"] == card.temperature
+    assert inside["thawlab"] == read_json(exported["onnx"] / "thawlab.json")
+    assert [output.name for output in model.graph.output] == ["probabilities", "features", "unsure", "distance", "novel"]
+    assert str(Path.home()).encode() not in (exported["onnx"] / "model.onnx").read_bytes()
+    text = (exported["onnx"] / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: onnx\npipeline_tag: image-classification\n") and "from scratch" in text
+    sizes = {name: (folder / "model.onnx").stat().st_size for name, folder in exported.items() if name != "torch"}
+    assert sizes["onnx-int8"] < 0.4 * sizes["onnx"] and sizes["onnx-float16"] < 0.6 * sizes["onnx"]
+    parity = read_json(exported["onnx-int8"] / "parity.json")
+    assert parity["accuracy"]["n"] == run_images(run) and parity["agreement"] < 1
+
+
+def run_images(run: RunFolder) -> int:
+    return int(read_json(run.path / "data.json")["n"]["val"])
+
+
+def test_again_it_is_returned_and_other_things_are_not_replaced(
+    exported: dict[str, Path], run: RunFolder, tmp_path: Path
+) -> None:
+    folder, system = exported["torch"], run.recipe.system
+    before = (folder / "model.pt2").stat().st_mtime_ns
+    again = export(run, "torch", folder, system)
+    assert again.parity["agreement"] == 1.0 and (folder / "model.pt2").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="holds an export of other weights or another format"):
+        export(run, "onnx", folder, system)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists already and is no export"):
+        export(run, "torch", tmp_path, system, force=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def _empty(_material: Material, folder: Path) -> None:
+    (folder / "model.bin").write_bytes(b"x" * 10)
+
+
+def test_nothing_stays_of_an_export_that_disagrees(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = len(load_model(run.model).card.classes)
+    wrong = Exporter(_empty, lambda _: lambda images: {"probabilities": np.full((len(images), count), 1 / count)})
+    monkeypatch.setitem(exporters._entries, "wrong", wrong)
+    with pytest.raises(ThawlabError, match="disagrees with the predictor: the same class for"):
+        export(run, "wrong", tmp_path / "out" / "wrong", run.recipe.system)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_faults_are_one_line_and_leave_nothing(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = run.recipe.system
+    with pytest.raises(UsageError, match=r"--format: .*'onxn'.* \(did you mean 'onnx'\?\)"):
+        export(run, "onxn", tmp_path / "x", system)
+    with pytest.raises(UsageError, match="timm has no 'speednet'; take onnx or torch"):
+        export(run, "timm", tmp_path / "x", system)
+
+    def full(_material: Material, folder: Path) -> None:
+        raise OSError(28, "No space left on device", str(folder))
+
+    monkeypatch.setitem(exporters._entries, "full", Exporter(full, lambda _: lambda _images: {}))
+    with pytest.raises(ThawlabError, match="cannot be written: No space left on device"):
+        export(run, "full", tmp_path / "x", system)
+    assert list(tmp_path.iterdir()) == []
+    if os.geteuid() != 0:
+        (tmp_path / "locked").mkdir(mode=0o500)
+        with pytest.raises(ThawlabError, match="cannot be written: Permission denied"):
+            export(run, "torch", tmp_path / "locked" / "x", system)
+    monkeypatch.setattr(exporting, "held_out", lambda *_: None)
+    with pytest.raises(UsageError, match="holds no images out, so that no export can be checked"):
+        export(run, "torch", tmp_path / "x", system)
+
+
+def test_8_bits_need_validation_images(tmp_path: Path) -> None:
+    run = trained(tmp_path, backbone="cnn5", data={"val": 0.0})
+    with pytest.raises(UsageError, match="has no validation images, on which 8 bits are fitted"):
+        export(run, "onnx-int8", tmp_path / "x", run.recipe.system)
+
+
+def test_timm_takes_the_folder_and_its_softmax_is_calibrated(tmp_path: Path) -> None:
+    run = trained(tmp_path, backbone="timm/mobilenetv2_035", pretrained=False, data={"image_size": 32})
+    done = export(run, "timm", tmp_path / "hub", run.recipe.system)
+    network = timm.create_model(f"local-dir:{done.folder}", pretrained=True).eval()
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    saved = load_model(run.model)
+    with torch.inference_mode():
+        given = network(saved.card.preprocessing.inputs(torch.from_numpy(images))).softmax(dim=1).numpy()
+    expected = Predictor(saved).predict_many(list(images), len(saved.card.classes))
+    assert np.abs(np.sort(given, axis=1)[:, ::-1] - [one.probabilities for one in expected]).max() < 1e-5
+    assert network.num_classes == len(saved.card.classes)
+    assert read_json(done.folder / "config.json")["label_names"] == list(saved.card.classes)
