@@ -16,7 +16,7 @@ from thawlab.data.types import Pixels
 from thawlab.errors import first_line
 
 # Part of the key of every cache of decoded images; raise it with each change by which equal bytes become other pixels.
-DECODING = 3
+DECODING = 4
 # An image of more pixels is refused: decoding it could exhaust the memory. Some of Pillow's readers have the same limit.
 MAX_PIXELS = 178_956_970
 # Formats of images only: Pillow's readers of documents (EPS) would start other programs.

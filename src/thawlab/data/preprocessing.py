@@ -121,24 +121,15 @@ _Box = tuple[float, float, float, float]
 def _resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampling, box: _Box) -> Image.Image:
     """Return a part of an image at another size, the same in every version of Pillow.
 
-    Pillow rounds after each of two passes. The columns come first, except, since version 13, where `rows_first` says so.
+    Pillow rounds after each of two passes. Up to version 12 the columns come first, and so they do here; since then the rows do
+    where the height shrinks by over twice what the width does, which moves values by one or, at hard edges, by more.
     """
-    if resample == Image.Resampling.NEAREST or not rows_first(image.size, size):
+    shrinks = image.height - size[1]
+    if resample == Image.Resampling.NEAREST or not (shrinks > 0 and shrinks > 2 * (image.width - size[0])):
         return image.resize(size, resample, box=box)
     left, top, right, bottom = box
-    flat = image.resize((image.width, size[1]), resample, box=(0, top, image.width, bottom))
-    return flat.resize(size, resample, box=(left, 0, right, size[1]))
-
-
-def rows_first(before: tuple[int, int], after: tuple[int, int]) -> bool:
-    """Return whether the rows are resampled before the columns: where the height shrinks by over twice what the width does.
-
-    Args:
-        before: width and height.
-        after: width and height.
-    """
-    shrinks = before[1] - after[1]
-    return shrinks > 0 and shrinks > 2 * (before[0] - after[0])
+    narrow = image.resize((size[0], image.height), resample, box=(left, 0, right, image.height))
+    return narrow.resize(size, resample, box=(0, top, size[0], bottom))
 
 
 def to_tensor(images: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """Pillow's resizing as tensor operations, so that it can travel inside an exported graph.
 
-Pillow resamples 8-bit images in two passes, columns first, with coefficients of 22 bits, and rounds to whole values after each
-(its Resample.c). The same coefficients are made here in double precision from the image's size, and applied as products of
-matrices, each coefficient split in two parts of 11 bits so that single precision sums them without rounding.
+Pillow resamples 8-bit images in two passes (here, as in `Preprocessing.fit`, the columns come first) with coefficients of 22 bits,
+and rounds to whole values after each (its Resample.c). The same coefficients are made here in double precision from the image's
+size, and applied as products of matrices, each coefficient split in two parts of 11 bits so that single precision sums them
+without rounding.
 """
 
 import math
@@ -120,38 +121,15 @@ def fitted(images: Tensor, preprocessing: Preprocessing) -> Tensor:
         zero = torch.zeros_like(height)
         down = coefficients(rows, zero, height, inner[0], shifted[0], kernel)
         across = coefficients(columns, zero, width, inner[1], shifted[1], kernel)
-        scaled = _both(images, down, across, (height, width), (inner[0], inner[1]), kernel)
         covered = [(place >= 0) & (place < side) for place, side in zip(shifted, inner, strict=True)]
         ground = torch.tensor([float(value) for value in preprocessing.fill], device=images.device)
-        return torch.where((covered[0][:, None] & covered[1][None])[None, :, :, None], scaled, ground)
+        return torch.where((covered[0][:, None] & covered[1][None])[None, :, :, None], _scaled(images, down, across), ground)
     side = torch.minimum(height, width) * (preprocessing.crop_pct if preprocessing.resize == "crop" else 1.0)
     top, left = (height - side) / 2, (width - side) / 2
     down = coefficients(rows, top, top + side, full, steps, kernel)
-    across = coefficients(columns, left, left + side, full, steps, kernel)
-    return _both(images, down, across, (height, width), (full, full), kernel)
+    return _scaled(images, down, coefficients(columns, left, left + side, full, steps, kernel))
 
 
-def _both(
-    images: Tensor,
-    down: Tensor,
-    across: Tensor,
-    before: tuple[Tensor, Tensor],
-    after: tuple[Tensor, Tensor],
-    kernel: Interpolation,
-) -> Tensor:
-    """Apply the coefficients of both sides, in the order of `preprocessing.rows_first`; sizes are height and width."""
-    if kernel == "nearest":
-        return _columns_first(images, down, across)
-    shrinks = before[0] - after[0]
-    result: Tensor = torch.cond(
-        (shrinks > 0) & (shrinks > 2 * (before[1] - after[1])), _rows_first, _columns_first, (images, down, across)
-    )
-    return result
-
-
-def _columns_first(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    return resampled(resampled(images.float(), across).transpose(1, 2), down).transpose(1, 2).contiguous()
-
-
-def _rows_first(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    return resampled(resampled(images.float().transpose(1, 2), down).transpose(1, 2), across).contiguous()
+def _scaled(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Apply the coefficients of the columns, and then those of the rows."""
+    return resampled(resampled(images.float(), across).transpose(1, 2), down).transpose(1, 2)
