@@ -1,6 +1,6 @@
 """Pillow's resizing as tensor operations, so that it can travel inside an exported graph.
 
-Pillow resamples 8-bit images in two passes (here, as in `Preprocessing.fit`, the columns come first) with coefficients of 22 bits,
+Pillow resamples images in two passes (here, as in `Preprocessing.fit`, the columns come first) with coefficients of 22 bits,
 and rounds to whole values after each (its Resample.c). The same coefficients are made here in double precision from the image's
 size, and applied as products of matrices, each coefficient split in two parts of 11 bits so that single precision sums them
 without rounding.
