@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from thawlab import progress
 from thawlab.data.decode import UNREADABLE, decode
@@ -23,7 +24,7 @@ from thawlab.deploy.export.graph import ExportedGraph
 from thawlab.deploy.export.parity import check
 from thawlab.deploy.export.pictures import HeldOut, held_out
 from thawlab.deploy.predictor import Predictor
-from thawlab.errors import ThawlabError, UsageError
+from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.files import mark_ours, read_json, sha256_of, write_json, write_text
 from thawlab.models.catalog import resolve_backbone
 from thawlab.models.saved import SavedModel, load_model
@@ -77,7 +78,8 @@ def export(folder: RunFolder, name: str, out: Path, system: System, most_lost: f
     card = description(model.card, outputs, folder.name, digest, version("thawlab"))
     progress.say(f"exporting to {name}, and comparing it with the predictor from files to probabilities")
     with _kept_if_good(out) as place:
-        exporter.write(Material(model, card, np.zeros(0, np.uint8) if pixels is None else pixels[1][:_CALIBRATION]), place)
+        shown = np.zeros(0, np.uint8) if pixels is None else pixels[1][:_CALIBRATION]
+        _written(exporter, Material(model, card, shown), place)
         found = check(exporter, exporter.open(place), Predictor(model, "cpu"), card, source, pixels, most_lost)
         parity = parity_of(found, name, digest)
         write_json(place / "thawlab.json", card)
@@ -117,6 +119,23 @@ def _require(exporter: Exporter, name: str) -> None:
             del onnx, onnxruntime, onnxscript
         except ImportError as error:
             raise UsageError(f"--format {name} needs {error.name}: pip install 'thawlab[{exporter.needs}]'") from None
+
+
+def _written(exporter: Exporter, material: Material, place: Path) -> None:
+    """Write an export's files.
+
+    Raises:
+        ThawlabError: if the exporter of torch, or what it needs, cannot take this network.
+    """
+    try:
+        exporter.write(material, place)
+    except (ThawlabError, OSError, MemoryError):
+        raise
+    except Exception as error:  # exporters raise of everything; the architecture and the version are what helps
+        raise ThawlabError(
+            f"torch {torch.__version__} cannot export '{material.model.card.architecture}': {first_line(error)}; take another "
+            "format, or a newer torch"
+        ) from error
 
 
 def _pixels(folder: RunFolder, exporter: Exporter, model: SavedModel, system: System) -> tuple[HeldOut, Pixels] | None:

@@ -21,7 +21,7 @@ from thawlab.errors import UsageError
 from thawlab.files import write_atomically
 
 ONNX_FILE = "model.onnx"
-_OPSET = 20
+_OPSET = 18
 # What is computed in 8 bits: the operators with weights, in the backbone alone. The head is small, and decides. With the cut
 # behind a convolution left out, its output would be measured before the cut, and most of the 8 bits spent on what is cut off.
 _WEIGHTED, _CUTS = ("Conv", "Gemm", "MatMul"), ("Clip", "Relu")
