@@ -200,3 +200,16 @@ def test_timm_takes_the_folder_and_its_softmax_is_calibrated(tmp_path: Path) -> 
     assert np.abs(np.sort(given, axis=1)[:, ::-1] - [one.probabilities for one in expected]).max() < 1e-5
     assert network.num_classes == len(saved.card.classes)
     assert read_json(done.folder / "config.json")["label_names"] == list(saved.card.classes)
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnx-int8"])
+def test_openvino_reads_the_same_file(name: str, exported: dict[str, Path]) -> None:
+    openvino = pytest.importorskip("openvino", reason="an extra: pip install 'thawlab[openvino]'")
+    answer, card = standalone.load(exported[name])
+    compiled = openvino.Core().compile_model(exported[name] / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for shape in [(1, 24, 24, 3), (1, 300, 200, 3), (7, 64, 48, 3), (2, 40, 57, 3)]:
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        expected, found = answer(images), compiled(images)
+        given = {key: found[place] for place, key in enumerate(card["outputs"])}
+        assert np.abs(given["probabilities"] - expected["probabilities"]).max() < (1e-4 if name == "onnx" else 0.02)
+        assert np.array_equal(given["novel"], expected["novel"]) and np.array_equal(given["unsure"], expected["unsure"])
