@@ -169,6 +169,9 @@ def test_faults_are_one_line_and_leave_nothing(run: RunFolder, tmp_path: Path, m
         with pytest.raises(ThawlabError, match="cannot be written: Permission denied"):
             export(run, "torch", tmp_path / "locked" / "x", system)
 
+    with pytest.raises(ThawlabError, match=r"model\.json: is missing; finish the training"):
+        export(RunFolder(tmp_path.parent / "unfinished"), "torch", tmp_path / "x", system)
+
     def unable(_material: Material, _folder: Path) -> None:
         raise RuntimeError("unsupported operator")
 

@@ -63,11 +63,11 @@ def export(folder: RunFolder, name: str, out: Path, system: System, most_lost: f
         ThawlabError: if the export disagrees with the predictor, or cannot be written. Nothing is left behind then.
     """
     exporter = exporters.get(name, "--format")
+    model = load_model(folder.model)
     digest = sha256_of(folder.model / "model.safetensors")
     if (known := _known(out, name, digest, force)) is not None:
         return Export(name, out, _largest(out), known)
     _require(exporter, name)
-    model = load_model(folder.model)
     source = held_out(folder, system)
     if source is None:
         raise UsageError(
