@@ -2,8 +2,8 @@
 
     python tools/export_matrix.py cifar10 --data-dir DIR --out results/export-parity.json
 
-Each architecture is trained for four epochs on 800 of the source's images, with random weights unless they are installed: the gate
-compares computations, not merits. A format that the gate refuses is written with its reason.
+Each architecture is trained for four epochs on 800 images of the source, with random weights unless these are installed: the
+gate compares computations, not merits. A format that the gate refuses is written with its reason.
 """
 
 import argparse
