@@ -16,7 +16,21 @@ import pytest
 from thawlab.recipe import Recipe
 from thawlab.run import RunFolder, find_run
 
-VERBS = ["train", "demo", "evaluate", "predict", "compare", "report", "repair", "track", "probe", "study", "models", "datasets"]
+VERBS = [
+    "train",
+    "demo",
+    "evaluate",
+    "predict",
+    "export",
+    "compare",
+    "report",
+    "repair",
+    "track",
+    "probe",
+    "study",
+    "models",
+    "datasets",
+]
 VERBS += ["data show", "data check"]
 
 
