@@ -264,15 +264,16 @@ def export(
         1.0
     """
     from thawlab.deploy.export.export import export as write
+    from thawlab.deploy.export.formats import exporters
 
     if not 0 <= max_loss <= 100:
         raise UsageError(f"max_loss = {max_loss:g}: points of accuracy, from 0 to 100")
     if not formats:
         raise UsageError("name a format to export to, such as onnx")
+    for name in formats:
+        exporters.get(name, "--format")  # a wrong one is said before the first takes its minute
     folder = _folder(run, runs)
-    system = folder.recipe.system
-    if data_dir is not None:
-        system = system.model_copy(update={"data_dir": str(data_dir)})
+    system = _system(folder, data_dir=data_dir)
     parent = folder.path / "exports" if out is None else user_path(out)
     places = {name: parent if out is not None and len(formats) == 1 else parent / name for name in formats}
     return [write(folder, name, place, system, max_loss / 100, force) for name, place in places.items()]
@@ -322,9 +323,8 @@ def evaluate(
             "split, or on all of them where they have none: leave the split out"
         )
     folder = _folder(run, runs)
-    places = {"data_dir": data_dir, "cache_dir": cache_dir}
-    changes = {key: str(place) for key, place in places.items() if place is not None}
-    return judge(folder, split, None if source is None else source_text(source), folder.recipe.system.model_copy(update=changes))
+    system = _system(folder, data_dir=data_dir, cache_dir=cache_dir)
+    return judge(folder, split, None if source is None else source_text(source), system)
 
 
 def compare(
@@ -626,6 +626,12 @@ def list_datasets() -> list[dict[str, str]]:
 
 def _folder(run: Run | str | Path, runs: str | Path) -> RunFolder:
     return run.folder if isinstance(run, Run) else open_run(run, runs).folder
+
+
+def _system(folder: RunFolder, **places: str | Path | None) -> System:
+    """Return where a run's data and caches are: its own settings, but for the places that are given."""
+    changes = {key: str(place) for key, place in places.items() if place is not None}
+    return folder.recipe.system.model_copy(update=changes)
 
 
 def _data(source: str | Path, settings: Mapping[str, Any], verb: str, **more: Any) -> Data:

@@ -5,8 +5,9 @@ The registries are the project's only globals. A plug-in adds to them by naming 
 """
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 from thawlab.errors import ThawlabError, UsageError, first_line, listed, nearest
 
@@ -30,6 +31,23 @@ def load_plugins() -> list[str]:
                 raise ThawlabError(f"the plug-in '{point.name}' ({point.value}) cannot be loaded: {reason}") from error
             _plugins_loaded.append(point.name)
     return _plugins_loaded[1:]
+
+
+def optional(module: str, extra: str, place: str) -> Any:
+    """Import a module of a package that thawlab does not depend on.
+
+    Args:
+        module: its name.
+        extra: of ours that brings it.
+        place: what asks for it, for the message.
+
+    Raises:
+        UsageError: if it is not installed; the message says how to.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UsageError(f"{place} needs a package more ({error}); pip install 'thawlab[{extra}]'") from None
 
 
 def about(entry: object) -> str:

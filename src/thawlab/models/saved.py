@@ -56,6 +56,12 @@ class ModelCard(Value, extra="forbid"):
     novelty_limit: float | None = None
 
 
+def spec_of(card: ModelCard) -> BackboneSpec:
+    """Return the backbone of a saved classifier, to be built at the size of its preprocessing."""
+    config = {"fixed_input_size": card.fixed_input_size, "input_size": (3, 0, 0)}
+    return BackboneSpec(card.backbone, card.architecture, "saved", card.arguments, config)
+
+
 class Reference(NamedTuple):
     """Features of training images that new images are compared with, and how far from them images of the same kind lie.
 
@@ -104,8 +110,7 @@ def load_model(folder: Path) -> SavedModel:
     """
     file, weights, features = (folder / name for name in ("model.json", "model.safetensors", "known.safetensors"))
     card = read_value(file, ModelCard)
-    config = {"fixed_input_size": card.fixed_input_size, "input_size": (3, 0, 0)}
-    spec = BackboneSpec(card.backbone, card.architecture, "saved", card.arguments, config)
+    spec = spec_of(card)
     if conflict := other_revision(card.architecture, card.revision):
         raise ThawlabError(f"{file}: {conflict}; use the version that trained it (environment.json names it)")
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and then overwritten

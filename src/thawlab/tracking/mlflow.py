@@ -7,7 +7,8 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from thawlab.errors import ThawlabError, UsageError, first_line
-from thawlab.tracking.rows import Snapshot, Target, TrackedRun, Write, optional, trackers
+from thawlab.registry import optional
+from thawlab.tracking.rows import Snapshot, Target, TrackedRun, Write, trackers
 
 _EXPERIMENT, _TAG = "thawlab", "thawlab.digest"
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -21,7 +22,7 @@ def mlflow(run: TrackedRun, target: Target) -> Iterator[Write]:
     """A tracking server of MLflow at --uri, or a store that the installed MLflow can open."""
     if not target.uri or target.out is not None:
         raise UsageError("mlflow needs the address of a tracking server: --uri http://HOST:PORT, and no --out")
-    api = optional("mlflow", "mlflow")
+    api = optional("mlflow", "mlflow", "--to mlflow")
     try:
         client = api.MlflowClient(tracking_uri=target.uri)
         filed = _run_of(client, run)

@@ -1,6 +1,5 @@
 """What a tracker is told of a run, read from its folder while it trains or afterwards; training knows of no tracker."""
 
-import importlib
 import time
 from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -9,7 +8,6 @@ from typing import Any, NamedTuple
 
 from thawlab import progress
 from thawlab.comparison.settings import settings
-from thawlab.errors import UsageError
 from thawlab.registry import Registry
 from thawlab.results import EpochRow, TestResult, read_results, read_rows
 from thawlab.run import RunFolder, Status
@@ -70,18 +68,6 @@ Write = Callable[[Snapshot], str]
 # Opens the tracker for one run.
 Tracker = Callable[[TrackedRun, Target], AbstractContextManager[Write]]
 trackers: Registry[Tracker] = Registry("tracker")
-
-
-def optional(module: str, extra: str) -> Any:
-    """Import a module of a package that thawlab does not depend on.
-
-    Raises:
-        UsageError: if it is not installed; the message says how to.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(f"--to {extra} needs a package more ({error}); pip install 'thawlab[{extra}]'") from None
 
 
 def described(folder: RunFolder) -> TrackedRun:

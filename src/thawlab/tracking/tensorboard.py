@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from thawlab.errors import ThawlabError, UsageError
-from thawlab.tracking.rows import Snapshot, Target, TrackedRun, Write, optional, trackers
+from thawlab.registry import optional
+from thawlab.tracking.rows import Snapshot, Target, TrackedRun, Write, trackers
 
 # What TensorBoard's table of hyperparameters shows beside them.
 _COLUMNS = ("val_accuracy", "test_accuracy", "test_loss")
@@ -18,8 +19,8 @@ def tensorboard(run: TrackedRun, target: Target) -> Iterator[Write]:
     """Event files of TensorBoard, in a sub-folder of --out per run."""
     if target.out is None or target.uri is not None:
         raise UsageError("tensorboard writes files: name their folder with --out DIR, and no --uri")
-    optional("tensorboard", "tensorboard")
-    api, folder = optional("torch.utils.tensorboard", "tensorboard"), target.out / run.name
+    optional("tensorboard", "tensorboard", "--to tensorboard")
+    api, folder = optional("torch.utils.tensorboard", "tensorboard", "--to tensorboard"), target.out / run.name
     written, opened, writer = _written(folder), _seen(folder), None
 
     def write(now: Snapshot) -> str:
@@ -69,7 +70,7 @@ def _written(folder: Path) -> set[tuple[str, int]]:
     """Return the tags and steps that a run's folder holds already."""
     if not _seen(folder):
         return set()
-    events = optional("tensorboard.backend.event_processing.event_accumulator", "tensorboard")
+    events = optional("tensorboard.backend.event_processing.event_accumulator", "tensorboard", "--to tensorboard")
     reader = events.EventAccumulator(str(folder), size_guidance={"scalars": 0})  # 0 keeps all
     reader.Reload()
     return {(tag, event.step) for tag in reader.Tags()["scalars"] for event in reader.Scalars(tag)}

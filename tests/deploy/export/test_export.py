@@ -71,6 +71,12 @@ def test_the_script_beside_an_export_says_what_predict_says_without_this_project
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     prediction = Predictor(load_model(run.model)).predict(picture)
     assert said.startswith(f"{picture}: {prediction.classes[0]} {prediction.probabilities[0]:.1%}")
+    damaged = picture.with_name("damaged.jpg")
+    damaged.write_bytes(picture.read_bytes()[:400])
+    failed = subprocess.run(
+        [sys.executable, "-c", program.replace(str(picture), str(damaged))], capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 1 and failed.stderr.startswith(f"{damaged}: cannot be read: ") and failed.stderr.count("\n") == 1
     assert ("unsure" in said or "not like" in said) == bool(prediction.unsure or prediction.novel)
 
 
@@ -129,6 +135,11 @@ def test_again_it_is_returned_and_other_things_are_not_replaced(
     before = (folder / "model.pt2").stat().st_mtime_ns
     again = export(run, "torch", folder, system)
     assert again.parity["agreement"] == 1.0 and (folder / "model.pt2").stat().st_mtime_ns == before
+    kept = (folder / "parity.json").read_text()
+    (folder / "parity.json").write_text(kept[:20])
+    with pytest.raises(ThawlabError, match=r"parity\.json: is damaged; add --force to export again"):
+        export(run, "torch", folder, system)
+    (folder / "parity.json").write_text(kept)
     with pytest.raises(UsageError, match="holds an export of other weights or another format"):
         export(run, "onnx", folder, system)
     (tmp_path / "notes.txt").write_text("mine")

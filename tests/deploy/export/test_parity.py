@@ -14,7 +14,7 @@ from thawlab.data.types import Pixels
 from thawlab.deploy.export import standalone
 from thawlab.deploy.export.card import description
 from thawlab.deploy.export.formats import Exporter, Outputs, named
-from thawlab.deploy.export.graph import ExportedGraph
+from thawlab.deploy.export.graph import ExportedGraph, outputs_of
 from thawlab.deploy.export.parity import check
 from thawlab.deploy.export.pictures import HeldOut, write_pictures
 from thawlab.deploy.predictor import Predictor
@@ -63,21 +63,23 @@ def source() -> HeldOut:
     return HeldOut("val", tuple(map(str, range(40))), np.zeros(40, dtype=np.int64), images.__getitem__)
 
 
-def session(graph: ExportedGraph, change: Callable[[Pixels], Pixels] = lambda images: images) -> Callable[[Pixels], Outputs]:
+def session(model: SavedModel, change: Callable[[Pixels], Pixels] = lambda images: images) -> Callable[[Pixels], Outputs]:
+    graph = ExportedGraph(model).eval()
+
     def answer(images: Pixels) -> Outputs:
         with torch.inference_mode():
-            parts = graph.eval()(torch.from_numpy(np.ascontiguousarray(change(images)).copy()))
-        return named(graph.outputs, [part.numpy() for part in parts])
+            parts = graph(torch.from_numpy(np.ascontiguousarray(change(images)).copy()))
+        return named(outputs_of(model), [part.numpy() for part in parts])
 
     return answer
 
 
 def card_of(model: SavedModel) -> dict[str, Any]:
-    return description(model.card, ExportedGraph(model).outputs, "run", "0" * 64, "0")
+    return description(model.card, outputs_of(model), "run", "0" * 64, "0")
 
 
 def test_the_same_classifier_passes(model: SavedModel, source: HeldOut) -> None:
-    found = check(EXACT, session(ExportedGraph(model)), Predictor(model), card_of(model), source, None, 0.01)
+    found = check(EXACT, session(model), Predictor(model), card_of(model), source, None, 0.01)
     assert found.n == 256 and found.agreement == 1.0 and found.largest < 1e-5 and found.decisions == 1.0
 
 
@@ -88,27 +90,27 @@ def _with_look(model: SavedModel, **changes: object) -> SavedModel:
 
 
 def _permuted(model: SavedModel) -> Callable[[Pixels], Outputs]:
-    inner = session(ExportedGraph(model))
+    inner = session(model)
     return lambda images: {**(found := inner(images)), "probabilities": np.roll(found["probabilities"], 1, axis=1)}
 
 
 # What goes wrong in exports, each planted alone.
 PLANTED: dict[str, Callable[[SavedModel], Callable[[Pixels], Outputs]]] = {
-    "BGR": lambda model: session(ExportedGraph(model), lambda images: images[..., ::-1]),
-    "mean": lambda model: session(ExportedGraph(_with_look(model, mean=(0.485, 0.456, 0.406)))),
-    "std": lambda model: session(ExportedGraph(_with_look(model, std=(0.27, 0.27, 0.27)))),
-    "interpolation": lambda model: session(ExportedGraph(_with_look(model, interpolation="lanczos"))),
-    "nearest": lambda model: session(ExportedGraph(_with_look(model, interpolation="nearest"))),
-    "padding": lambda model: session(ExportedGraph(_with_look(model, resize="pad"))),
-    "crop": lambda model: session(ExportedGraph(_with_look(model, resize="crop", crop_pct=0.875))),
+    "BGR": lambda model: session(model, lambda images: images[..., ::-1]),
+    "mean": lambda model: session(_with_look(model, mean=(0.485, 0.456, 0.406))),
+    "std": lambda model: session(_with_look(model, std=(0.27, 0.27, 0.27))),
+    "interpolation": lambda model: session(_with_look(model, interpolation="lanczos")),
+    "nearest": lambda model: session(_with_look(model, interpolation="nearest")),
+    "padding": lambda model: session(_with_look(model, resize="pad")),
+    "crop": lambda model: session(_with_look(model, resize="crop", crop_pct=0.875)),
     "classes": _permuted,
     "temperature": lambda model: session(
-        ExportedGraph(model._replace(card=model.card.model_copy(update={"temperature": 1.1 * model.card.temperature})))
+        model._replace(card=model.card.model_copy(update={"temperature": 1.1 * model.card.temperature}))
     ),
-    "turned": lambda model: session(ExportedGraph(model), lambda images: images.transpose(0, 2, 1, 3)),
-    "mirrored": lambda model: session(ExportedGraph(model), lambda images: images[:, :, ::-1]),
-    "one pixel off": lambda model: session(ExportedGraph(model), lambda images: np.roll(images, 1, axis=2)),
-    "not known": lambda model: session(ExportedGraph(model._replace(reference=_shifted(model.reference)))),
+    "turned": lambda model: session(model, lambda images: images.transpose(0, 2, 1, 3)),
+    "mirrored": lambda model: session(model, lambda images: images[:, :, ::-1]),
+    "one pixel off": lambda model: session(model, lambda images: np.roll(images, 1, axis=2)),
+    "not known": lambda model: session(model._replace(reference=_shifted(model.reference))),
 }
 
 
@@ -124,7 +126,7 @@ def test_a_planted_difference_is_caught(fault: str, model: SavedModel, source: H
 
 
 def test_a_batch_that_mixes_its_images_is_caught(model: SavedModel, source: HeldOut) -> None:
-    inner = session(ExportedGraph(model))
+    inner = session(model)
 
     def mixing(images: Pixels) -> Outputs:
         outputs = inner(images)
@@ -139,7 +141,7 @@ def test_a_loss_of_accuracy_is_caught_and_said_with_its_interval(model: SavedMod
     judged = source._replace(labels=Predictor(model).logits(pixels).argmax(axis=1))
     fitted = Exporter(EXACT.write, EXACT.open, calibrated=True)
     card = card_of(model)
-    good = check(fitted, session(ExportedGraph(model)), Predictor(model), card, source, (judged, pixels), 0.01)
+    good = check(fitted, session(model), Predictor(model), card, source, (judged, pixels), 0.01)
     assert good.accuracy is not None and good.accuracy.loss == 0 and good.accuracy.original == 1
     with pytest.raises(ThawlabError, match=r"8 bits cost 100\.00 points of val accuracy \(0\.00 % beside 100\.00 %, 40 images"):
         check(fitted, _permuted(model), Predictor(model), card, source, (judged, pixels), 0.01)

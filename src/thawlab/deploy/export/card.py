@@ -166,7 +166,7 @@ def _parity(parity: Mapping[str, Any]) -> str:
             f"{100 * accuracy['original']:.2f} % (difference {-100 * accuracy['loss']:.2f} points, 95 % interval {low:.2f} to "
             f"{high:.2f})."
         )
-    return said + "".join(f" {note}" for note in parity.get("notes", ()))
+    return said
 
 
 def _licence(licence: str | None, card: ModelCard) -> str:
@@ -176,6 +176,6 @@ def _licence(licence: str | None, card: ModelCard) -> str:
     return f"Weights that training began from ({_plain(card.backbone)}): {known}. That of the images is theirs to say."
 
 
-def parity_of(parity: Parity, exporter: str, digest: str, notes: tuple[str, ...] = ()) -> dict[str, Any]:
+def parity_of(parity: Parity, exporter: str, digest: str) -> dict[str, Any]:
     """Return the content of `parity.json`."""
-    return {"format": exporter, "weights_sha256": digest, **parity.as_json(), "notes": list(notes)}
+    return {"format": exporter, "weights_sha256": digest, **parity.as_json()}

@@ -14,21 +14,23 @@ import torch
 
 from thawlab import progress
 from thawlab.data.decode import UNREADABLE, decode
+from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import Pixels
 from thawlab.deploy.export import onnx_format as onnx_format  # noqa: PLC0414 - registers its formats, as the others do
 from thawlab.deploy.export import timm_format as timm_format  # noqa: PLC0414
 from thawlab.deploy.export import torch_format as torch_format  # noqa: PLC0414
 from thawlab.deploy.export.card import description, model_card, parity_of
-from thawlab.deploy.export.formats import Exporter, Material, exporters
-from thawlab.deploy.export.graph import ExportedGraph
+from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, exporters
+from thawlab.deploy.export.graph import OUTPUTS, outputs_of
 from thawlab.deploy.export.parity import check
 from thawlab.deploy.export.pictures import HeldOut, held_out
 from thawlab.deploy.predictor import Predictor
 from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.files import mark_ours, read_json, sha256_of, write_json, write_text
 from thawlab.models.catalog import resolve_backbone
-from thawlab.models.saved import SavedModel, load_model
+from thawlab.models.saved import load_model
 from thawlab.recipe import System
+from thawlab.registry import optional
 from thawlab.results import DataSummary, read_results, read_value
 from thawlab.run import RunFolder
 
@@ -67,26 +69,31 @@ def export(folder: RunFolder, name: str, out: Path, system: System, most_lost: f
     digest = sha256_of(folder.model / "model.safetensors")
     if (known := _known(out, name, digest, force)) is not None:
         return Export(name, out, _largest(out), known)
-    _require(exporter, name)
+    for module in exporter.modules:
+        optional(module, exporter.extra, f"--format {name}")
     source = held_out(folder, system)
     if source is None:
         raise UsageError(
             f"{folder.path}: holds no images out, so that no export can be checked; train with data.val or data.test"
         )
-    pixels = _pixels(folder, exporter, model, system)
-    outputs = ("probabilities",) if name == "timm" else ExportedGraph(model).outputs
+    if exporter.calibrated and source.split != "val":
+        raise UsageError(
+            f"{folder.path}: has no validation images, on which 8 bits are fitted; train with data.val, or take onnx"
+        )
+    judged = _decoded(source, model.card.preprocessing) if exporter.calibrated else None
+    outputs = outputs_of(model) if exporter.runtime else OUTPUTS[:1]
     card = description(model.card, outputs, folder.name, digest, version("thawlab"))
     progress.say(f"exporting to {name}, and comparing it with the predictor from files to probabilities")
     with _kept_if_good(out) as place:
-        shown = np.zeros(0, np.uint8) if pixels is None else pixels[1][:_CALIBRATION]
+        write_json(place / CARD_FILE, card)
+        shown = np.zeros(0, np.uint8) if judged is None else judged[1][:_CALIBRATION]
         _written(exporter, Material(model, card, shown), place)
-        found = check(exporter, exporter.open(place), Predictor(model, "cpu"), card, source, pixels, most_lost)
+        found = check(exporter, exporter.open(place), Predictor(model, "cpu"), card, source, judged, most_lost)
         parity = parity_of(found, name, digest)
-        write_json(place / "thawlab.json", card)
-        if name != "timm":
+        if exporter.runtime:
             write_text(place / "predict.py", _STANDALONE.read_text(encoding="utf-8"))
         results, data = read_results(folder.results), read_value(folder.path / "data.json", DataSummary)
-        text = model_card(results, data, model.card, parity, _licence(folder), _library(name), _use(name))
+        text = model_card(results, data, model.card, parity, _licence(folder), exporter.library, _use(exporter))
         write_text(place / "README.md", text)
         write_json(place / _PARITY, parity)
         mark_ours(place)
@@ -98,27 +105,21 @@ def _known(out: Path, name: str, digest: str, force: bool) -> dict[str, Any] | N
 
     Raises:
         UsageError: if something else is in its place.
+        ThawlabError: if what was measured of it cannot be read.
     """
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return None
     if not (out / _PARITY).is_file():
         raise UsageError(f"{out}: exists already and is no export; choose another place with --out")
-    parity = read_json(out / _PARITY)
-    if not force and (parity.get("format"), parity.get("weights_sha256")) != (name, digest):
+    if force:
+        return None
+    try:
+        parity = read_json(out / _PARITY)
+    except ThawlabError:
+        raise ThawlabError(f"{out / _PARITY}: is damaged; add --force to export again") from None
+    if (parity.get("format"), parity.get("weights_sha256")) != (name, digest):
         raise UsageError(f"{out}: holds an export of other weights or another format; choose another place, or add --force")
-    return None if force else parity
-
-
-def _require(exporter: Exporter, name: str) -> None:
-    if exporter.needs:
-        try:
-            import onnx
-            import onnxruntime
-            import onnxscript
-
-            del onnx, onnxruntime, onnxscript
-        except ImportError as error:
-            raise UsageError(f"--format {name} needs {error.name}: pip install 'thawlab[{exporter.needs}]'") from None
+    return parity
 
 
 def _written(exporter: Exporter, material: Material, place: Path) -> None:
@@ -138,19 +139,12 @@ def _written(exporter: Exporter, material: Material, place: Path) -> None:
         ) from error
 
 
-def _pixels(folder: RunFolder, exporter: Exporter, model: SavedModel, system: System) -> tuple[HeldOut, Pixels] | None:
-    """Return validation images and their pixels for a format that is made from them."""
-    if not exporter.calibrated:
-        return None
-    source = held_out(folder, system, "val")
-    if source is None:
-        raise UsageError(
-            f"{folder.path}: has no validation images, on which 8 bits are fitted; train with data.val, or take onnx"
-        )
+def _decoded(source: HeldOut, preprocessing: Preprocessing) -> tuple[HeldOut, Pixels]:
+    """Return held-out images that can be read, at most as many as a format is judged on, and their pixels at working size."""
     kept, pixels = [], []
     for place in range(min(_JUDGED, len(source.names))):
         with contextlib.suppress(*UNREADABLE):
-            pixels.append(decode(source.read(place), model.card.preprocessing))
+            pixels.append(decode(source.read(place), preprocessing))
             kept.append(place)
     return source._replace(labels=source.labels[kept]), np.stack(pixels)
 
@@ -193,20 +187,15 @@ def _licence(folder: RunFolder) -> str | None:
     return str(licence) if licence else None
 
 
-def _library(name: str) -> str:
-    return {"timm": "timm", "torch": "pytorch"}.get(name, "onnx")
-
-
-def _use(name: str) -> str:
-    if name == "timm":
+def _use(exporter: Exporter) -> str:
+    if not exporter.runtime:
         return (
             '```python\nimport timm\n\nmodel = timm.create_model("local-dir:.", pretrained=True).eval()\n```\n\n'
             "The softmax of its logits is calibrated: the temperature is in the last layer's weights. timm's own transforms "
             "scale a picture's long side to whole pixels, so that probabilities then differ a little from those "
             "that were checked here."
         )
-    needs = "torch" if name == "torch" else "onnxruntime"
     return (
-        f"`python predict.py picture.jpg` needs {needs}, numpy and pillow alone. The graph takes uint8 RGB, n × height × width × "
-        "3, of any size, upright, and does the rest itself; `thawlab.json` names its outputs and classes."
+        f"`python predict.py picture.jpg` needs {exporter.runtime}, numpy and pillow alone. The graph takes uint8 RGB, "
+        "n × height × width × 3, of any size, upright, and does the rest itself; `thawlab.json` names its outputs and classes."
     )

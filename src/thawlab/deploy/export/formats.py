@@ -12,6 +12,9 @@ from thawlab.data.types import Pixels
 from thawlab.models.saved import SavedModel
 from thawlab.registry import Registry
 
+# The description beside each graph, and the name under which `torch.export` keeps it inside.
+CARD_FILE = "thawlab.json"
+
 Outputs = Mapping[str, npt.NDArray[Any]]
 Session = Callable[[Pixels], Outputs]
 
@@ -38,7 +41,10 @@ class Exporter:
     Attributes:
         write: writes the files into a folder that is empty.
         open: reads them again: from uint8 images, n × height × width × 3, to the outputs by name.
-        needs: the extra that brings what it needs, or empty.
+        library: the Hugging Face hub's name of what loads it.
+        runtime: the package that the script beside it needs; empty where timm or the like loads it without a script.
+        extra: of ours that brings what it needs, or empty.
+        modules: what this extra brings, to be imported.
         tolerance: how far a probability may be from the predictor's.
         agreement: the least share of images with the same most probable class.
         same_decisions: whether each image must be answered, found unsure or found novel alike.
@@ -47,7 +53,10 @@ class Exporter:
 
     write: Callable[[Material, Path], None]
     open: Callable[[Path], Session]
-    needs: str = ""
+    library: str = "thawlab"
+    runtime: str = ""
+    extra: str = ""
+    modules: tuple[str, ...] = ()
     tolerance: float = 1e-4
     agreement: float = 1.0
     same_decisions: bool = True

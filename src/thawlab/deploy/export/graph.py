@@ -17,6 +17,13 @@ from thawlab.models.saved import SavedModel
 OUTPUTS = ("probabilities", "features", "unsure", "distance", "novel")
 
 
+def outputs_of(model: SavedModel) -> tuple[str, ...]:
+    """Return the names of what `ExportedGraph.forward` gives for a classifier."""
+    absent = {"unsure"} if model.card.set_threshold is None else set()
+    absent |= {"distance", "novel"} if model.reference is None else set()
+    return tuple(name for name in OUTPUTS if name not in absent)
+
+
 @final
 class ExportedGraph(nn.Module):
     """A saved classifier from uint8 RGB to its answer.
@@ -47,12 +54,6 @@ class ExportedGraph(nn.Module):
         self.register_buffer("shift", (-mean / std).float())
         if model.reference is not None:
             self.register_buffer("known", torch.from_numpy(model.reference.features.T.copy()))
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The names of what `forward` gives."""
-        has = {"unsure": self._threshold is not None, "distance": self.limit is not None, "novel": self.limit is not None}
-        return tuple(name for name in OUTPUTS if has.get(name, True))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return what is said of images.

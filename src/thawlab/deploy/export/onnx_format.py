@@ -5,6 +5,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,10 @@ _BATCH = 32
 def _model(material: Material, half: bool) -> Any:
     """Return the ONNX model of a classifier, with its description inside."""
     graph = ExportedGraph(material.model, half)
+    names = material.card["outputs"]
     with quiet(), contextlib.redirect_stdout(None):
         program = torch.onnx.export(
-            exported_program(graph), input_names=["images"], output_names=list(graph.outputs), opset_version=_OPSET, dynamo=True
+            exported_program(graph), input_names=["images"], output_names=names, opset_version=_OPSET, dynamo=True
         )
     assert program is not None
     model = program.model_proto
@@ -124,8 +126,11 @@ def _open(folder: Path) -> Session:
     return answer
 
 
-exporters.register("onnx")(Exporter(_write, _open, needs="onnx"))
-exporters.register("onnx-float16")(
-    Exporter(partial(_write, half=True), _open, needs="onnx", tolerance=0.05, agreement=0.999, same_decisions=False)
+_ONNX = Exporter(
+    _write, _open, library="onnx", runtime="onnxruntime", extra="onnx", modules=("onnx", "onnxruntime", "onnxscript")
 )
-exporters.register("onnx-int8")(Exporter(_write_int8, _open, needs="onnx", calibrated=True, same_decisions=False))
+exporters.register("onnx")(_ONNX)
+exporters.register("onnx-float16")(
+    replace(_ONNX, write=partial(_write, half=True), tolerance=0.05, agreement=0.999, same_decisions=False)
+)
+exporters.register("onnx-int8")(replace(_ONNX, write=_write_int8, calibrated=True, same_decisions=False))

@@ -32,13 +32,12 @@ class HeldOut(NamedTuple):
     read: Callable[[int], bytes | Pixels]
 
 
-def held_out(folder: RunFolder, system: System, split: str = "") -> HeldOut | None:
+def held_out(folder: RunFolder, system: System) -> HeldOut | None:
     """Return the images of a run's val split, or of its test split where it has none; None where both are empty.
 
     Args:
         folder: of a finished run.
         system: where data are.
-        split: this one alone.
 
     Raises:
         ThawlabError: if the run's images cannot be found any more.
@@ -46,7 +45,7 @@ def held_out(folder: RunFolder, system: System, split: str = "") -> HeldOut | No
     recipe = folder.recipe
     listing = listing_of(beside(recipe.model_copy(update={"system": system}), folder.path))
     places = {name: place for place, name in enumerate(listing.ids)}
-    for wanted in [split] if split else ["val", "test"]:
+    for wanted in ("val", "test"):
         table = load_predictions(folder.predictions(wanted))
         known = [
             (str(name), places[str(name)], label) for name, label in zip(table.ids, table.labels, strict=True) if name in places

@@ -61,7 +61,11 @@ def load(folder: Path) -> tuple[Callable[[np.ndarray], dict[str, np.ndarray]], d
 if __name__ == "__main__":
     answer, card = load(Path(__file__).parent)
     for name in sys.argv[1:]:
-        outputs = answer(read(Path(name), card)[None])
+        try:
+            pixels = read(Path(name), card)
+        except OSError as error:
+            sys.exit(f"{name}: cannot be read: {error.strerror or error}")
+        outputs = answer(pixels[None])
         best = int(outputs["probabilities"][0].argmax())
         unsure, novel = (bool(outputs.get(key, [False])[0]) for key in ("unsure", "novel"))
         said = " (not like anything in training)" if novel else " (unsure)" if unsure else ""

@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save
 from torch import nn
 
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import Pixels
-from thawlab.deploy.export.formats import Exporter, Material, Outputs, Session, exporters
+from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, Outputs, Session, exporters
 from thawlab.errors import UsageError
 from thawlab.files import write_atomically, write_json
-from thawlab.models.saved import ModelCard, SavedModel
+from thawlab.models.classifier import factory_arguments
+from thawlab.models.saved import ModelCard, SavedModel, spec_of
 from thawlab.models.small import backbones
 
 
@@ -30,12 +32,10 @@ def _write(material: Material, folder: Path) -> None:
     content = save({name: tensor.contiguous() for name, tensor in _state(model).items()})
     write_atomically(folder / "model.safetensors", lambda file: file.write(content))
     write_json(folder / "config.json", config)
-    write_json(folder / "thawlab.json", material.card)
 
 
 def _arguments(card: ModelCard) -> dict[str, Any]:
-    sized = {"img_size": card.preprocessing.size} if card.fixed_input_size else {}
-    return {**card.arguments, **sized}
+    return factory_arguments(spec_of(card), card.preprocessing.size)
 
 
 def _config(card: ModelCard) -> dict[str, Any]:
@@ -61,9 +61,7 @@ def _state(model: SavedModel) -> dict[str, torch.Tensor]:
     import timm
 
     card = model.card
-    layers = [
-        layer for layer in model.classifier.head.children() if not isinstance(layer, nn.Dropout) and list(layer.parameters())
-    ]
+    layers = [layer for layer in model.classifier.head.children() if isinstance(layer, nn.Linear)]
     if card.architecture in backbones:
         raise UsageError(f"--format timm: timm has no '{card.architecture}'; take onnx or torch")
     if len(layers) != 1:
@@ -84,12 +82,10 @@ def _open(folder: Path) -> Session:
     import timm
 
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    card = json.loads((folder / "thawlab.json").read_text(encoding="utf-8"))
+    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     look = Preprocessing.model_validate(card["preprocessing"])
 
     def answer(images: Pixels) -> Outputs:
-        from PIL import Image
-
         fitted = np.stack([look.fit(Image.fromarray(image)) for image in images])
         with torch.inference_mode():
             return {"probabilities": network(look.inputs(torch.from_numpy(fitted))).softmax(dim=1).numpy()}
@@ -97,4 +93,4 @@ def _open(folder: Path) -> Session:
     return answer
 
 
-exporters.register("timm")(Exporter(_write, _open))
+exporters.register("timm")(Exporter(_write, _open, library="timm"))

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from thawlab.data.types import Pixels
-from thawlab.deploy.export.formats import Exporter, Material, Outputs, Session, exporters, named
+from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, Outputs, Session, exporters, named
 from thawlab.deploy.export.graph import ExportedGraph
 from thawlab.files import write_atomically
 
 # No side of an image is longer, and no batch larger.
 _LONGEST, _LARGEST = 1 << 16, 1 << 12
-PT2_FILE, CARD_FILE = "model.pt2", "thawlab.json"
+PT2_FILE = "model.pt2"
 
 
 def exported_program(graph: ExportedGraph) -> torch.export.ExportedProgram:
@@ -64,4 +64,4 @@ def _open(folder: Path) -> Session:
     return answer
 
 
-exporters.register("torch")(Exporter(_write, _open))
+exporters.register("torch")(Exporter(_write, _open, library="pytorch", runtime="torch"))
