@@ -9,6 +9,8 @@ from typing import Any
 
 # Before torch is loaded: tests run beside other work, where threads that spin for each other make them crawl.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Keras is an oracle of some tests; it computes with what is there anyway.
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import numpy as np
 import pytest

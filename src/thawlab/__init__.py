@@ -18,6 +18,7 @@ __all__ = [
     "evaluate",
     "export",
     "find_lr",
+    "import_model",
     "load",
     "open_run",
     "probe",
@@ -35,7 +36,7 @@ _HOMES = {
 }  # the rest: api
 
 if TYPE_CHECKING:
-    from thawlab.api import check_data, compare, evaluate, export, find_lr, load, open_run, probe, study, train
+    from thawlab.api import check_data, compare, evaluate, export, find_lr, import_model, load, open_run, probe, study, train
     from thawlab.comparison.comparison import Comparison
     from thawlab.errors import ThawlabError, UsageError
     from thawlab.opened import Run

@@ -231,6 +231,37 @@ def watch(
     return watch_folder(load(Run(found), device=device), user_path(folder), user_path(out), top_k, _model_digest(found), pause)
 
 
+def import_model(
+    file: str | Path,
+    *,
+    name: str | None = None,
+    classes: Sequence[str] | None = None,
+    size: int | None = None,
+    scaling: str | None = None,
+    runs: str | Path = "runs",
+) -> Run:
+    """Turn a classifier that Keras saved (`.keras`, or `.h5` of Keras 2 or 3) into a run to predict with, evaluate and export.
+
+    Keras itself is not needed, and nothing in the file is executed: layers that are not known are refused by name.
+
+    Args:
+        file: of a whole model, or the weights of a network of keras.applications with its classifier.
+        name: of the run; the file's if omitted.
+        classes: names in the order of the outputs; "0", "1" and so on if omitted. Keras sorts folders by name.
+        size: side of its input in pixels, where the file leaves it open.
+        scaling: of its inputs, where neither the file nor the network's family says it: "unit" (0 to 1), "symmetric" (−1 to 1),
+            "raw" (0 to 255), or "caffe" or "torch" as in `preprocess_input`.
+        runs: the folder of all runs.
+
+    Raises:
+        UsageError: if it is no such file, or holds what is not supported.
+        ThawlabError: if it is damaged, or the run cannot be written.
+    """
+    from thawlab.deploy.imports import import_keras
+
+    return Run(import_keras(user_path(file), user_path(runs), name, classes, size, scaling))
+
+
 def export(
     run: Run | str | Path,
     formats: Sequence[str] = ("onnx",),
@@ -238,6 +269,7 @@ def export(
     out: str | Path | None = None,
     max_loss: float = 1.0,
     force: bool = False,
+    source: str | Path | None = None,
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
 ) -> list[Export]:
@@ -245,10 +277,11 @@ def export(
 
     Args:
         run: by value, name or path.
-        formats: "onnx", "onnx-float16", "onnx-int8", "torch", "timm", or a plug-in's.
+        formats: "onnx", "onnx-float16", "onnx-int8", "torch", "timm", "keras", or a plug-in's.
         out: a folder for one format, or for a folder of each of several; `exports` in the run's folder if omitted.
         max_loss: how many points of accuracy 8 bits may cost.
         force: whether an export of other weights is replaced.
+        source: images to check it on, by name or path, instead of those that the run held out.
         runs: the folder of all runs.
         data_dir: a local copy of the named data set, whose images the export is checked on.
 
@@ -276,7 +309,8 @@ def export(
     system = _system(folder, data_dir=data_dir)
     parent = folder.path / "exports" if out is None else user_path(out)
     places = {name: parent if out is not None and len(formats) == 1 else parent / name for name in formats}
-    return [write(folder, name, place, system, max_loss / 100, force) for name, place in places.items()]
+    pictures = None if source is None else source_text(source)
+    return [write(folder, name, place, system, max_loss / 100, force, pictures) for name, place in places.items()]
 
 
 def _model_digest(folder: RunFolder) -> str:
@@ -631,7 +665,8 @@ def _folder(run: Run | str | Path, runs: str | Path) -> RunFolder:
 def _system(folder: RunFolder, **places: str | Path | None) -> System:
     """Return where a run's data and caches are: its own settings, but for the places that are given."""
     changes = {key: str(place) for key, place in places.items() if place is not None}
-    return folder.recipe.system.model_copy(update=changes)
+    own = System() if folder.imported.is_file() else folder.recipe.system
+    return own.model_copy(update=changes)
 
 
 def _data(source: str | Path, settings: Mapping[str, Any], verb: str, **more: Any) -> Data:

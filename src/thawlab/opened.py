@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
+from thawlab.files import read_json
 from thawlab.recipe import Recipe
 from thawlab.results import Results, read_results
 from thawlab.run import RunFolder
@@ -68,7 +69,17 @@ class Run:
     @property
     def results(self) -> Results:
         """What was measured: the content of `results.json`."""
+        self.folder.refuse_imported()
         return read_results(self.folder.results)
+
+    @property
+    def imported(self) -> dict[str, Any]:
+        """Of a classifier that others trained: the file that it came from, the side of its input and how that is scaled.
+
+        Raises:
+            ThawlabError: if it was trained here.
+        """
+        return read_json(self.folder.imported)
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -97,6 +108,7 @@ class Run:
         """Write `report.html` and return its path."""
         from thawlab.report.page import write_report
 
+        self.folder.refuse_imported()
         return write_report(self.folder)
 
     def figure(self, name: str) -> Figure:
@@ -135,6 +147,8 @@ class Run:
     def _answer(self) -> str:
         """Return the accuracy with its interval, or how far the run is."""
         try:
+            if self.folder.imported.is_file():
+                return "imported"
             if not self.folder.results.is_file():
                 return self.folder.status
             test = self.results.test

@@ -43,6 +43,7 @@ class RunFolder:
     metrics = _Inside("metrics.jsonl")  # a JSON row per epoch
     results = _Inside("results.json")  # what was measured
     report = _Inside("report.html")  # the page to look at
+    imported = _Inside("imported.json")  # of a classifier that others trained: the file that it came from
     images = _Inside("predictions/pictures.npz")  # the few images that the report shows, as uint8 arrays
 
     @property
@@ -57,9 +58,19 @@ class RunFolder:
     @property
     def recipe(self) -> Recipe:
         """The recipe that made the run."""
+        self.refuse_imported()
         if not self.recipe_file.is_file():
             raise ThawlabError(f"{self.recipe_file}: is missing from the run")
         return read_recipe(self.recipe_file)
+
+    def refuse_imported(self) -> None:
+        """Refuse what needs a training, where others trained.
+
+        Raises:
+            ThawlabError: if the run was imported.
+        """
+        if self.imported.is_file():
+            raise ThawlabError(f"{self.path}: was imported and not trained here, so that it has no recipe, images or results")
 
     @property
     def status(self) -> Status:
@@ -112,6 +123,9 @@ def run_folder(recipe: Recipe, runs: Path) -> RunFolder:
     return RunFolder(runs / f"{recipe.name}-{recipe.digest[:12]}")
 
 
+_TELLING = ("recipe.toml", "imported.json")  # one of them lies in every run
+
+
 def find_run(name: str, runs: Path) -> RunFolder:
     """Return an existing run by its folder's name or path.
 
@@ -119,15 +133,15 @@ def find_run(name: str, runs: Path) -> RunFolder:
         UsageError: if there is no such run; the message gives the nearest name.
     """
     for path in (Path(name), runs / name):
-        if (path / "recipe.toml").is_file():
+        if any((path / file).is_file() for file in _TELLING):
             return RunFolder(path)
-    known = sorted(entry.parent.name for entry in runs.glob("*/recipe.toml"))
+    known = sorted(entry.parent.name for file in _TELLING for entry in runs.glob(f"*/{file}"))
     starts = [candidate for candidate in known if candidate.startswith(name)]
     if len(starts) == 1:
         return RunFolder(runs / starts[0])
     if starts:
         raise UsageError(f"'{name}' may be any of {', '.join(starts[:5])}; name one of them in full")
     if Path(name).is_dir():
-        raise UsageError(f"{name}: this folder is not a run (it has no recipe.toml)")
+        raise UsageError(f"{name}: this folder is not a run (it has neither recipe.toml nor imported.json)")
     hint = nearest(name, known) or (f" (there are: {', '.join(known[-5:])})" if known else " (it is empty)")
     raise UsageError(f"there is no run '{name}' in {runs}{hint}")

@@ -22,6 +22,7 @@ VERBS = [
     "evaluate",
     "predict",
     "export",
+    "import",
     "compare",
     "report",
     "repair",

@@ -155,39 +155,6 @@ def _refuse_if_all_failed(failed: int, count: int) -> None:
         raise ThawlabError(f"none of the {failed} images could be read")
 
 
-@judge_app.command(epilog="Example: thawlab export runs/photos-0123456789ab --format onnx --format onnx-int8")
-def export(
-    run: console.RunArgument,
-    form: Annotated[
-        list[str] | None, typer.Option("--format", help="onnx, onnx-float16, onnx-int8, torch or timm; repeat it for several.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write; exports/FORMAT in the run's folder if omitted.")] = None,
-    max_loss: Annotated[float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that 8 bits may cost.")] = 1.0,
-    force: console.ForceOption = False,
-    data_dir: console.DataDirOption = None,
-    runs: console.RunsOption = Path("runs"),
-    as_json: console.JsonOption = False,
-) -> None:
-    """Export a classifier with its preprocessing and thresholds; a file that disagrees with `predict` does not stay."""
-    from thawlab import api
-
-    formats = [name.strip() for text in form or ["onnx"] for name in text.split(",") if name.strip()]
-    done = api.export(run, formats, out=out, max_loss=max_loss, force=force, runs=runs, data_dir=data_dir)
-    if as_json:
-        console.print_json({"exports": [{"folder": str(one.folder), "bytes": one.size, **one.parity} for one in done]})
-        return
-    columns = ["format", "size", "images/s", "pictures", "same class", "largest difference", "accuracy"]
-    rows = []
-    for one in done:
-        parity, accuracy = one.parity, one.parity["accuracy"]
-        beside = f"{api.percent(accuracy['exported'])} beside {api.percent(accuracy['original'])}" if accuracy else ""
-        measured = [f"{parity['images_per_second']:.0f}", f"{parity['n']:,}", api.percent(parity["agreement"])]
-        rows.append([one.format, f"{one.size / 1e6:.1f} MB", *measured, f"{parity['largest']:.1g}", beside])
-    console.print_table("", columns, rows)
-    for one in done:
-        print(f"{one.format}: {one.folder}")
-
-
 @judge_app.command(epilog="Example: thawlab track runs/demo-two-phase-0123456789ab --to tensorboard --out events/ --follow")
 def track(
     run: Annotated[list[str], typer.Argument(help="Runs, by folder name or path.")],

@@ -12,7 +12,7 @@ from thawlab.evaluation.predictions import predictions_of
 from thawlab.inference.infer import infer
 from thawlab.models.saved import load_model
 from thawlab.plan.resolve import beside
-from thawlab.recipe import System
+from thawlab.recipe import Evaluation, System
 from thawlab.results import DataSummary, TestResult, read_value
 from thawlab.run import RunFolder
 
@@ -48,9 +48,11 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
     """
     if split not in SPLITS:
         raise UsageError(f"there is no split '{split}'{nearest(split, SPLITS) or ' (known: train, val, test)'}")
-    saved = load_model(folder.model)
-    recipe = folder.recipe
-    recipe = beside(recipe.model_copy(update={"system": system or recipe.system}), folder.path)
+    saved, bins = load_model(folder.model), Evaluation().ece_bins
+    if source is None or not folder.imported.is_file():  # what was imported has no recipe, but can be judged on other data
+        recipe = folder.recipe
+        recipe = beside(recipe.model_copy(update={"system": system or recipe.system}), folder.path)
+        system, bins = recipe.system, recipe.evaluation.ece_bins
     if source is None:
         dataset = load_dataset(recipe, saved.card.preprocessing)
         then, now = read_value(folder.path / "data.json", DataSummary).fingerprint, dataset.fingerprint
@@ -58,11 +60,12 @@ def evaluate(folder: RunFolder, split: str = "test", source: str | None = None, 
             changed = f"the data have changed since the training (fingerprint {then[:12]} then, {now[:12]} now)"
             raise ThawlabError(f"{folder.path}: {changed}")
     else:
-        dataset, split = load_other(source, saved.card.classes, saved.card.preprocessing, recipe.system)
+        dataset, split = load_other(source, saved.card.classes, saved.card.preprocessing, system or System())
+    place = source or recipe.data.source
     indices = dataset.indices("test" if source is not None else split)
     if len(indices) == 0:
-        raise UsageError(f"{source or recipe.data.source}: its {split} split is empty")
+        raise UsageError(f"{place}: its {split} split is empty")
     logits = infer(saved.classifier, dataset.images, indices, saved.card.preprocessing.inputs, torch.device("cpu"), "evaluating")
     predictions = predictions_of(dataset, indices, logits)
-    measured = full(predictions, saved.card.classes, saved.card.temperature, recipe.evaluation.ece_bins)
-    return Evaluated(split, source or recipe.data.source, measured)
+    measured = full(predictions, saved.card.classes, saved.card.temperature, bins)
+    return Evaluated(split, place, measured)

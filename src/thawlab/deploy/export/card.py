@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from thawlab.deploy.export.parity import Parity
 from thawlab.models.saved import ModelCard
@@ -34,45 +34,64 @@ def description(card: ModelCard, outputs: tuple[str, ...], run: str, digest: str
     }
 
 
+class Trained(NamedTuple):
+    """What is known of a classifier that was trained here."""
+
+    results: Results
+    data: DataSummary
+
+
+class Imported(NamedTuple):
+    """What is known of one that was not: the run's name, the file that it came from, and its SHA-256."""
+
+    name: str
+    file: str
+    sha256: str
+
+
 def model_card(
-    results: Results, data: DataSummary, card: ModelCard, parity: Mapping[str, Any], licence: str | None, library: str, use: str
+    history: Trained | Imported, card: ModelCard, parity: Mapping[str, Any], licence: str | None, library: str, use: str
 ) -> str:
     """Return a model card in the Hugging Face hub's format: a YAML head, and what people should know.
 
     Args:
-        results: of the run.
-        data: of the run.
+        history: how the classifier came about.
         card: of the saved model.
         parity: what the gate measured, as in `parity.json`.
         licence: of the backbone's weights; None where it is not known.
         library: the hub's name of what loads the model.
         use: how it is used, as Markdown.
     """
-    return (
-        "\n\n".join(
-            [
-                _head(results, licence, library),
-                f"# {results.name}",
-                f"Classifies images into {len(card.classes):,} classes: {_classes(card)}. A {card.backbone} with "
-                f"{results.model.parameters:,} parameters, trained and judged with thawlab.",
-                f"## Use\n\n{use}",
-                f"## Training data\n\n{_data(results, data)}",
-                f"## Accuracy\n\n{_accuracy(results)}",
-                f"## Limits\n\n{_limits(results, card)}",
-                f"## Export\n\n{_parity(parity)}",
-                f"## Licence\n\n{_licence(licence, card)}",
-            ]
-        )
-        + "\n"
-    )
+    head = _head(history.results if isinstance(history, Trained) else None, licence, library)
+    classes = f"Classifies images into {len(card.classes):,} classes: {_classes(card)}."
+    if isinstance(history, Trained):
+        results = history.results
+        body = [
+            f"# {results.name}",
+            f"{classes} A {card.backbone} with {results.model.parameters:,} parameters, trained and judged with thawlab.",
+            f"## Use\n\n{use}",
+            f"## Training data\n\n{_data(results, history.data)}",
+            f"## Accuracy\n\n{_accuracy(results)}",
+            f"## Limits\n\n{_limits(results, card)}",
+        ]
+    else:
+        unknown = "Not known: the classifier was trained elsewhere."
+        body = [
+            f"# {history.name}",
+            f"{classes} Imported from {_plain(history.file)} (SHA-256 {history.sha256[:16]}).",
+            f"## Use\n\n{use}",
+            f"## Training data\n\n{unknown}",
+            "## Accuracy\n\nNot measured here. Its probabilities are not calibrated.",
+        ]
+    rest = [f"## Export\n\n{_parity(parity)}", f"## Licence\n\n{_licence(licence, card)}"]
+    return "\n\n".join([head, *body, *rest]) + "\n"
 
 
-def _head(results: Results, licence: str | None, library: str) -> str:
-    test = results.test
+def _head(results: Results | None, licence: str | None, library: str) -> str:
     lines = ["---", f"library_name: {library}", "pipeline_tag: image-classification"]
     lines += [f"license: {licence}"] if licence else []
     lines += ["tags:", "- image-classification", "- transfer-learning", "- thawlab"]
-    if test.n:
+    if results is not None and (test := results.test).n:
         lines += [
             "model-index:",
             f"- name: {json.dumps(results.name)}",

@@ -16,14 +16,15 @@ from thawlab import progress
 from thawlab.data.decode import UNREADABLE, decode
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import Pixels
-from thawlab.deploy.export import onnx_format as onnx_format  # noqa: PLC0414 - registers its formats, as the others do
+from thawlab.deploy.export import keras_format as keras_format  # noqa: PLC0414 - registers its format, as the others do
+from thawlab.deploy.export import onnx_format as onnx_format  # noqa: PLC0414
 from thawlab.deploy.export import timm_format as timm_format  # noqa: PLC0414
 from thawlab.deploy.export import torch_format as torch_format  # noqa: PLC0414
-from thawlab.deploy.export.card import description, model_card, parity_of
+from thawlab.deploy.export.card import Imported, Trained, description, model_card, parity_of
 from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, exporters
 from thawlab.deploy.export.graph import OUTPUTS, outputs_of
 from thawlab.deploy.export.parity import check
-from thawlab.deploy.export.pictures import HeldOut, held_out
+from thawlab.deploy.export.pictures import HeldOut, held_out, other_images
 from thawlab.deploy.predictor import Predictor
 from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.files import mark_ours, read_json, sha256_of, write_json, write_text
@@ -49,7 +50,15 @@ class Export(NamedTuple):
     parity: dict[str, Any]
 
 
-def export(folder: RunFolder, name: str, out: Path, system: System, most_lost: float = 0.01, force: bool = False) -> Export:
+def export(
+    folder: RunFolder,
+    name: str,
+    out: Path,
+    system: System,
+    most_lost: float = 0.01,
+    force: bool = False,
+    pictures: str | None = None,
+) -> Export:
     """Export a run's classifier into a folder; an export of the same weights that passed before is returned as it is.
 
     Args:
@@ -59,6 +68,7 @@ def export(folder: RunFolder, name: str, out: Path, system: System, most_lost: f
         system: where the run's data are.
         most_lost: the accuracy that 8 bits may cost, as a fraction.
         force: whether an export of other weights is replaced.
+        pictures: images to check it on, by name or path, instead of the run's own.
 
     Raises:
         UsageError: for an unknown format, one that the classifier cannot be written in, or a folder that is in use.
@@ -71,15 +81,7 @@ def export(folder: RunFolder, name: str, out: Path, system: System, most_lost: f
         return Export(name, out, _largest(out), known)
     for module in exporter.modules:
         optional(module, exporter.extra, f"--format {name}")
-    source = held_out(folder, system)
-    if source is None:
-        raise UsageError(
-            f"{folder.path}: holds no images out, so that no export can be checked; train with data.val or data.test"
-        )
-    if exporter.calibrated and source.split != "val":
-        raise UsageError(
-            f"{folder.path}: has no validation images, on which 8 bits are fitted; train with data.val, or take onnx"
-        )
+    source = _source(folder, exporter, system, pictures, model.card.classes)
     judged = _decoded(source, model.card.preprocessing) if exporter.calibrated else None
     outputs = outputs_of(model) if exporter.runtime else OUTPUTS[:1]
     card = description(model.card, outputs, folder.name, digest, version("thawlab"))
@@ -92,12 +94,41 @@ def export(folder: RunFolder, name: str, out: Path, system: System, most_lost: f
         parity = parity_of(found, name, digest)
         if exporter.runtime:
             write_text(place / "predict.py", _STANDALONE.read_text(encoding="utf-8"))
-        results, data = read_results(folder.results), read_value(folder.path / "data.json", DataSummary)
-        text = model_card(results, data, model.card, parity, _licence(folder), exporter.library, _use(exporter))
+        text = model_card(_history(folder), model.card, parity, _licence(folder), exporter.library, _use(exporter))
         write_text(place / "README.md", text)
         write_json(place / _PARITY, parity)
         mark_ours(place)
     return Export(name, out, _largest(out), parity)
+
+
+def _source(folder: RunFolder, exporter: Exporter, system: System, pictures: str | None, classes: tuple[str, ...]) -> HeldOut:
+    """Return the images that an export is checked on.
+
+    Raises:
+        UsageError: if there are none, or not those that the format needs.
+    """
+    if pictures is not None:
+        return other_images(pictures, classes, system)
+    if folder.imported.is_file():
+        raise UsageError(f"{folder.path}: was imported, without images to check an export on; add --data IMAGES")
+    source = held_out(folder, system)
+    if source is None:
+        raise UsageError(
+            f"{folder.path}: holds no images out, so that no export can be checked; add --data IMAGES, or train with data.val"
+        )
+    if exporter.calibrated and source.split != "val":
+        raise UsageError(
+            f"{folder.path}: has no validation images, on which 8 bits are fitted; train with data.val, or take onnx"
+        )
+    return source
+
+
+def _history(folder: RunFolder) -> Trained | Imported:
+    """Return how a classifier came about."""
+    if folder.imported.is_file():
+        source = read_json(folder.imported)
+        return Imported(folder.name, str(source["file"]), str(source["sha256"]))
+    return Trained(read_results(folder.results), read_value(folder.path / "data.json", DataSummary))
 
 
 def _known(out: Path, name: str, digest: str, force: bool) -> dict[str, Any] | None:
@@ -177,8 +208,7 @@ def _largest(folder: Path) -> int:
 
 def _licence(folder: RunFolder) -> str | None:
     """Return the licence of the weights that training began from, where their source records it."""
-    recipe = folder.recipe
-    if not recipe.model.pretrained:
+    if folder.imported.is_file() or not (recipe := folder.recipe).model.pretrained:
         return None
     try:
         licence = resolve_backbone(recipe.model.backbone).config.get("license")
@@ -188,6 +218,12 @@ def _licence(folder: RunFolder) -> str | None:
 
 
 def _use(exporter: Exporter) -> str:
+    if exporter.library == "keras":
+        return (
+            '```python\nimport keras\n\nmodel = keras.saving.load_model("model.keras", compile=False)\n```\n\n'
+            "It takes pixels from 0 to 255, n × size × size × 3, at the size that `thawlab.json` names, and gives calibrated "
+            "probabilities. `predict` scales images as Pillow does; Keras' own resizing differs a little."
+        )
     if not exporter.runtime:
         return (
             '```python\nimport timm\n\nmodel = timm.create_model("local-dir:.", pretrained=True).eval()\n```\n\n'

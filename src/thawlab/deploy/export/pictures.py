@@ -12,6 +12,7 @@ from PIL import Image
 from thawlab.data.dataset import listing_of
 from thawlab.data.decode import UNREADABLE, open_image, to_rgb, upright
 from thawlab.data.images import Images
+from thawlab.data.sources import open_source
 from thawlab.data.types import Labels, Pixels
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.predictions import load_predictions
@@ -24,7 +25,7 @@ Draw = Callable[[Image.Image, np.random.Generator], bytes]
 
 
 class HeldOut(NamedTuple):
-    """Held-out images of a run: names, labels, and a function that reads one of them by its place."""
+    """Images that a classifier was not trained on: names, labels, and a function that reads one of them by its place."""
 
     split: str
     names: tuple[str, ...]
@@ -58,6 +59,21 @@ def held_out(folder: RunFolder, system: System) -> HeldOut | None:
             names, where, labels = zip(*(known[k] for k in order), strict=True)
             return HeldOut(wanted, names, np.array(labels, dtype=np.int64), partial(_read, listing.images, where))
     return None
+
+
+def other_images(source: str, classes: tuple[str, ...], system: System) -> HeldOut:
+    """Return the images of a source, of its test split where it has one; those of classes that the model lacks have the label −1.
+
+    Raises:
+        UsageError: if there is no such source, or it is empty.
+    """
+    listing = open_source(source, system.data_dir)
+    chosen = np.flatnonzero(listing.splits == "test") if (listing.splits == "test").any() else np.arange(len(listing))
+    order = np.random.default_rng(derive(0, "parity")).permutation(len(chosen))
+    numbers = np.array([classes.index(name) if name in classes else -1 for name in listing.classes], dtype=np.int64)
+    where = chosen[order].tolist()
+    names = tuple(str(listing.ids[place]) for place in where)
+    return HeldOut(source, names, numbers[listing.labels[where]], partial(_read, listing.images, where))
 
 
 def _read(images: Images, where: Sequence[int], place: int) -> bytes | Pixels:
