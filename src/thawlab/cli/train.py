@@ -28,7 +28,8 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings by dotted key, e.g. data.train_size=10000.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="model.backbone: timm/NAME.TAG, local-dir:FOLDER, keras:FILE, bundled, cnn5, … (see `thawlab models`).")
+        str | None,
+        typer.Option(help="model.backbone: timm/NAME.TAG, bundled, cnn5, local-dir:FOLDER, keras:FILE, … (`thawlab models`)."),
     ] = None,
     size: Annotated[int | None, typer.Option(help="data.image_size: side of the input in pixels.")] = None,
     train_size: Annotated[int | None, typer.Option(help="data.train_size: use this many training images only.")] = None,
