@@ -74,6 +74,9 @@ class Emitter:
         name = str(getattr(node.target, "_schema", node.target)).partition("(")[0].rpartition("::")[2].partition(".")[0]
         if node.target is operator.getitem:
             name = "getitem"
+        if node.all_input_nodes and self._constants.keys() >= set(node.all_input_nodes):  # of weights alone: a weight, too
+            self._constants[node] = node.target(*fx.map_arg(node.args, self._constants.__getitem__), **node.kwargs)  # type: ignore[operator]
+            return
         plain = name.removesuffix("_")
         source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
         if plain in _ACTIVATIONS:
@@ -145,6 +148,25 @@ class Emitter:
         learnt = [self._array(part) for part in (weight, bias) if part is not None]
         settings = {"epsilon": epsilon, "momentum": 1 - momentum, "scale": weight is not None, "center": bias is not None}
         self._add(node, "BatchNormalization", settings, [*learnt, means, self._array(variance)])
+
+    def layer_norm(self, node: fx.Node) -> None:
+        """LayerNormalization along the channels."""
+        _, shape, weight, bias, epsilon, *_ = _arguments(node, (None, None, 1e-5, True), 6)
+        rank = len(node.meta["val"].shape)
+        if len(shape) != 1 or (rank > 2 and node.args[0] not in self._last):
+            raise self._refused("a normalisation along other than channels")
+        learnt = [self._array(part) for part in (weight, bias) if part is not None]
+        settings = {"axis": -1, "epsilon": epsilon, "scale": weight is not None, "center": bias is not None}
+        self._add(node, "LayerNormalization", settings, learnt)
+
+    def upsample(self, node: fx.Node) -> None:
+        """UpSampling2D to a multiple of the size, nearest."""
+        source: Any = node.args[0]
+        before, after = source.meta["val"].shape[2:], node.meta["val"].shape[2:]
+        if any(new % old for old, new in zip(before, after, strict=True)):
+            raise self._refused("a resizing to no multiple")
+        factors = [int(new // old) for old, new in zip(before, after, strict=True)]
+        self._add(node, "UpSampling2D", {"size": factors, "interpolation": "nearest"})
 
     def linear(self, node: fx.Node) -> None:
         """Dense."""
@@ -365,6 +387,8 @@ class Emitter:
 _LAYERS: dict[str, Callable[[Emitter, fx.Node], None]] = {
     "conv2d": Emitter.conv2d,
     "batch_norm": Emitter.batch_norm,
+    "layer_norm": Emitter.layer_norm,
+    "upsample_nearest2d": Emitter.upsample,
     "linear": Emitter.linear,
     "hardtanh": Emitter.hardtanh,
     "leaky_relu": Emitter.leaky_relu,

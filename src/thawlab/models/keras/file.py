@@ -6,6 +6,7 @@ Three forms exist: `.keras` (a zip of `config.json` and `model.weights.h5`, Kera
 
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,7 +89,7 @@ def _from_hdf5(path: Path) -> KerasFile:
         return KerasFile(path, None, version or "3", _listed(path, file), _by_class_names(path, file, None))
     try:
         config = json.loads(_text(file.attrs["model_config"])) if "model_config" in file.attrs else None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ThawlabError(f"{path}: the description of the model is damaged: {first_line(error)}") from None
     group = file.get("model_weights", file)
     version = version or _text(group.attrs.get("keras_version", ""))
@@ -151,6 +152,8 @@ def _read(path: Path, group: Any, name: str, shape: tuple[int, ...], place: str)
     held = tuple(getattr(dataset, "shape", ()))
     if held != shape:
         raise ThawlabError(f"{path}: {place} has the shape {list(held)}, and the model needs {list(shape)}")
+    if math.prod(shape) * 4 > _LARGEST:
+        raise ThawlabError(f"{path}: {place} would take {math.prod(shape) * 4:,} bytes; refused")
     if dataset.external or dataset.is_virtual:
         raise ThawlabError(f"{path}: {place} lies in another file; refused")
     try:

@@ -161,7 +161,7 @@ def _scaling(file: KerasFile, nodes: Sequence[Node]) -> str:
     """
     raw = {""}  # what is pixels still: nothing has been learnt of it
     for node in nodes:
-        if set(node.inputs) <= raw and node.kind in ("channels", "activation", "concatenate", "zero pad", "affine"):
+        if set(node.inputs) <= raw and node.kind in ("channels", "activation", "concatenate", "zero pad", "resize", "affine"):
             if node.kind == "affine":
                 return "raw"
             raw.add(node.name)

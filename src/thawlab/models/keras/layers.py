@@ -211,6 +211,62 @@ def _reshape(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG0
     return Layer("reshape", {"shape": shape, "maps": x.ndim == 4})
 
 
+def _permute(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+    _maps(x)
+    return Layer("permute", {"dims": [int(part) for part in config["dims"]]})
+
+
+def _upsampled(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+    _channels_last(config)
+    _maps(x)
+    size = [side * factor for side, factor in zip(x.shape[2:], _pair(config.get("size", 2)), strict=True)]
+    return Layer("resize", {"size": size, "mode": _mode(config)})
+
+
+def _resizing(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+    _channels_last(config)
+    _maps(x)
+    for key in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
+        if config.get(key):
+            raise UnsupportedError(f"{key} = True")
+    return Layer("resize", {"size": [int(config["height"]), int(config["width"])], "mode": _mode(config)})
+
+
+def _mode(config: Config) -> str:
+    mode = config.get("interpolation", "bilinear")
+    if mode not in ("nearest", "bilinear"):
+        raise UnsupportedError(f"interpolation = '{mode}'")
+    return str(mode)
+
+
+def _layer_norm(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+    if not _is_channels(config.get("axis", -1), x) or config.get("rms_scaling"):
+        raise UnsupportedError(f"axis = {config.get('axis')}, rms_scaling = {config.get('rms_scaling')}")
+    channels = x.shape[1]
+    named = {"gamma": config.get("scale", True), "beta": config.get("center", True)}
+    shapes = {name: (channels,) for name, is_there in named.items() if is_there}
+
+    def arrange(arrays: list[Array]) -> dict[str, Array]:
+        held = dict(zip(shapes, arrays, strict=True))
+        weight, bias = held.get("gamma", np.ones(channels, np.float32)), held.get("beta", np.zeros(channels, np.float32))
+        return {"norm.weight": weight, "norm.bias": bias}
+
+    settings = {"channels": channels, "epsilon": float(config.get("epsilon", 1e-3)), "maps": x.ndim == 4}
+    return Layer("layer norm", settings, shapes, arrange)
+
+
+def _prelu(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+    theirs = [*x.shape[2:], x.shape[1]]
+    for axis in config.get("shared_axes") or ():
+        theirs[axis - 1] = 1
+    ours = [theirs[-1], *theirs[:-1]]
+
+    def arrange(arrays: list[Array]) -> dict[str, Array]:
+        return {"alpha": np.moveaxis(arrays[0], -1, 0)}
+
+    return Layer("prelu", {"shape": ours}, {"alpha": tuple(theirs)}, arrange)
+
+
 def _relu(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
     largest = config.get("max_value")
     numbers = {"slope": float(config.get("negative_slope") or 0.0), "threshold": float(config.get("threshold") or 0.0)}
@@ -309,6 +365,12 @@ MAKERS: dict[str, Make] = {
     "ZeroPadding2D": _margins("padding", 1),
     "Cropping2D": _margins("cropping", -1),
     "Flatten": _flatten,
+    "Permute": _permute,
+    "UpSampling2D": _upsampled,
+    "Resizing": _resizing,
+    "LayerNormalization": _layer_norm,
+    "PReLU": _prelu,
+    "Identity": _nothing,
     "Reshape": _reshape,
     "ReLU": _relu,
     "LeakyReLU": _leaky_relu,

@@ -121,6 +121,63 @@ class Reshape(nn.Module):
 
 
 @final
+class Permute(nn.Module):
+    """Permute of maps: which of Keras' dimensions (1: rows, 2: columns, 3: channels) comes at which place."""
+
+    def __init__(self, dims: list[int]) -> None:
+        super().__init__()
+        order = [0, *dims]
+        before = (0, 2, 3, 1)  # where Keras' dimensions are here
+        self.order = [before[order[place]] for place in (0, 3, 1, 2)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the same numbers in other places."""
+        return x.permute(self.order)
+
+
+@final
+class Resize(nn.Module):
+    """UpSampling2D and Resizing: without anti-aliasing, and with the centres of pixels half a pixel in, as in TensorFlow."""
+
+    def __init__(self, size: list[int], mode: str) -> None:
+        super().__init__()
+        self.size, self.mode = size, mode
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return maps of another size."""
+        if self.mode == "nearest":
+            return functional.interpolate(x, self.size, mode="nearest-exact")
+        return functional.interpolate(x, self.size, mode=self.mode, align_corners=False)
+
+
+@final
+class LayerNorm(nn.Module):
+    """LayerNormalization along the channels."""
+
+    def __init__(self, channels: int, epsilon: float, maps: bool) -> None:
+        super().__init__()
+        self.norm, self.maps = nn.LayerNorm(channels, epsilon), maps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the normalised values."""
+        result: torch.Tensor = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if self.maps else self.norm(x)
+        return result
+
+
+@final
+class PRelu(nn.Module):
+    """PReLU: slopes that were learnt, of one shape with a map, or for each channel."""
+
+    def __init__(self, shape: list[int]) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the function of each value."""
+        return functional.relu(x) - self.alpha * functional.relu(-x)
+
+
+@final
 class Affine(nn.Module):
     """scale · x + offset by channel: Rescaling, Normalization, and arithmetic with constants."""
 
@@ -255,6 +312,10 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     "global pool": GlobalPool,
     "zero pad": ZeroPad,
     "reshape": Reshape,
+    "permute": Permute,
+    "resize": Resize,
+    "layer norm": LayerNorm,
+    "prelu": PRelu,
     "affine": Affine,
     "arithmetic": Arithmetic,
     "concatenate": Concatenate,

@@ -28,9 +28,10 @@ _ARITHMETIC = {
     "math.truediv": "divide",
     "math.divide": "divide",
 }
+_LARGEST_SIDE = 4096  # of an input, as in a recipe
 _SLICES = {"GetItem", "__operators__.getitem"}
 _STACKS = {"Stack", "stack"}
-_NOT_READ = "Nothing of a file is executed, so that only layers that are known here are read"
+_NOT_READ = "nothing of a file is executed, so that only layers that are known here are read"
 
 
 class Translated(NamedTuple):
@@ -110,6 +111,8 @@ class _Translator:
             raise UsageError(f"{self.file.path}: leaves the size of its images open; add --size PIXELS")
         if height != width:
             raise self._refused(f"its input is {height} × {width}; models of square images are read")
+        if height > _LARGEST_SIDE:
+            raise self._refused(f"its input is {height:,} px wide; up to {_LARGEST_SIDE:,} are read")
         self.shapes[""] = torch.zeros(1, 3, height, width, device="meta")
 
     def model(self, model: Mapping[str, Any], above: tuple[str, ...], given: str) -> str:
