@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import thawlab
-from thawlab.deploy.export.keras_layers import Emitter
+from thawlab.deploy.export.keras_layers import emit
 from thawlab.errors import UsageError
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_backbone, feature_width, make_head
@@ -52,7 +52,7 @@ def test_keras_computes_the_same_network(name: str, tmp_path: Path) -> None:
     network = classifier(name)
     description = Description((SIDE, SIDE, 3))
     program = torch.export.export(network, (torch.zeros(2, 3, SIDE, SIDE),))
-    (tmp_path / "model.keras").write_bytes(description.save(Emitter(description, program).emit(description.input)))
+    (tmp_path / "model.keras").write_bytes(description.save(emit(description, program, description.input)))
     images = np.random.default_rng(0).uniform(-1, 1, (3, SIDE, SIDE, 3)).astype(np.float32)
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     found = np.asarray(loaded(images, training=False).detach())
@@ -87,4 +87,4 @@ def test_a_transformer_is_refused_with_its_operation() -> None:
     description = Description((32, 32, 3))
     program = torch.export.export(network, (torch.zeros(2, 3, 32, 32),))
     with pytest.raises(UsageError, match=r"no layer of Keras stands for .*take onnx or torch"):
-        Emitter(description, program).emit(description.input)
+        emit(description, program, description.input)

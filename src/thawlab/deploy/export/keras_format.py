@@ -14,7 +14,7 @@ from PIL import Image
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import Pixels
 from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, Outputs, Session, exporters
-from thawlab.deploy.export.keras_layers import Emitter
+from thawlab.deploy.export.keras_layers import emit
 from thawlab.files import write_atomically
 from thawlab.models.classifier import Classifier
 from thawlab.models.keras.file import read_keras
@@ -35,7 +35,7 @@ def _write(material: Material, folder: Path) -> None:
     program = torch.export.export(
         _calibrated(material.model.classifier, card.temperature), (torch.zeros(2, 3, look.size, look.size),)
     )
-    logits = Emitter(description, program).emit(first)
+    logits = emit(description, program, first)
     output = description.add("Activation", "probabilities", [logits], {"activation": "softmax"})
     content = description.save(output)
     write_atomically(folder / _FILE, lambda file: file.write(content))

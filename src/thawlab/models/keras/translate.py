@@ -10,8 +10,10 @@ from thawlab.errors import ThawlabError, UsageError
 from thawlab.models.keras.calls import Call, Tensor, calls_of, in_order, is_tensor_op, tensors_of
 from thawlab.models.keras.file import Array, KerasFile
 from thawlab.models.keras.graph import Node
-from thawlab.models.keras.layers import MAKERS, Layer, UnsupportedError, affine
+from thawlab.models.keras.layer import Layer, UnsupportedError
+from thawlab.models.keras.layers import MAKERS
 from thawlab.models.keras.parts import LAYERS
+from thawlab.models.keras.weighted import affine
 
 # Operations on tensors that programs write as expressions (`x / 127.5 - 1`), by the names of Keras 3 and of Keras 2.
 _ARITHMETIC = {
