@@ -151,7 +151,7 @@ def test_a_wrong_name_gives_the_nearest_run(name: str, expected: str, runs: Path
 
 
 def test_a_folder_that_is_no_run_is_named(runs: Path) -> None:
-    with pytest.raises(UsageError, match=r"this folder is not a run \(it has no recipe\.toml\)"):
+    with pytest.raises(UsageError, match=r"this folder is not a run \(it has neither recipe\.toml nor imported\.json\)"):
         find_run(str(runs / "no-run"), runs)
 
 

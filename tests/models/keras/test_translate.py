@@ -26,6 +26,10 @@ def keras() -> Any:
     return pytest.importorskip("keras")
 
 
+def twice(model: Any, x: Any) -> Any:
+    return model(model(x))
+
+
 Part = Callable[[Any, Any], Any]
 PARTS: dict[str, Part] = {
     "same strided": lambda k, x: k.layers.Conv2D(5, (5, 2), strides=(2, 3), padding="same", activation="swish")(x),
@@ -52,6 +56,8 @@ PARTS: dict[str, Part] = {
     "reshape": lambda k, x: k.layers.Conv2D(2, 1)(k.layers.Reshape((8, 8, 12))(x)),
     "dense on maps": lambda k, x: k.layers.Dense(7, activation="tanh")(x),
     "rescaled": lambda k, x: k.layers.Rescaling(scale=[0.1, 0.2, 0.3], offset=-1.0)(x),
+    "rescaled by arrays": lambda k, x: k.layers.Rescaling(scale=np.array([0.1, 0.2, 0.3]), offset=np.array([1.0, 2.0, 3.0]))(x),
+    "a model twice": lambda k, x: twice(k.Sequential([k.layers.Conv2D(3, 3, padding="same"), k.layers.ReLU()]), x / 9),
     "normalized": lambda k, x: k.layers.Normalization(axis=-1, mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 0.0])(x),
     "expressions": lambda _, x: 2.0 * (1.5 - x / 127.5) + x,
     "caffe": lambda k, x: k.applications.resnet50.preprocess_input(x),
@@ -156,6 +162,7 @@ def test_a_scaling_that_no_one_says_is_asked_for(keras: Any, tmp_path: Path) -> 
         (lambda k: k.Sequential([k.Input((8, 8, 3)), k.layers.Flatten(), k.layers.Dense(3, "relu")]), "last activation is relu"),
         (lambda k: k.Sequential([k.Input((8, 8, 3)), k.layers.Conv2D(2, 3)]), "not that of a dense layer"),
         (lambda k: k.Sequential([k.Input((8, 8, 3)), k.layers.Conv2DTranspose(2, 3)]), "Conv2DTr"),
+        (lambda k: k.Sequential([k.Input((5000, 5000, 3)), k.layers.GlobalMaxPooling2D(), k.layers.Dense(2)]), "up to 4,096"),
         (lambda k: k.Sequential([k.Input((None, None, 3)), k.layers.GlobalMaxPooling2D(), k.layers.Dense(2)]), "--size"),
     ],
 )
@@ -203,6 +210,24 @@ def test_weights_that_do_not_fit_are_said(changed: str, keras: Any, tmp_path: Pa
             file.attrs["model_config"] = file.attrs["model_config"].replace('"filters"', '"filtres"')
     said = {"width": "has the shape", "missing": "is damaged|holds no weights", "config": "description of the model is damaged"}
     with pytest.raises(ThawlabError, match=said[changed]):
+        read_classifier(path, scaling="unit")
+
+
+def test_a_file_cannot_claim_more_than_memory_holds(keras: Any, tmp_path: Path) -> None:
+    import h5py
+
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(2, use_bias=False)])
+    path = tmp_path / "model.h5"
+    model.save(path)
+    with h5py.File(path, "r+") as file:
+        group = file["model_weights"][model.layers[-1].name]
+        name = group.attrs["weight_names"][0]
+        del group[name]
+        group.create_dataset(name, shape=(192, 10**9), dtype=np.float32, chunks=(1, 1024))  # takes no room in the file
+        file.attrs["model_config"] = file.attrs["model_config"].replace('"units": 2', '"units": 1000000000')
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(ThawlabError, match="would take"):
         read_classifier(path, scaling="unit")
 
 

@@ -35,6 +35,11 @@ Config = Mapping[str, Any]
 Make = Callable[[Config, torch.Tensor, bool], Layer]  # the layer's settings, its first input, whether Keras 2 wrote it
 
 
+def numbers(value: Any) -> Any:
+    """Return a number, or nested lists of numbers, which files may also write as an array with its type."""
+    return value["config"]["value"] if isinstance(value, Mapping) else value
+
+
 def pair(value: Any) -> list[int]:
     """Return rows and columns of a setting that may be one number for both."""
     return [int(value)] * 2 if isinstance(value, int | float) else [int(part) for part in value]

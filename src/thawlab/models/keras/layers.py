@@ -1,7 +1,6 @@
 """What each class of Keras' layers is here: its kind and settings."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from thawlab.models.keras.layer import (
     UnsupportedError,
     activation,
     is_channels,
+    numbers,
     pair,
     refuse_channels_first,
     refuse_rows,
@@ -111,7 +111,7 @@ def _leaky_relu(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: A
 
 def _number(value: Any) -> float:
     """Return a number, which old files may write as a NumPy array."""
-    return float(np.ravel(value["config"]["value"] if isinstance(value, Mapping) else value)[0])
+    return float(np.ravel(numbers(value))[0])
 
 
 def _merge(op: str) -> Make:

@@ -156,6 +156,8 @@ class _Translator:
         if kind in ("Sequential", "Functional", "Model"):
             return self.model(layer, path, *given)
         registered = str(layer.get("registered_name") or "")
+        if "Quantized" in str(config.get("dtype")):
+            raise self._refused(f"the layer '{name}' ({kind}) is quantized; models in floating point are read")
         if kind not in MAKERS or ">" in registered:
             raise self._refused(f"the layer '{name}' is of the class {registered or kind}; {_NOT_READ}")
         try:
@@ -206,6 +208,8 @@ class _Translator:
         return affine(scale, offset, self.shapes[tensor])
 
     def _add(self, name: str, layer: str, made: Layer, given: list[str], arrays: dict[str, Array]) -> str:
+        while name in self.shapes:  # a model within is called again
+            name += " again"
         self.nodes.append(Node(name, layer, made.kind, tuple(given), made.settings))
         if arrays:
             self.arrays[layer] = arrays

@@ -12,6 +12,7 @@ from thawlab.models.keras.layer import (
     UnsupportedError,
     activation,
     is_channels,
+    numbers,
     pair,
     refuse_channels_first,
     refuse_rows,
@@ -154,10 +155,10 @@ def affine(scale: Any, offset: Any, x: torch.Tensor) -> Layer:
     channels, maps = x.shape[1], x.ndim == 4
 
     def per_channel(value: Any) -> Array:
-        numbers = np.asarray(value, dtype=np.float64).ravel()
-        if numbers.size not in (1, channels):
-            raise UnsupportedError(f"arithmetic with {numbers.size} numbers for {channels} channels")
-        row = np.broadcast_to(numbers, (channels,)).astype(np.float32)
+        held = np.asarray(numbers(value), dtype=np.float64).ravel()
+        if held.size not in (1, channels):
+            raise UnsupportedError(f"arithmetic with {held.size} numbers for {channels} channels")
+        row = np.broadcast_to(held, (channels,)).astype(np.float32)
         return row.reshape(-1, 1, 1) if maps else row
 
     arrays = {"scale": per_channel(scale), "offset": per_channel(offset)}
@@ -170,8 +171,8 @@ def normalization(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa:
         raise UnsupportedError(f"axis = {config.get('axis')}")
     least = 1e-7  # Keras' own lower limit of the deviation
     if config.get("mean") is not None:
-        deviation = np.maximum(np.sqrt(np.asarray(config["variance"], dtype=np.float64)), least)
-        mean = np.asarray(config["mean"], dtype=np.float64)
+        deviation = np.maximum(np.sqrt(np.asarray(numbers(config["variance"]), dtype=np.float64)), least)
+        mean = np.asarray(numbers(config["mean"]), dtype=np.float64)
         return affine(deviation, mean, x) if config.get("invert") else affine(1 / deviation, -mean / deviation, x)
     channels, shape = x.shape[1], (-1, 1, 1) if x.ndim == 4 else (-1,)
 
