@@ -231,7 +231,8 @@ def test_a_file_cannot_claim_more_than_memory_holds(keras: Any, tmp_path: Path) 
         read_classifier(path, scaling="unit")
 
 
-def test_what_lies_in_another_file_is_refused(keras: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("linked", ["array", "layer", "all"])
+def test_what_lies_in_another_file_is_refused(linked: str, keras: Any, tmp_path: Path) -> None:
     import h5py
 
     layers = keras.layers
@@ -241,9 +242,11 @@ def test_what_lies_in_another_file_is_refused(keras: Any, tmp_path: Path) -> Non
     with h5py.File(other, "w") as file:
         file.create_dataset("kernel", data=np.zeros((192, 2), np.float32))
     with h5py.File(path, "r+") as file:
-        group = file["model_weights"][model.layers[-1].name]
+        layer = model.layers[-1].name
+        group = file["model_weights"][layer]
         name = group.attrs["weight_names"][0]
-        del group[name]
-        group[name] = h5py.ExternalLink(str(other), "kernel")
+        place, key = {"array": (group, name), "layer": (file["model_weights"], layer), "all": (file, "model_weights")}[linked]
+        del place[key]
+        place[key] = h5py.ExternalLink(str(other), "kernel")
     with pytest.raises(ThawlabError, match="lies in another file"):
         read_classifier(path, scaling="unit")

@@ -9,6 +9,7 @@ from torch import fx
 
 from thawlab.deploy.export.keras_emitter import Emitter, Operation
 from thawlab.models.keras.parts import same_padding
+from thawlab.models.keras.weighted import scale_and_offset
 from thawlab.models.keras.writing import Description
 
 # What gives values that are not negative: a margin of zeros before a maximum then changes nothing.
@@ -227,11 +228,7 @@ def _arithmetic(emitter: Emitter, node: fx.Node, kind: str) -> None:
     turned = tensor is second
     if turned and kind in ("Subtract", "Divide"):
         raise emitter.refused("arithmetic of this kind")
-    scale, offset = np.float64(1), np.float64(0)
-    if kind in ("Add", "Subtract"):
-        offset = constant if kind == "Add" else -constant
-    else:
-        scale = constant if kind == "Multiply" else 1 / constant
+    scale, offset = scale_and_offset(kind.lower(), constant)
     numbers = {"scale": np.asarray(scale).tolist(), "offset": np.asarray(offset).tolist()}
     emitter.add(node, "Rescaling", numbers, given=[emitter.names[tensor]])  # type: ignore[index]
 

@@ -85,22 +85,23 @@ def _from_zip(path: Path) -> KerasFile:
 def _from_hdf5(path: Path) -> KerasFile:
     file = _opened(path, path)
     version = _text(file.attrs.get("keras_version", ""))
-    if _inner_group(file) is not None:  # weights alone, as Keras 3 writes them
+    if _inner_group(path, file) is not None:  # weights alone, as Keras 3 writes them
         return KerasFile(path, None, version or "3", _listed(path, file), _by_class_names(path, file, None))
     try:
         config = json.loads(_text(file.attrs["model_config"])) if "model_config" in file.attrs else None
     except (ValueError, OSError, RecursionError) as error:
         raise ThawlabError(f"{path}: the description of the model is damaged: {first_line(error)}") from None
-    group = file.get("model_weights", file)
+    group = _child(path, file, "model_weights") if "model_weights" in file else file
     version = version or _text(group.attrs.get("keras_version", ""))
     layers = _names(group, "layer_names")
     if not layers:
         raise UsageError(f"{path}: is an HDF5 file, and no model of Keras")
     kernels = {}
     for layer in layers:
-        names = _names(group[layer], "weight_names") if layer in group else []
+        held = _child(path, group, layer) if layer in group else None
+        names = [] if held is None else _names(held, "weight_names")
         if names:
-            kernels[layer] = tuple(_child(path, group[layer], names[0]).shape)
+            kernels[layer] = tuple(_child(path, held, names[0]).shape)
     return KerasFile(path, None if config is None else _described(path, config), version, kernels, _by_layer_names(path, group))
 
 
@@ -198,7 +199,7 @@ def _by_class_names(path: Path, file: Any, config: Mapping[str, Any] | None) -> 
         place, model = file, config
         for name in layer:
             place, model = _inner(path, place, model, name)
-        held = place.get("vars")
+        held = _child(path, place, "vars") if "vars" in place else None
         if held is None or len(held) < len(shapes):
             raise ThawlabError(f"{path}: the layer '{'/'.join(layer)}' lacks some of its weights")
         return [_read(path, held, str(k), shape, f"{'/'.join(layer)}: {name}") for k, (name, shape) in enumerate(shapes.items())]
@@ -206,14 +207,14 @@ def _by_class_names(path: Path, file: Any, config: Mapping[str, Any] | None) -> 
     return weights
 
 
-def _inner_group(place: Any) -> Any:
+def _inner_group(path: Path, place: Any) -> Any:
     """Return the group of a model's layers in a file of Keras 3; None where there is none."""
-    return next((place[key] for key in ("layers", "_layer_checkpoint_dependencies") if key in place), None)
+    return next((_child(path, place, key) for key in ("layers", "_layer_checkpoint_dependencies") if key in place), None)
 
 
 def _inner(path: Path, place: Any, model: Mapping[str, Any] | None, name: str) -> tuple[Any, Mapping[str, Any] | None]:
     """Return the group of a layer within that of a model, and what the layer is."""
-    groups = _inner_group(place)
+    groups = _inner_group(path, place)
     layers = model["config"]["layers"] if model is not None else ()
     own = next((layer for layer in layers if layer["config"].get("name") == name), None)
     for key, said in _named(path, groups) if groups is not None else ():
@@ -238,7 +239,7 @@ def _named(path: Path, groups: Any) -> Iterator[tuple[str, str]]:
 
 
 def _listed(path: Path, file: Any) -> dict[str, tuple[int, ...]]:
-    groups = _inner_group(file)
+    groups = _inner_group(path, file)
     named = [(key, name) for key, name in _named(path, groups) if "0" in groups[key]["vars"]] if groups is not None else []
     return {name: tuple(_child(path, groups[key]["vars"], "0").shape) for key, name in named}
 

@@ -53,7 +53,7 @@ def read_backbone(path: Path, scaling: str | None = None) -> Backbone:
         ThawlabError: if it is damaged.
     """
     file, translated = _read(path, _USUAL)
-    return _backbone(file, translated, _pooled(translated), scaling)
+    return _backbone(file, translated, _pooled(path, translated), scaling)
 
 
 def read_classifier(path: Path, size: int | None = None, scaling: str | None = None) -> tuple[Backbone, Head]:
@@ -102,7 +102,7 @@ def _read(path: Path, size: int | None, with_head: bool = False) -> tuple[KerasF
     return file, translate(file, size)
 
 
-def _pooled(translated: Translated) -> str:
+def _pooled(path: Path, translated: Translated) -> str:
     """Return the node of the pooled features: before the dense layers at the end, or the pooled last map."""
     producers = {node.name: node for node in translated.nodes}
     name = translated.nodes[-1].name
@@ -111,7 +111,7 @@ def _pooled(translated: Translated) -> str:
     while name and producers[name].kind in ("dense", "activation", "relu", "dropout", "norm", "affine"):
         name = producers[name].inputs[0]
     if not name or len(translated.shapes[name]) != 2:
-        raise UsageError("holds no layer that pools, so that it has no features")
+        raise UsageError(f"{path}: holds no layer that pools, so that it has no features")
     return name
 
 

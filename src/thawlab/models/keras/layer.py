@@ -32,7 +32,7 @@ class UnsupportedError(Exception):
 
 
 Config = Mapping[str, Any]
-Make = Callable[[Config, torch.Tensor, bool], Layer]  # the layer's settings, its first input, whether Keras 2 wrote it
+Make = Callable[[Config, torch.Tensor], Layer]  # of the layer's settings and its first input
 
 
 def numbers(value: Any) -> Any:
@@ -45,15 +45,13 @@ def pair(value: Any) -> list[int]:
     return [int(value)] * 2 if isinstance(value, int | float) else [int(part) for part in value]
 
 
-def activation(config: Config, old: bool) -> str:
+def activation(config: Config) -> str:
     """Return our name of a layer's activation function; "" for none."""
     value = config.get("activation") or "linear"
     if isinstance(value, Mapping):
         inner = value.get("config", value)
         value = inner if isinstance(inner, str) else inner.get("name", value.get("class_name", ""))
     name = {"swish": "silu", "hard_swish": "hard_silu"}.get(str(value), str(value))
-    if name == "hard_sigmoid" and old:
-        return "hard_sigmoid of Keras 2"
     if name not in ACTIVATIONS:
         raise UnsupportedError(f"the activation '{name}'")
     return "" if name == "linear" else name

@@ -22,7 +22,7 @@ from thawlab.models.keras.weighted import affine, convolution, dense, depthwise,
 
 
 def _pool(maximum: bool) -> Make:
-    def make(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+    def make(config: Config, x: torch.Tensor) -> Layer:
         refuse_channels_first(config)
         refuse_rows(x)
         size = pair(config.get("pool_size", 2))
@@ -37,7 +37,7 @@ def _pool(maximum: bool) -> Make:
 
 
 def _global_pool(maximum: bool) -> Make:
-    def make(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+    def make(config: Config, x: torch.Tensor) -> Layer:
         refuse_channels_first(config)
         refuse_rows(x)
         return Layer("global pool", {"maximum": maximum, "keepdims": bool(config.get("keepdims", False))})
@@ -46,7 +46,7 @@ def _global_pool(maximum: bool) -> Make:
 
 
 def _margins(key: str, sign: int) -> Make:
-    def make(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+    def make(config: Config, x: torch.Tensor) -> Layer:
         refuse_channels_first(config)
         refuse_rows(x)
         given = config.get(key, 1)
@@ -56,12 +56,12 @@ def _margins(key: str, sign: int) -> Make:
     return make
 
 
-def _flatten(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def _flatten(config: Config, x: torch.Tensor) -> Layer:
     refuse_channels_first(config)
     return Layer("reshape", {"shape": [math.prod(x.shape[1:])], "maps": x.ndim == 4})
 
 
-def _reshape(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def _reshape(config: Config, x: torch.Tensor) -> Layer:
     shape, size = [int(part) for part in config["target_shape"]], math.prod(x.shape[1:])
     if -1 in shape:
         shape[shape.index(-1)] = size // -math.prod(shape)
@@ -70,19 +70,19 @@ def _reshape(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG0
     return Layer("reshape", {"shape": shape, "maps": x.ndim == 4})
 
 
-def _permute(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def _permute(config: Config, x: torch.Tensor) -> Layer:
     refuse_rows(x)
     return Layer("permute", {"dims": [int(part) for part in config["dims"]]})
 
 
-def _upsampled(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def _upsampled(config: Config, x: torch.Tensor) -> Layer:
     refuse_channels_first(config)
     refuse_rows(x)
     size = [side * factor for side, factor in zip(x.shape[2:], pair(config.get("size", 2)), strict=True)]
     return Layer("resize", {"size": size, "mode": _mode(config)})
 
 
-def _resizing(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def _resizing(config: Config, x: torch.Tensor) -> Layer:
     refuse_channels_first(config)
     refuse_rows(x)
     for key in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
@@ -98,13 +98,13 @@ def _mode(config: Config) -> str:
     return str(mode)
 
 
-def _relu(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def _relu(config: Config, x: torch.Tensor) -> Layer:  # noqa: ARG001
     largest = config.get("max_value")
-    numbers = {"slope": float(config.get("negative_slope") or 0.0), "threshold": float(config.get("threshold") or 0.0)}
-    return Layer("relu", numbers | {"largest": None if largest is None else float(largest)})
+    slope, threshold = (float(config.get(key) or 0.0) for key in ("negative_slope", "threshold"))
+    return Layer("relu", {"slope": slope, "threshold": threshold, "largest": None if largest is None else float(largest)})
 
 
-def _leaky_relu(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def _leaky_relu(config: Config, x: torch.Tensor) -> Layer:  # noqa: ARG001
     slope = config.get("negative_slope", config.get("alpha", 0.3))
     return Layer("relu", {"slope": _number(slope), "threshold": 0.0, "largest": None})
 
@@ -115,16 +115,16 @@ def _number(value: Any) -> float:
 
 
 def _merge(op: str) -> Make:
-    return lambda config, x, old: Layer("arithmetic", {"op": op})  # noqa: ARG005
+    return lambda config, x: Layer("arithmetic", {"op": op})  # noqa: ARG005
 
 
-def _concatenate(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def _concatenate(config: Config, x: torch.Tensor) -> Layer:
     if not is_channels(config.get("axis", -1), x):
         raise UnsupportedError(f"axis = {config.get('axis')}")
     return Layer("concatenate", {})
 
 
-def _dropout(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def _dropout(config: Config, x: torch.Tensor) -> Layer:  # noqa: ARG001
     """Dropout; where one draw serves a whole image it is stochastic depth."""
     noise = config.get("noise_shape")
     if noise is None:
@@ -134,7 +134,7 @@ def _dropout(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG0
     return Layer("drop path", {"drop_prob": float(config["rate"])})
 
 
-def _nothing(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def _nothing(config: Config, x: torch.Tensor) -> Layer:  # noqa: ARG001
     return Layer("activation", {"function": "linear"})
 
 
@@ -167,11 +167,11 @@ MAKERS: dict[str, Make] = {
     "Reshape": _reshape,
     "ReLU": _relu,
     "LeakyReLU": _leaky_relu,
-    "Activation": lambda config, x, old: Layer("activation", {"function": activation(config, old) or "linear"}),  # noqa: ARG005
-    "Softmax": lambda config, x, old: Layer("activation", {"function": "softmax"}),  # noqa: ARG005
+    "Activation": lambda config, x: Layer("activation", {"function": activation(config) or "linear"}),  # noqa: ARG005
+    "Softmax": lambda config, x: Layer("activation", {"function": "softmax"}),  # noqa: ARG005
     "Dropout": _dropout,
-    "SpatialDropout2D": lambda config, x, old: Layer("spatial dropout", {"p": float(config["rate"])}),  # noqa: ARG005
-    "Rescaling": lambda config, x, old: affine(config.get("scale", 1.0), config.get("offset", 0.0), x),  # noqa: ARG005
+    "SpatialDropout2D": lambda config, x: Layer("spatial dropout", {"p": float(config["rate"])}),  # noqa: ARG005
+    "Rescaling": lambda config, x: affine(config.get("scale", 1.0), config.get("offset", 0.0), x),
     "Normalization": normalization,
     "Add": _merge("add"),
     "Subtract": _merge("subtract"),

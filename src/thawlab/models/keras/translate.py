@@ -13,7 +13,7 @@ from thawlab.models.keras.graph import Node
 from thawlab.models.keras.layer import Layer, UnsupportedError
 from thawlab.models.keras.layers import MAKERS
 from thawlab.models.keras.parts import LAYERS
-from thawlab.models.keras.weighted import affine
+from thawlab.models.keras.weighted import affine, scale_and_offset
 
 # Operations on tensors that programs write as expressions (`x / 127.5 - 1`), by the names of Keras 3 and of Keras 2.
 _ARITHMETIC = {
@@ -161,7 +161,7 @@ class _Translator:
         if kind not in MAKERS or ">" in registered:
             raise self._refused(f"the layer '{name}' is of the class {registered or kind}; {_NOT_READ}")
         try:
-            made = MAKERS[kind](config, self.shapes[given[0]], self.old)
+            made = MAKERS[kind](self._as_of_3(config), self.shapes[given[0]])
         except UnsupportedError as error:
             raise self._refused(f"the layer '{name}' ({kind}) has {error}, which is not read") from None
         place = "/".join(path)
@@ -171,6 +171,11 @@ class _Translator:
             return output
         after = Layer("activation", {"function": made.after})
         return self._add(f"{place}:{number} {made.after}", f"{place} {made.after}", after, [output], {})
+
+    def _as_of_3(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a layer's settings with the name of the one function that Keras 3 computes otherwise than Keras 2."""
+        is_other = self.old and config.get("activation") == "hard_sigmoid"
+        return {**config, "activation": "hard_sigmoid of Keras 2"} if is_other else config
 
     def _operation(self, kind: str, call: Call, above: tuple[str, ...], taken: list[Any]) -> str:
         """Add an operation on tensors and constants."""
@@ -199,12 +204,7 @@ class _Translator:
         numbers = np.asarray(constant, dtype=np.float64)
         if op == "divide" and turned:
             raise UnsupportedError("a division by a tensor")
-        scale, offset = {
-            "add": (1.0, numbers),
-            "subtract": (-1.0, numbers) if turned else (1.0, -numbers),
-            "multiply": (numbers, 0.0),
-            "divide": (1 / numbers, 0.0),
-        }[op]
+        scale, offset = (-1.0, numbers) if op == "subtract" and turned else scale_and_offset(op, numbers)
         return affine(scale, offset, self.shapes[tensor])
 
     def _add(self, name: str, layer: str, made: Layer, given: list[str], arrays: dict[str, Array]) -> str:

@@ -19,7 +19,7 @@ from thawlab.models.keras.layer import (
 )
 
 
-def convolution(config: Config, x: torch.Tensor, old: bool) -> Layer:
+def convolution(config: Config, x: torch.Tensor) -> Layer:
     """Return a Conv2D: its kernel is height × width × inputs × outputs there, outputs × inputs × height × width here."""
     refuse_channels_first(config)
     refuse_rows(x)
@@ -31,10 +31,10 @@ def convolution(config: Config, x: torch.Tensor, old: bool) -> Layer:
     def arrange(arrays: list[Array]) -> dict[str, Array]:
         return dict(zip(("weight", "bias"), [arrays[0].transpose(3, 2, 0, 1), *arrays[1:]], strict=False))
 
-    return Layer("convolution", settings, shapes, arrange, activation(config, old))
+    return Layer("convolution", settings, shapes, arrange, activation(config))
 
 
-def depthwise(config: Config, x: torch.Tensor, old: bool) -> Layer:
+def depthwise(config: Config, x: torch.Tensor) -> Layer:
     """Return a DepthwiseConv2D: its kernel is height × width × inputs × multiplier there."""
     refuse_channels_first(config)
     refuse_rows(x)
@@ -48,10 +48,10 @@ def depthwise(config: Config, x: torch.Tensor, old: bool) -> Layer:
         weight = arrays[0].transpose(2, 3, 0, 1).reshape(outputs, 1, *kernel)
         return dict(zip(("weight", "bias"), [weight, *arrays[1:]], strict=False))
 
-    return Layer("convolution", settings, shapes, arrange, activation(config, old))
+    return Layer("convolution", settings, shapes, arrange, activation(config))
 
 
-def separable(config: Config, x: torch.Tensor, old: bool) -> Layer:
+def separable(config: Config, x: torch.Tensor) -> Layer:
     """Return a SeparableConv2D: a depthwise kernel and one of a single cell."""
     refuse_channels_first(config)
     refuse_rows(x)
@@ -69,7 +69,7 @@ def separable(config: Config, x: torch.Tensor, old: bool) -> Layer:
         across = arrays[1].transpose(3, 2, 0, 1)
         return dict(zip(("0.weight", "1.weight", "1.bias"), [each, across, *arrays[2:]], strict=False))
 
-    return Layer("separable", settings, shapes, arrange, activation(config, old))
+    return Layer("separable", settings, shapes, arrange, activation(config))
 
 
 def _windowed(config: Config, kernel: list[int]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _windowed(config: Config, kernel: list[int]) -> dict[str, Any]:
     return {"kernel": kernel, "strides": strides, "padding": padding, "dilation": dilation}
 
 
-def dense(config: Config, x: torch.Tensor, old: bool) -> Layer:
+def dense(config: Config, x: torch.Tensor) -> Layer:
     """Return a Dense: its kernel is inputs × outputs there."""
     inputs, outputs, bias = x.shape[1], int(config["units"]), bool(config.get("use_bias", True))
     shapes = {"kernel": (inputs, outputs)} | ({"bias": (outputs,)} if bias else {})
@@ -91,10 +91,10 @@ def dense(config: Config, x: torch.Tensor, old: bool) -> Layer:
     def arrange(arrays: list[Array]) -> dict[str, Array]:
         return dict(zip(("linear.weight", "linear.bias"), [arrays[0].T, *arrays[1:]], strict=False))
 
-    return Layer("dense", settings, shapes, arrange, activation(config, old))
+    return Layer("dense", settings, shapes, arrange, activation(config))
 
 
-def norm(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001 - as the others
+def norm(config: Config, x: torch.Tensor) -> Layer:
     """Return a BatchNormalization, with ones and zeros where it learns no scale or shift."""
     if not is_channels(config.get("axis", -1), x):
         raise UnsupportedError(f"axis = {config.get('axis')}")
@@ -116,7 +116,7 @@ def norm(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001 -
     return Layer("norm", settings | {"momentum": float(config.get("momentum", 0.99))}, shapes, arrange)
 
 
-def layer_norm(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def layer_norm(config: Config, x: torch.Tensor) -> Layer:
     """Return a LayerNormalization along the channels."""
     if not is_channels(config.get("axis", -1), x) or config.get("rms_scaling"):
         raise UnsupportedError(f"axis = {config.get('axis')}, rms_scaling = {config.get('rms_scaling')}")
@@ -133,7 +133,7 @@ def layer_norm(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: AR
     return Layer("layer norm", settings, shapes, arrange)
 
 
-def prelu(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def prelu(config: Config, x: torch.Tensor) -> Layer:
     """Return a PReLU: slopes of the shape of a map, with its channels last there."""
     theirs = [*x.shape[2:], x.shape[1]]
     for axis in config.get("shared_axes") or ():
@@ -144,6 +144,13 @@ def prelu(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
         return {"alpha": np.moveaxis(arrays[0], -1, 0)}
 
     return Layer("prelu", {"shape": ours}, {"alpha": tuple(theirs)}, arrange)
+
+
+def scale_and_offset(op: str, constant: Any) -> tuple[Any, Any]:
+    """Return the scale and the offset that a tensor gets from an operation with one constant, or with one for each channel."""
+    if op in ("add", "subtract"):
+        return np.float64(1), constant if op == "add" else -constant
+    return constant if op == "multiply" else 1 / constant, np.float64(0)
 
 
 def affine(scale: Any, offset: Any, x: torch.Tensor) -> Layer:
@@ -165,7 +172,7 @@ def affine(scale: Any, offset: Any, x: torch.Tensor) -> Layer:
     return Layer("affine", {"channels": channels, "maps": maps}, {}, lambda _: arrays)
 
 
-def normalization(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa: ARG001
+def normalization(config: Config, x: torch.Tensor) -> Layer:
     """(x − mean) / √variance, from numbers in the settings, or from those that the layer was adapted to."""
     if not is_channels(config.get("axis", -1), x):
         raise UnsupportedError(f"axis = {config.get('axis')}")
@@ -178,7 +185,7 @@ def normalization(config: Config, x: torch.Tensor, old: bool) -> Layer:  # noqa:
 
     def arrange(arrays: list[Array]) -> dict[str, Array]:
         deviation = np.maximum(np.sqrt(arrays[1].astype(np.float64)), least)
-        pair = {"scale": 1 / deviation, "offset": -arrays[0] / deviation}
-        return {name: values.astype(np.float32).reshape(shape) for name, values in pair.items()}
+        both = {"scale": 1 / deviation, "offset": -arrays[0] / deviation}
+        return {name: values.astype(np.float32).reshape(shape) for name, values in both.items()}
 
     return Layer("affine", {"channels": channels, "maps": x.ndim == 4}, {"mean": (channels,), "variance": (channels,)}, arrange)
