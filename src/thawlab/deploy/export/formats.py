@@ -1,5 +1,6 @@
 """The formats that a classifier is exported to: how each is written, read again, and what it must hold."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,10 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from PIL import Image
 
+from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import Pixels
 from thawlab.models.saved import SavedModel
 from thawlab.registry import Registry
@@ -43,6 +47,7 @@ class Exporter:
         open: reads them again: from uint8 images, n × height × width × 3, to the outputs by name.
         library: the Hugging Face hub's name of what loads it.
         runtime: the package that the script beside it needs; empty where timm or the like loads it without a script.
+        use: how it is used there, as Markdown for the model card; of no account with a `runtime`.
         extra: of ours that brings what it needs, or empty.
         modules: what this extra brings, to be imported.
         tolerance: how far a probability may be from the predictor's.
@@ -55,6 +60,7 @@ class Exporter:
     open: Callable[[Path], Session]
     library: str = "thawlab"
     runtime: str = ""
+    use: str = ""
     extra: str = ""
     modules: tuple[str, ...] = ()
     tolerance: float = 1e-4
@@ -69,3 +75,21 @@ exporters: Registry[Exporter] = Registry("export format")
 def named(names: Sequence[str], values: Sequence[npt.NDArray[np.generic]]) -> Outputs:
     """Return a graph's outputs by name."""
     return dict(zip(names, values, strict=True))
+
+
+def on_fitted(folder: Path, network: Callable[[Preprocessing, Pixels], npt.NDArray[Any]]) -> Session:
+    """Return a session of a file that takes images at working size: they are fitted as `predict` fits them.
+
+    Args:
+        folder: of the export, with its description.
+        network: from the preprocessing and fitted images, n × size × size × 3, to probabilities.
+    """
+    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    look = Preprocessing.model_validate(card["preprocessing"])
+
+    def answer(images: Pixels) -> Outputs:
+        fitted = np.stack([look.fit(Image.fromarray(image)) for image in images])
+        with torch.inference_mode():
+            return {"probabilities": network(look, fitted)}
+
+    return answer

@@ -4,16 +4,12 @@ The network is taken apart by `torch.export`; each operation becomes a layer. In
 """
 
 import copy
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.types import Pixels
-from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, Outputs, Session, exporters
+from thawlab.deploy.export.formats import Exporter, Material, Session, exporters, on_fitted
 from thawlab.deploy.export.keras_layers import emit
 from thawlab.files import write_atomically
 from thawlab.models.classifier import Classifier
@@ -56,15 +52,15 @@ def _open(folder: Path) -> Session:
     network = KerasNetwork(model.nodes, model.shapes[model.nodes[-1].name][1])
     network.load_state_dict(state_of(model.nodes, model.arrays))
     network.eval()
-    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    look = Preprocessing.model_validate(card["preprocessing"])
-
-    def answer(images: Pixels) -> Outputs:
-        fitted = np.stack([look.fit(Image.fromarray(image)) for image in images])
-        with torch.inference_mode():
-            return {"probabilities": network(torch.from_numpy(fitted).permute(0, 3, 1, 2).float()).numpy()}
-
-    return answer
+    return on_fitted(folder, lambda _, fitted: network(torch.from_numpy(fitted).permute(0, 3, 1, 2).float()).numpy())
 
 
-exporters.register("keras")(Exporter(_write, _open, library="keras", extra="keras", modules=("h5py",)))
+_USE = """```python
+import keras
+
+model = keras.saving.load_model("model.keras", compile=False)
+```
+
+It takes pixels from 0 to 255, n × size × size × 3, at the size that `thawlab.json` names, and gives calibrated probabilities. \
+`predict` scales images as Pillow does; Keras' own resizing differs a little."""
+exporters.register("keras")(Exporter(_write, _open, library="keras", use=_USE, extra="keras", modules=("h5py",)))

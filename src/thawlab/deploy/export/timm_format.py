@@ -1,18 +1,13 @@
 """A folder that timm (`timm.create_model("local-dir:…")`) and the Hugging Face hub take: config.json and model.safetensors."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save
 from torch import nn
 
-from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.types import Pixels
-from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, Outputs, Session, exporters
+from thawlab.deploy.export.formats import Exporter, Material, Session, exporters, on_fitted
 from thawlab.errors import UsageError
 from thawlab.files import write_atomically, write_json
 from thawlab.models.classifier import factory_arguments
@@ -82,15 +77,15 @@ def _open(folder: Path) -> Session:
     import timm
 
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    look = Preprocessing.model_validate(card["preprocessing"])
-
-    def answer(images: Pixels) -> Outputs:
-        fitted = np.stack([look.fit(Image.fromarray(image)) for image in images])
-        with torch.inference_mode():
-            return {"probabilities": network(look.inputs(torch.from_numpy(fitted))).softmax(dim=1).numpy()}
-
-    return answer
+    return on_fitted(folder, lambda look, fitted: network(look.inputs(torch.from_numpy(fitted))).softmax(dim=1).numpy())
 
 
-exporters.register("timm")(Exporter(_write, _open, library="timm"))
+_USE = """```python
+import timm
+
+model = timm.create_model("local-dir:.", pretrained=True).eval()
+```
+
+The softmax of its logits is calibrated: the temperature is in the last layer's weights. timm's own transforms scale a picture's \
+long side to whole pixels, so that probabilities then differ a little from those that were checked here."""
+exporters.register("timm")(Exporter(_write, _open, library="timm", use=_USE))
