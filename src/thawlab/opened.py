@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.files import read_json
 from thawlab.recipe import Recipe
 from thawlab.results import Results, read_results
 from thawlab.run import RunFolder
@@ -77,9 +76,9 @@ class Run:
         """Of a classifier that others trained: the file that it came from, the side of its input and how that is scaled.
 
         Raises:
-            ThawlabError: if it was trained here.
+            ThawlabError: if it was trained here, or the record is damaged.
         """
-        return read_json(self.folder.imported)
+        return self.folder.origin
 
     @cached_property
     def predictor(self) -> Predictor:

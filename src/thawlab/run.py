@@ -73,6 +73,20 @@ class RunFolder:
             raise ThawlabError(f"{self.path}: was imported and not trained here, so that it has no recipe, images or results")
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """Of an imported run: the file that it came from, its SHA-256, the side of its input and how that is scaled.
+
+        Raises:
+            ThawlabError: if it was trained here, or the record is damaged.
+        """
+        if not self.imported.is_file():
+            raise ThawlabError(f"{self.path}: was trained here and not imported")
+        try:
+            return read_json(self.imported)
+        except ThawlabError:
+            raise ThawlabError(f"{self.imported}: is damaged; import the file again, which restores it") from None
+
+    @property
     def status(self) -> Status:
         """How far the run is; where that record is lost or damaged, the other files tell."""
         with contextlib.suppress(ThawlabError):

@@ -90,6 +90,7 @@ def test_an_imported_classifier_is_exported_when_pictures_are_given(tmp_path: Pa
         (["nested.h5", "--classes", "a,b,b"], 2, "has 3 classes, and 2 names were given"),
         (["nested.h5", "--scaling", "loud"], 2, "--scaling loud: is none of raw"),
         (["expected.npz"], 2, "no model of Keras"),
+        (["nested.h5", "--name", "../elsewhere"], 2, "--name ../elsewhere: takes letters"),
     ],
 )
 def test_wrong_usage_is_one_line_and_leaves_nothing(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:
@@ -127,3 +128,19 @@ def test_a_backbone_of_keras_is_trained_on(tmp_path: Path) -> None:
     assert thawlab.load(run).predict(np.zeros((16, 16, 3), np.uint8)).classes
     with pytest.raises(UsageError, match=r"model.backbone: .*no such file"):
         thawlab.train("shapes:200x16", runs=tmp_path, backbone="keras:absent.h5")
+
+
+def test_a_damaged_record_is_named_and_restored_by_importing_again(tmp_path: Path) -> None:
+    run = thawlab.import_model(OLD / "nested.h5", runs=tmp_path)
+    held = run.folder.imported.read_bytes()
+    run.folder.imported.write_text("{", encoding="utf-8")
+    with pytest.raises(ThawlabError, match=r"imported.json: is damaged; import the file again"):
+        _ = run.imported
+    assert thawlab.import_model(OLD / "nested.h5", runs=tmp_path).folder.imported.read_bytes() == held
+
+
+def test_8_bits_are_not_judged_on_classes_that_the_classifier_lacks(tmp_path: Path, photos: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    run = thawlab.import_model(OLD / "nested.h5", classes=["a", "b", "x"], runs=tmp_path / "runs")
+    with pytest.raises(UsageError, match=r"holds classes that the classifier lacks"):
+        thawlab.export(run, ["onnx-int8"], source=photos)

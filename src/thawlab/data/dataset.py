@@ -249,6 +249,12 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     return dataset
 
 
+def judged_part(listing: Listing) -> tuple[npt.NDArray[np.intp], str]:
+    """Return which images of a source judge a classifier: its test split, or all where it has none; and "test" or "all"."""
+    split = "test" if (listing.splits == "test").any() else "all"
+    return np.flatnonzero((listing.splits == "test") | (split == "all")), split
+
+
 def load_other(source: str, classes: tuple[str, ...], preprocessing: Preprocessing, system: System) -> tuple[Dataset, str]:
     """Open a source to judge an existing classifier on: its test split, or all of its images where it has none.
 
@@ -267,8 +273,7 @@ def load_other(source: str, classes: tuple[str, ...], preprocessing: Preprocessi
             f"{source}: the classifier has no class '{unknown[0]}'{nearest(unknown[0], classes)}; its classes: {listed(classes)}"
         )
     numbers = np.array([classes.index(name) for name in listing.classes], dtype=np.int64)
-    split = "test" if (listing.splits == "test").any() else "all"
-    chosen = np.flatnonzero((listing.splits == "test") | (split == "all"))
+    chosen, split = judged_part(listing)
     dataset = decode_all(listing, preprocessing, system, Splits(test=chosen))
     return replace(dataset, classes=classes, labels=numbers[dataset.labels]), split
 

@@ -1,6 +1,8 @@
 """Classifiers that others trained, as run folders: they predict, are evaluated and exported as our own."""
 
+import contextlib
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from thawlab.models.keras.imported import Backbone, Head, build_network, read_cl
 from thawlab.models.saved import model_card, save_model
 from thawlab.recipe import Model
 from thawlab.run import RunFolder
+
+_NAME = r"[\w.-]{1,120}"  # as a recipe's
 
 
 def import_keras(
@@ -38,8 +42,8 @@ def import_keras(
         UsageError: if it is no such file, or holds what is not supported, or the names do not fit.
         ThawlabError: if it is damaged, or the folder cannot be written.
     """
-    if scaling is not None and scaling not in SCALINGS:
-        raise UsageError(f"--scaling {scaling}: is none of {', '.join(SCALINGS)}")
+    if name is not None and not re.fullmatch(_NAME, name):
+        raise UsageError(f"--name {name}: takes letters, digits, '_', '.' and '-'")
     network, head = read_classifier(file, size, scaling)
     wanted = len(head.bias)
     names = tuple(classes) if classes is not None else tuple(map(str, range(wanted)))
@@ -49,9 +53,10 @@ def import_keras(
     spec = BackboneSpec(f"keras:{file.name}", KERAS, "keras", network.arguments)
     card = model_card(spec, Model(backbone=spec.name), classes=names, preprocessing=_preprocessing(network), temperature=1.0)
     key = hashlib.sha256(f"{source['sha256']} {card.model_dump_json()}".encode()).hexdigest()[:12]
-    folder = RunFolder(runs / f"{name or file.name.partition('.')[0] or 'imported'}-{key}")
-    if folder.imported.is_file():
-        return folder
+    folder = RunFolder(runs / f"{name or _plain(file.name)}-{key}")
+    with contextlib.suppress(ThawlabError):
+        if folder.origin == source and (folder.model / "model.safetensors").is_file():
+            return folder
     classifier = _classifier(network, head)
     try:
         mark_ours(folder.path)
@@ -62,6 +67,11 @@ def import_keras(
     except OSError as error:
         raise ThawlabError(f"{folder.path}: cannot be written: {error.strerror or error}") from None
     return folder
+
+
+def _plain(name: str) -> str:
+    """Return the first part of a file's name as the name of a run."""
+    return re.sub(r"[^\w-]+", "-", name.partition(".")[0]).strip("-")[:120] or "imported"
 
 
 def _classifier(network: Backbone, head: Head) -> Classifier:

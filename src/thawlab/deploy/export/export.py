@@ -26,7 +26,7 @@ from thawlab.deploy.export.graph import OUTPUTS, outputs_of
 from thawlab.deploy.export.parity import check
 from thawlab.deploy.export.pictures import HeldOut, held_out, other_images
 from thawlab.deploy.predictor import Predictor
-from thawlab.errors import ThawlabError, UsageError, first_line
+from thawlab.errors import ThawlabError, UsageError, first_line, listed
 from thawlab.files import mark_ours, read_json, sha256_of, write_json, write_text
 from thawlab.models.catalog import resolve_backbone
 from thawlab.models.saved import load_model
@@ -108,7 +108,13 @@ def _source(folder: RunFolder, exporter: Exporter, system: System, pictures: str
         UsageError: if there are none, or not those that the format needs.
     """
     if pictures is not None:
-        return other_images(pictures, classes, system)
+        others = other_images(pictures, classes, system)
+        if exporter.calibrated and (others.labels < 0).any():
+            raise UsageError(
+                f"--data {pictures}: holds classes that the classifier lacks, on which 8 bits cannot be judged; its classes: "
+                f"{listed(classes)}"
+            )
+        return others
     if folder.imported.is_file():
         raise UsageError(f"{folder.path}: was imported, without images to check an export on; add --data IMAGES")
     source = held_out(folder, system)
@@ -126,7 +132,7 @@ def _source(folder: RunFolder, exporter: Exporter, system: System, pictures: str
 def _history(folder: RunFolder) -> Trained | Imported:
     """Return how a classifier came about."""
     if folder.imported.is_file():
-        source = read_json(folder.imported)
+        source = folder.origin
         return Imported(folder.name, str(source["file"]), str(source["sha256"]))
     return Trained(read_results(folder.results), read_value(folder.path / "data.json", DataSummary))
 
@@ -218,19 +224,8 @@ def _licence(folder: RunFolder) -> str | None:
 
 
 def _use(exporter: Exporter) -> str:
-    if exporter.library == "keras":
-        return (
-            '```python\nimport keras\n\nmodel = keras.saving.load_model("model.keras", compile=False)\n```\n\n'
-            "It takes pixels from 0 to 255, n × size × size × 3, at the size that `thawlab.json` names, and gives calibrated "
-            "probabilities. `predict` scales images as Pillow does; Keras' own resizing differs a little."
-        )
     if not exporter.runtime:
-        return (
-            '```python\nimport timm\n\nmodel = timm.create_model("local-dir:.", pretrained=True).eval()\n```\n\n'
-            "The softmax of its logits is calibrated: the temperature is in the last layer's weights. timm's own transforms "
-            "scale a picture's long side to whole pixels, so that probabilities then differ a little from those "
-            "that were checked here."
-        )
+        return exporter.use
     return (
         f"`python predict.py picture.jpg` needs {exporter.runtime}, numpy and pillow alone. The graph takes uint8 RGB, "
         "n × height × width × 3, of any size, upright, and does the rest itself; `thawlab.json` names its outputs and classes."

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from thawlab.data.dataset import listing_of
+from thawlab.data.dataset import judged_part, listing_of
 from thawlab.data.decode import UNREADABLE, open_image, to_rgb, upright
 from thawlab.data.images import Images
 from thawlab.data.sources import open_source
@@ -68,7 +68,7 @@ def other_images(source: str, classes: tuple[str, ...], system: System) -> HeldO
         UsageError: if there is no such source, or it is empty.
     """
     listing = open_source(source, system.data_dir)
-    chosen = np.flatnonzero(listing.splits == "test") if (listing.splits == "test").any() else np.arange(len(listing))
+    chosen, _ = judged_part(listing)
     order = np.random.default_rng(derive(0, "parity")).permutation(len(chosen))
     numbers = np.array([classes.index(name) if name in classes else -1 for name in listing.classes], dtype=np.int64)
     where = chosen[order].tolist()
