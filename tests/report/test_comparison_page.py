@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from thawlab.comparison.comparison import Comparison, describe
+from thawlab.comparison.comparison import NO_CREDIT, Comparison, describe
 from thawlab.errors import ThawlabError
 from thawlab.report.comparison_page import in_order, write_comparison
 from thawlab.report.style import BLUE, FOREGROUND, GREEN, GRID, MUTED, ORANGE
@@ -112,10 +112,13 @@ def test_one_seed_has_no_interval_over_seeds_and_a_confounded_pair_is_refused_fi
     assert "1,000 seeds" not in page.text and "would find" not in page.text
 
 
-def test_only_a_confounded_pair_has_no_effects(compared: Compared, tmp_path: Path) -> None:
+def test_a_confounded_pair_alone_is_shown_as_a_whole_and_credited_to_no_setting(compared: Compared, tmp_path: Path) -> None:
     comparison = compared({"phases.0.lr=0.1": 0.5, "phases.0.lr=0.2 model.dropout=[0.4]": 0.7}, seeds=2)
     text, page = _written(comparison, tmp_path)
-    assert "<h2>Effects</h2>" not in text and comparison.verdict in page.text
+    assert "<h2>Effects</h2>" not in text and "<h2>What several settings do together</h2>" in text
+    assert comparison.effects == comparison.wholes and comparison.verdict.endswith(NO_CREDIT)
+    assert comparison.verdict in page.text
+    assert f"<span>{NO_CREDIT}</span>" in text  # it begins a line
     assert "<h2>Variants</h2>" in text and "phases.0.lr" in page.text
 
 

@@ -9,16 +9,16 @@ import pytest
 
 from thawlab.run import RunFolder
 
-DEMO = Path(__file__).resolve().parents[2] / "results" / "demo"
+DIGITS = Path(__file__).resolve().parents[1] / "fixtures" / "digits"
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """A run of two phases."""
-    return RunFolder(Path(shutil.copytree(DEMO / "demo-two-phase", tmp_path / "runs" / "two-phase")))
+    return RunFolder(Path(shutil.copytree(DIGITS / "demo-two-phase", tmp_path / "runs" / "two-phase")))
 
 
 @pytest.fixture
 def other_run(tmp_path: Path) -> RunFolder:
     """Another run."""
-    return RunFolder(Path(shutil.copytree(DEMO / "demo-from-scratch", tmp_path / "runs" / "from-scratch")))
+    return RunFolder(Path(shutil.copytree(DIGITS / "demo-from-scratch", tmp_path / "runs" / "from-scratch")))

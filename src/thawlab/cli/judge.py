@@ -110,6 +110,7 @@ def predict(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode images; all cores if omitted.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "auto",
+    engine: Annotated[str | None, typer.Option(help="Compute with an export of the run: onnx, onnx-float16, onnx-int8.")] = None,
     force: console.ForceOption = False,
     runs: console.RunsOption = Path("runs"),
     as_json: console.JsonOption = False,
@@ -125,18 +126,18 @@ def predict(
         raise UsageError("--explain goes with predictions that are shown; leave out --out, or --explain")
     opened = api.open_run(run, runs)
     if watch is not None and out is not None:
-        for result in api.watch(opened, watch, out, top_k, device=device):
+        for result in api.watch(opened, watch, out, top_k, device=device, engine=engine):
             console.print_json(result.as_json()) if as_json else print("  ".join(_row(result)), flush=True)
         return
     if out is not None:
-        written = api.predict_into(opened, images or [], out, top_k, workers=workers, device=device, force=force)
+        written = api.predict_into(opened, images or [], out, top_k, workers=workers, device=device, engine=engine, force=force)
         if as_json:
             console.print_json({"run": str(opened.path), "table": str(out), "count": written.total, "failed": written.failed})
         else:
             print(f"{out}: {written.total:,} predictions{f', {written.failed:,} files could not be read' * (written.failed > 0)}")
         _refuse_if_all_failed(written.failed, written.total)
         return
-    results = api.predict(opened, images or [], top_k, explain=explain, workers=workers, device=device)
+    results = api.predict(opened, images or [], top_k, explain=explain, workers=workers, device=device, engine=engine)
     if as_json:
         console.print_json({"run": str(opened.path), "predictions": [result.as_json() for result in results]})
     else:

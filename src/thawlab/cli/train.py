@@ -1,17 +1,14 @@
-"""The verbs that train: `thawlab train` and `thawlab demo`."""
+"""The verb that trains: `thawlab train`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from thawlab.cli.console import CacheDirOption, DataDirOption, JsonOption, RunsOption, print_json, print_table
 from thawlab.errors import UsageError
-
-if TYPE_CHECKING:
-    from thawlab.opened import Run
 
 train_app = typer.Typer()
 
@@ -63,7 +60,9 @@ def train(
         print_table("", ["lr", "smoothed loss"], rows)
         print(f"suggestion for the first phase: lr = {found.suggestion:.2e}")
         return
-    run = _with_report(api.train(target, runs=runs, **settings))
+    run = api.train(target, runs=runs, **settings)
+    if not run.folder.report.is_file():
+        run.report()
     results = run.results
     if as_json:
         print_json({"run": str(run.path), **results.as_json()})
@@ -79,48 +78,3 @@ def train(
     )
     print(f"report: {run.folder.report}")
     print(f"run:    {run.path}")
-
-
-@train_app.command(epilog="Example: thawlab demo")
-def demo(
-    seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,
-    runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
-) -> None:
-    """Show transfer learning on real handwritten digits, without a download.
-
-    Trains the bundled backbone in two phases (frozen, then fine-tuned), and beside it the same network from scratch.
-    """
-    from thawlab import api
-
-    first, second = (_with_report(run) for run in api.demo(seed, runs))
-    both = [(run, run.results) for run in (first, second)]
-    if as_json:
-        print_json({"runs": [{"run": str(run.path), **results.as_json()} for run, results in both]})
-        return
-    results = first.results
-    print_table(
-        f"Handwritten digits, {results.dataset.n_train} to train, {results.test.n} to test, one seed",
-        ["run", "epochs", "val", "test", "95 % interval", "train − test", "time"],
-        [
-            [
-                results.name,
-                " + ".join(str(phase.epochs_run) for phase in results.phases),
-                api.percent(results.phases[-1].best_val_accuracy or 0.0),
-                api.percent(results.test.accuracy),
-                " – ".join(map(api.percent, results.test.accuracy_ci95)),
-                f"{100 * results.gap:+.2f}",
-                f"{results.seconds['total']:.0f} s",
-            ]
-            for _, results in both
-        ],
-    )
-    print(f"{first.against(second).describe()} One run each: another seed may reverse the ranking.")
-    for run, _ in both:
-        print(f"report: {run.folder.report}")
-
-
-def _with_report(run: Run) -> Run:
-    if not run.folder.report.is_file():
-        run.report()
-    return run

@@ -21,6 +21,7 @@ from thawlab.run import RunFolder
 
 _SCHEMA = 2
 _LISTED = 8
+NO_CREDIT = "No two variants differ in one setting only: no difference can be credited to a setting."
 
 
 @final
@@ -60,8 +61,13 @@ class Comparison:
 
     @property
     def effects(self) -> tuple[Effect, ...]:
-        """The effects that answer the question: those of the grid, or else those of the pairs."""
-        return self.factorial or self.pairs
+        """The effects that answer the question: those of the grid, or else of the pairs, or else of several settings together."""
+        return self.factorial or self.pairs or self.wholes
+
+    @property
+    def wholes(self) -> tuple[Effect, ...]:
+        """What the settings of the pairs that differ in several make together; it is credited to none of them."""
+        return tuple(refusal.whole for refusal in self.refusals if refusal.whole)
 
     @property
     def _said(self) -> list[Effect]:
@@ -84,11 +90,12 @@ class Comparison:
         """One sentence that answers: what is shown, or that nothing is."""
         curves = self._curves
         if not self.effects and not curves:
-            return "No two variants differ in one setting only: no difference can be credited to a setting."
+            return NO_CREDIT
         shown = [effect.verdict for effect in self._said if effect.is_shown]
         hidden = [effect.verdict for effect in self._said if not effect.is_shown]
         sentences = [*curves, *shown, *hidden]
-        return "; ".join(sentences[:4]) + (f"; and {len(sentences) - 4} more" if len(sentences) > 4 else "") + "."
+        said = "; ".join(sentences[:4]) + (f"; and {len(sentences) - 4} more" if len(sentences) > 4 else "") + "."
+        return said if self.factorial or self.pairs or curves else f"{said} {NO_CREDIT}"
 
     @property
     def caveats(self) -> list[str]:

@@ -20,7 +20,7 @@ class Effect(NamedTuple):
 
     Attributes:
         kind: "pair" (two variants that differ in one key), "main" (averaged over the other settings of a grid), "interaction",
-            "whole" (two opposite corners of a grid) or "share" (a setting's part of that).
+            "whole" (variants that differ in several keys, or opposite corners of a grid) or "share" (a setting's part of that).
         name: what is changed, from what to what.
         keys: the settings that it belongs to; none where nothing but the machine differs.
         between: the names of the two variants of a pair.

@@ -137,8 +137,8 @@ def _begun(file: Path, header: Mapping[str, Any]) -> set[str]:
             return set()
         if not content.startswith(first.encode()):
             raise UsageError(
-                f"{file}: holds predictions of another model, or with another --top-k, or something else; move it away, or give "
-                "another --out"
+                f"{file}: holds predictions of another model, or with another --top-k or --engine, or something else; move it "
+                "away, or give another --out"
             )
         if not content.endswith(b"\n"):
             os.truncate(file, content.rfind(b"\n") + 1)

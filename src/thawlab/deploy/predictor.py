@@ -15,6 +15,7 @@ from thawlab.cores import usable_cores
 from thawlab.data.decode import UNREADABLE, decode, to_rgb, upright, why_unreadable
 from thawlab.data.folders import image_files_below
 from thawlab.data.types import Pixels
+from thawlab.deploy.export.formats import Outputs, Session
 from thawlab.deploy.prediction import ImageLike, Prediction
 from thawlab.environment import choose_device
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
@@ -38,10 +39,11 @@ class Predictor:
     Args:
         model: as `load_model` reads it from a run's `model` folder.
         device: where it computes: "cpu", "cuda", or "auto" for a GPU if there is one.
+        engine: an export of the same model, which answers for images at working size in its place.
     """
 
-    def __init__(self, model: SavedModel, device: str = "cpu") -> None:
-        self._model, self._device = model, choose_device(device)
+    def __init__(self, model: SavedModel, device: str = "cpu", engine: Session | None = None) -> None:
+        self._model, self._device, self._engine = model, choose_device(device), engine
         side = model.card.preprocessing.size
         module = model.classifier if model.reference is None else WithFeatures(model.classifier)
         # Folded where it was saved, and moved then: the same weights are folded on every device.
@@ -191,20 +193,30 @@ class Predictor:
         good = [k for k, pixels in enumerate(decoded) if not isinstance(pixels, str)]
         found: list[dict[str, Any]] = [{"error": reason} for reason in decoded]
         if good:
-            card, reference = self._model.card, self._model.reference
-            logits, *features = self._outputs(np.stack([decoded[k] for k in good]))
-            probabilities = calibrated(logits, card.temperature)
-            unsure = novel = [None] * len(good)
-            if card.set_threshold is not None:
-                unsure = ((probabilities >= card.set_threshold).sum(axis=1) > 1).tolist()
-            if reference is not None:
-                novel = (distances(features[0], reference.features) > reference.limit).tolist()
+            outputs = self._answer(np.stack([decoded[k] for k in good]))
+            probabilities = outputs["probabilities"]
+            unsure, novel = (outputs[key].tolist() if key in outputs else [None] * len(good) for key in ("unsure", "novel"))
             for k, row, several, far in zip(good, probabilities, unsure, novel, strict=True):
                 best = np.argsort(-row, kind="stable")[:top_k]
                 classes = tuple(self.classes[b] for b in best)
                 found[k] = {"classes": classes, "probabilities": tuple(row[best].tolist()), "unsure": several, "novel": far}
         names = [image if isinstance(image, str | Path) else start + k for k, image in enumerate(images)]
         return [Prediction(str(name), image=image, **what) for name, image, what in zip(names, images, found, strict=True)]
+
+    def _answer(self, pixels: Pixels) -> Outputs:
+        """Return what is said of images at working size, by the names of an export's outputs."""
+        if self._engine is not None:
+            parts = [self._engine(pixels[start : start + INFERENCE_BATCH]) for start in range(0, len(pixels), INFERENCE_BATCH)]
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        card, reference = self._model.card, self._model.reference
+        logits, *features = self._outputs(pixels)
+        probabilities = calibrated(logits, card.temperature)
+        outputs: dict[str, np.ndarray] = {"probabilities": probabilities}
+        if card.set_threshold is not None:
+            outputs["unsure"] = (probabilities >= card.set_threshold).sum(axis=1) > 1
+        if reference is not None:
+            outputs["novel"] = distances(features[0], reference.features) > reference.limit
+        return outputs
 
     def _fit(self, image: object) -> Pixels | str:
         """Return the image at working size, or the reason why it cannot be read."""

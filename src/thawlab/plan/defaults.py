@@ -1,4 +1,4 @@
-"""The built-in recipes: for a user who names only the images and, perhaps, the backbone, and for the demonstration."""
+"""The built-in recipes, for a user who names only the images and, perhaps, the backbone."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.keras import named_scaling
-from thawlab.recipe import Recipe, parse_recipe
 
 # Small enough to be fine-tuned on a laptop, and good enough to be worth it.
 DEFAULT_BACKBONE = "timm/mobilenetv3_large_100.ra_in1k"
@@ -78,31 +77,3 @@ _SPEEDNET = {
     "augment": ["alternate-flip", "crop:2"],
     "sizes": [20, 24, 24, 28, 32, 32, 32],
 }
-_DEMO_AUGMENT = ["shift:0.08", "rotate:8", "zoom:0.08"]  # no flip: a mirrored digit is not a digit
-_DEMO_HEAD = {"name": "head", "train": "head", "epochs": 40, "lr": 3e-3, "patience": 10}
-_DEMO_LAYERS = {
-    "epochs": 8,
-    "optimizer": "adamw",
-    "lr": 2e-3,
-    "weight_decay": 0.01,
-    "schedule": "one-cycle",
-    "augment": _DEMO_AUGMENT,
-}
-
-
-def demo_recipes(seed: int = 0) -> tuple[Recipe, Recipe]:
-    """Return the recipes of the demonstration: two phases on the bundled backbone, and its network from scratch, on real digits.
-
-    Both see the same images, splits and augmentation, and the same number of epochs over all layers.
-    """
-
-    def recipe(name: str, backbone: str, *phases: dict[str, Any]) -> Recipe:
-        # Digits are 8×8 images, enlarged to what the bundled network was trained on.
-        data = {"source": "digits", "image_size": 32}
-        return parse_recipe({"name": name, "seed": seed, "data": data, "model": {"backbone": backbone}, "phases": phases}, "demo")
-
-    fine_tune = {**_DEMO_LAYERS, "name": "fine-tune", "batch_norm": "train"}
-    return (
-        recipe("demo-two-phase", "bundled", _DEMO_HEAD, fine_tune),
-        recipe("demo-from-scratch", "speednet", {**_DEMO_LAYERS, "name": "scratch"}),
-    )

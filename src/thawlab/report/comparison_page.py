@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from thawlab.comparison.comparison import Comparison, describe
+from thawlab.comparison.comparison import NO_CREDIT, Comparison, describe
 from thawlab.comparison.effects import Effect
 from thawlab.comparison.settings import short_keys, shown
 from thawlab.report import comparison_figures as figures
@@ -59,7 +59,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
 
 def in_order(effects: Sequence[Effect]) -> list[Effect]:
     """Return interactions, main effects, pairs in this order; of many, those that are shown come first within their kind."""
-    kinds = ("interaction", "main", "pair")
+    kinds = ("interaction", "main", "pair", "whole")
     many = len(effects) > _OPEN
     return sorted(effects, key=lambda effect: (kinds.index(effect.kind), many and not effect.is_shown))
 
@@ -93,7 +93,7 @@ def _value(value: Any) -> str:
 def _sentences(comparison: Comparison) -> list[str]:
     """Return the verdict in the pieces that one effect each answers for, so that each begins a line."""
     text = comparison.verdict
-    starts = [f"; {effect.verdict}" for effect in comparison.effects] + ["; and "]
+    starts = [f"; {effect.verdict}" for effect in comparison.effects] + ["; and ", f". {NO_CREDIT}"]
     places = sorted({0, len(text), *(text.rfind(start) + 2 for start in starts if start in text)})
     return [text[start:end] for start, end in itertools.pairwise(places)]
 

@@ -137,6 +137,11 @@ def read_design(
     return design._replace(seeds=_seeds(seeds if seeds is not None else table.get("seeds"), design, text))
 
 
+def demo_design() -> Design:
+    """Return the study of the demonstration, demo.toml beside this file."""
+    return read_design(Path(__file__).with_name("demo.toml"))
+
+
 def _checked_name(name: Any, origin: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -12,13 +13,15 @@ import timm
 import torch
 from PIL import Image
 
+import thawlab
+from thawlab.api import predict_into
 from thawlab.deploy.export import export as exporting
 from thawlab.deploy.export import standalone
 from thawlab.deploy.export.export import export
 from thawlab.deploy.export.formats import Exporter, Material, exporters
 from thawlab.deploy.predictor import Predictor
 from thawlab.errors import ThawlabError, UsageError
-from thawlab.files import read_json
+from thawlab.files import read_json, sha256_of
 from thawlab.models.saved import load_model
 from thawlab.recipe import parse_recipe
 from thawlab.run import RunFolder
@@ -93,6 +96,62 @@ def test_a_graph_agrees_alone_and_in_batches(name: str, exported: dict[str, Path
             assert [card["classes"][k] for k in np.argsort(-row)[:1]] == list(one.classes[:1])
             assert np.abs(np.sort(row)[::-1] - one.probabilities).max() < 1e-4
             assert (bool(unsure), bool(novel)) == (one.unsure, one.novel)
+
+
+@pytest.fixture(scope="module")
+def cropped(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run whose images lose their edges, with its exports in its folder."""
+    place, network = tmp_path_factory.mktemp("cropped"), {"backbone": "timm/mobilenetv2_035", "pretrained": False}
+    folder = trained(place, data={"resize": "crop"}, **network)
+    for name in ("onnx", "onnx-int8", "torch"):
+        export(folder, name, folder.path / "exports" / name, folder.recipe.system, 0.2)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "near"), [("onnx", 1e-4), ("onnx-int8", 0.5)])
+def test_predict_computes_with_an_export(name: str, near: float, cropped: RunFolder, picture: Path) -> None:
+    rng = np.random.default_rng(5)
+    images = [picture, *(rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in rng.integers(3, 90, (36, 2)).tolist())]
+    ours = thawlab.load(cropped.path).predict_many(images, 10)
+    theirs = thawlab.load(cropped.path, engine=name).predict_many(images, 10)
+    scores = [[dict(zip(one.classes, one.probabilities, strict=True)) for one in many] for many in (ours, theirs)]
+    assert max(abs(a[key] - b[key]) for a, b in zip(*scores, strict=True) for key in a) < near
+    assert scores[0] != scores[1]  # it is the export that computed
+    if name == "onnx":
+        assert [(one.unsure, one.novel) for one in ours] == [(one.unsure, one.novel) for one in theirs]
+
+
+def test_an_engine_must_be_an_export_of_these_weights(cropped: RunFolder, run: RunFolder) -> None:
+    with pytest.raises(UsageError, match=r"no such export; make it first: thawlab export .* --format onnx$"):
+        thawlab.load(run.path, engine="onnx")
+    with pytest.raises(UsageError, match=r"not computed with this format; take onnx, onnx-float16, onnx-int8"):
+        thawlab.load(cropped.path, engine="torch")
+    with pytest.raises(UsageError, match=r"there is no export format named 'onx' \(did you mean 'onnx'"):
+        thawlab.load(cropped.path, engine="onx")
+    with pytest.raises(UsageError, match="computes on the CPU; leave out --device cuda"):
+        thawlab.load(cropped.path, engine="onnx", device="cuda")
+    place = cropped.path / "exports" / "onnx"
+    content = (place / "model.onnx").read_bytes()
+    try:
+        (place / "model.onnx").write_bytes(content[:1000])
+        with pytest.raises(ThawlabError, match=r"exports/onnx: cannot be read: .*; export it again with --force") as caught:
+            thawlab.load(cropped.path, engine="onnx")
+        assert "\n" not in str(caught.value)
+    finally:
+        (place / "model.onnx").write_bytes(content)
+
+
+def test_a_table_begun_by_one_engine_is_not_continued_by_another(cropped: RunFolder, picture: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    predict_into(cropped.path, [picture], table, engine="onnx")
+    [row] = list(csv.DictReader(table.open()))
+    assert row["source"] == str(picture)
+    weights = sha256_of(cropped.model / "model.safetensors")
+    for begun, engine in ((weights, "onnx"), (f"{weights} onnx", None)):
+        partial = tmp_path / "other.csv.partial"
+        partial.write_text(json.dumps({"model": begun, "top_k": 3}) + "\n")
+        with pytest.raises(UsageError, match="or with another --top-k or --engine"):
+            predict_into(cropped.path, [picture], tmp_path / "other.csv", engine=engine)
 
 
 def test_what_travels_along(exported: dict[str, Path], run: RunFolder) -> None:

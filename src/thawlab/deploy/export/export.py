@@ -21,7 +21,7 @@ from thawlab.deploy.export import onnx_format as onnx_format  # noqa: PLC0414
 from thawlab.deploy.export import timm_format as timm_format  # noqa: PLC0414
 from thawlab.deploy.export import torch_format as torch_format  # noqa: PLC0414
 from thawlab.deploy.export.card import Imported, Trained, description, model_card, parity_of
-from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, exporters
+from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, Session, exporters
 from thawlab.deploy.export.graph import OUTPUTS, outputs_of
 from thawlab.deploy.export.parity import check
 from thawlab.deploy.export.pictures import HeldOut, held_out, other_images
@@ -99,6 +99,31 @@ def export(
         write_json(place / _PARITY, parity)
         mark_ours(place)
     return Export(name, out, _largest(out), parity)
+
+
+def engine(folder: RunFolder, name: str) -> Session:
+    """Open an export of a run, which passed the parity gate, to predict with: from images at working size to the outputs by name.
+
+    Raises:
+        UsageError: if there is no such export of these weights, or it is none to predict with.
+        ThawlabError: if it is damaged.
+    """
+    exporter = exporters.get(name, "--engine")
+    if exporter.open_fitted is None:
+        able = [other for other, known in exporters.items() if known.open_fitted is not None]
+        raise UsageError(f"--engine {name}: predictions are not computed with this format; take {listed(able)}")
+    place = folder.path / "exports" / name
+    if not (place / _PARITY).is_file():
+        raise UsageError(f"{place}: there is no such export; make it first: thawlab export {folder.path} --format {name}")
+    _known(place, name, sha256_of(folder.model / "model.safetensors"), force=False)
+    for module in exporter.modules:
+        optional(module, exporter.extra, f"--engine {name}")
+    try:
+        return exporter.open_fitted(place)
+    except ThawlabError:
+        raise
+    except Exception as error:  # onnx and its runtime raise of everything
+        raise ThawlabError(f"{place}: cannot be read: {first_line(error)}; export it again with --force") from error
 
 
 def _source(folder: RunFolder, exporter: Exporter, system: System, pictures: str | None, classes: tuple[str, ...]) -> HeldOut:

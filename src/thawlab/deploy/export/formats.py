@@ -45,6 +45,7 @@ class Exporter:
     Attributes:
         write: writes the files into a folder that is empty.
         open: reads them again: from uint8 images, n × height × width × 3, to the outputs by name.
+        open_fitted: reads them as `predict --engine` uses them, from images at working size; None where it cannot.
         library: the Hugging Face hub's name of what loads it.
         runtime: the package that the script beside it needs; empty where timm or the like loads it without a script.
         use: how it is used there, as Markdown for the model card; of no account with a `runtime`.
@@ -58,6 +59,7 @@ class Exporter:
 
     write: Callable[[Material, Path], None]
     open: Callable[[Path], Session]
+    open_fitted: Callable[[Path], Session] | None = None
     library: str = "thawlab"
     runtime: str = ""
     use: str = ""

@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from thawlab.errors import UsageError
 from thawlab.files import write_atomically
 
 ONNX_FILE = "model.onnx"
+# The tensor of images at working size within the graph, where `predict`, which fits them itself, begins.
+_FITTED = "fitted"
 _OPSET = 18
 # What is computed in 8 bits: the operators with weights, in the backbone alone. The head is small, and decides. With the cut
 # behind a convolution left out, its output would be measured before the cut, and most of the 8 bits spent on what is cut off.
@@ -40,9 +42,22 @@ def _model(material: Material, half: bool) -> Any:
         )
     assert program is not None
     model = program.model_proto
+    _name_fitted(model.graph)
     for key, value in {"thawlab": json.dumps(material.card), "classes": json.dumps(material.card["classes"])}.items():
         model.metadata_props.add(key=key, value=value)
     return model
+
+
+def _name_fitted(graph: Any) -> None:
+    """Give the images at working size a name: what is multiplied by the scale of the normalisation."""
+    [scaled] = [node for node in graph.node if node.op_type == "Mul" and "scale" in node.input]
+    [old] = [name for name in scaled.input if name != "scale"]
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [_FITTED if name == old else name for name in names]
+    for entry in graph.value_info:
+        if entry.name == old:
+            entry.name = _FITTED
 
 
 def _stripped(model: Any) -> bytes:
@@ -112,22 +127,48 @@ def _batches(images: Pixels) -> Iterator[dict[str, Pixels]]:
 
 
 def _open(folder: Path) -> Session:
+    return _session(folder / ONNX_FILE, lambda images: {"images": images})
+
+
+def _open_fitted(folder: Path) -> Session:
+    import onnx
+    from onnx.utils import Extractor
+
+    model = onnx.load(folder / ONNX_FILE)
+    if not any(_FITTED in node.output for node in model.graph.node):
+        raise UsageError(f"{folder}: was exported by an earlier version; export it again with --force")
+    part = Extractor(model).extract_model([_FITTED, "images"], [output.name for output in model.graph.output])
+
+    def inputs(images: Pixels) -> dict[str, np.ndarray]:
+        # Of the images as they were, the rest of the graph may want to know how many they are, and no more.
+        return {_FITTED: images.astype(np.float32), "images": np.zeros((len(images), 1, 1, 3), np.uint8)}
+
+    return _session(part.SerializeToString(), inputs)
+
+
+def _session(model: Path | bytes, inputs: Callable[[Pixels], dict[str, np.ndarray]]) -> Session:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     options.log_severity_level = 3  # errors alone
-    session = onnxruntime.InferenceSession(folder / ONNX_FILE, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def answer(images: Pixels) -> Outputs:
-        return named(names, session.run(names, {"images": images}))
+        return named(names, session.run(names, inputs(images)))
 
     return answer
 
 
 _ONNX = Exporter(
-    _write, _open, library="onnx", runtime="onnxruntime", extra="onnx", modules=("onnx", "onnxruntime", "onnxscript")
+    _write,
+    _open,
+    open_fitted=_open_fitted,
+    library="onnx",
+    runtime="onnxruntime",
+    extra="onnx",
+    modules=("onnx", "onnxruntime", "onnxscript"),
 )
 exporters.register("onnx")(_ONNX)
 exporters.register("onnx-float16")(
