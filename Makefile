@@ -19,7 +19,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 
 setup: $(READY) ## Install into .venv (the other targets do it themselves)
 
-demo: $(READY) ## Train on real digits, two phases beside from scratch: a few minutes
+demo: $(READY) ## Learn 100 real digits, with ImageNet's weights and from scratch: four minutes
 	$(BIN)/thawlab demo
 
 # sys.monitoring (Python 3.12) makes measuring nearly free; coverage.py does not choose it itself before 3.14.

@@ -77,7 +77,9 @@ class Table:
 
     def _note(self, entry: Entry) -> None:
         with contextlib.suppress(ThawlabError):
-            self._val[entry.run] = read_results(self._study.run(entry).results).val.accuracy
+            val = read_results(self._study.run(entry).results).val
+            if val.n:
+                self._val[entry.run] = val.accuracy
 
     def _count(self, status: str) -> int:
         return sum(value == status for value in self._status.values())
