@@ -139,6 +139,13 @@ def test_an_engine_must_be_an_export_of_these_weights(cropped: RunFolder, run: R
         assert "\n" not in str(caught.value)
     finally:
         (place / "model.onnx").write_bytes(content)
+    parity = read_json(place / "parity.json")
+    try:
+        (place / "parity.json").write_text(json.dumps({**parity, "weights_sha256": "0"}))
+        with pytest.raises(UsageError, match=r"exports/onnx: was exported from other weights; export it again with --force"):
+            thawlab.load(cropped.path, engine="onnx")
+    finally:
+        (place / "parity.json").write_text(json.dumps(parity))
 
 
 def test_a_table_begun_by_one_engine_is_not_continued_by_another(cropped: RunFolder, picture: Path, tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def engine(folder: RunFolder, name: str) -> Session:
     place = folder.path / "exports" / name
     if not (place / _PARITY).is_file():
         raise UsageError(f"{place}: there is no such export; make it first: thawlab export {folder.path} --format {name}")
-    _known(place, name, sha256_of(folder.model / "model.safetensors"), force=False)
+    if read_json(place / _PARITY).get("weights_sha256") != sha256_of(folder.model / "model.safetensors"):
+        raise UsageError(f"{place}: was exported from other weights; export it again with --force")
     for module in exporter.modules:
         optional(module, exporter.extra, f"--engine {name}")
     try:
