@@ -336,7 +336,7 @@ def export(
     return [write(folder, name, place, system, max_loss / 100, force, pictures) for name, place in places.items()]
 
 
-def _model_digest(folder: RunFolder, engine: str | None) -> str:
+def _model_digest(folder: RunFolder, engine: str | None = None) -> str:
     """Return what tells whose predictions a table holds: the weights, and what computes with them."""
     digest = sha256_of(folder.model / "model.safetensors")
     return digest if engine is None else f"{digest} {engine}"
