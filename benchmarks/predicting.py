@@ -63,7 +63,12 @@ def network(work: Path, run: Path, size: int = 224) -> Path:
 
 def measure(command: list[str], threads: int) -> dict[str, Any]:
     """Run a program and return its images per second, and what else it prints."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "KERAS_BACKEND": "tensorflow"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "KERAS_BACKEND": "tensorflow",
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+    }
     process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{process.stderr[-2000:]}")
