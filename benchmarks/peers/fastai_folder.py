@@ -12,7 +12,7 @@ from pathlib import Path
 
 import fastai
 import torch
-from fastai.vision.all import ImageDataLoaders, Resize, get_image_files, vision_learner
+from fastai.vision.all import CrossEntropyLossFlat, ImageDataLoaders, Learner, Resize, get_image_files
 from torchvision.models import mobilenet_v2
 
 parser = argparse.ArgumentParser()
@@ -24,7 +24,7 @@ torch.set_num_threads(arguments.threads)
 loaders = ImageDataLoaders.from_folder(
     arguments.folder, valid_pct=0.2, seed=0, item_tfms=Resize(arguments.size), bs=64, num_workers=arguments.threads
 )
-learner = vision_learner(loaders, mobilenet_v2, pretrained=False, normalize=False, cut=-1)
+learner = Learner(loaders, mobilenet_v2(num_classes=loaders.c), loss_func=CrossEntropyLossFlat())
 files = get_image_files(arguments.folder)
 with learner.no_bar():
     learner.get_preds(dl=loaders.test_dl(files[:64]))
