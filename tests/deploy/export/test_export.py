@@ -144,6 +144,9 @@ def test_an_engine_must_be_an_export_of_these_weights(cropped: RunFolder, run: R
         (place / "parity.json").write_text(json.dumps({**parity, "weights_sha256": "0"}))
         with pytest.raises(UsageError, match=r"exports/onnx: was exported from other weights; export it again with --force"):
             thawlab.load(cropped.path, engine="onnx")
+        (place / "parity.json").write_text("{")
+        with pytest.raises(ThawlabError, match=r"exports/onnx/parity\.json: is damaged; add --force to export again$"):
+            thawlab.load(cropped.path, engine="onnx")
     finally:
         (place / "parity.json").write_text(json.dumps(parity))
 

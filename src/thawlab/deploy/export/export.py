@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,9 +27,9 @@ from thawlab.deploy.export.parity import check
 from thawlab.deploy.export.pictures import HeldOut, held_out, other_images
 from thawlab.deploy.predictor import Predictor
 from thawlab.errors import ThawlabError, UsageError, first_line, listed
-from thawlab.files import mark_ours, read_json, sha256_of, write_json, write_text
+from thawlab.files import mark_ours, read_json, write_json, write_text
 from thawlab.models.catalog import resolve_backbone
-from thawlab.models.saved import load_model
+from thawlab.models.saved import load_model, weights_digest
 from thawlab.recipe import System
 from thawlab.registry import optional
 from thawlab.results import DataSummary, read_results, read_value
@@ -76,7 +76,7 @@ def export(
     """
     exporter = exporters.get(name, "--format")
     model = load_model(folder.model)
-    digest = sha256_of(folder.model / "model.safetensors")
+    digest = weights_digest(folder.model)
     if (known := _known(out, name, digest, force)) is not None:
         return Export(name, out, _largest(out), known)
     for module in exporter.modules:
@@ -115,7 +115,7 @@ def engine(folder: RunFolder, name: str) -> Session:
     place = folder.path / "exports" / name
     if not (place / _PARITY).is_file():
         raise UsageError(f"{place}: there is no such export; make it first: thawlab export {folder.path} --format {name}")
-    if read_json(place / _PARITY).get("weights_sha256") != sha256_of(folder.model / "model.safetensors"):
+    if not _is_of(_measured(place), name, weights_digest(folder.model)):
         raise UsageError(f"{place}: was exported from other weights; export it again with --force")
     for module in exporter.modules:
         optional(module, exporter.extra, f"--engine {name}")
@@ -176,13 +176,26 @@ def _known(out: Path, name: str, digest: str, force: bool) -> dict[str, Any] | N
         raise UsageError(f"{out}: exists already and is no export; choose another place with --out")
     if force:
         return None
-    try:
-        parity = read_json(out / _PARITY)
-    except ThawlabError:
-        raise ThawlabError(f"{out / _PARITY}: is damaged; add --force to export again") from None
-    if (parity.get("format"), parity.get("weights_sha256")) != (name, digest):
+    parity = _measured(out)
+    if not _is_of(parity, name, digest):
         raise UsageError(f"{out}: holds an export of other weights or another format; choose another place, or add --force")
     return parity
+
+
+def _measured(place: Path) -> dict[str, Any]:
+    """Return what the gate measured of an export.
+
+    Raises:
+        ThawlabError: if that is damaged.
+    """
+    try:
+        return read_json(place / _PARITY)
+    except ThawlabError:
+        raise ThawlabError(f"{place / _PARITY}: is damaged; add --force to export again") from None
+
+
+def _is_of(parity: Mapping[str, Any], name: str, digest: str) -> bool:
+    return (parity.get("format"), parity.get("weights_sha256")) == (name, digest)
 
 
 def _written(exporter: Exporter, material: Material, place: Path) -> None:
