@@ -8,21 +8,19 @@ within a repetition, and the median of the ratios is reported with their range.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
-from typing import Any
+
+import machine
+from run import run_once, save, summarize, value_of
+from works import Variant, Work
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
-OURS = "thawlab, --engine onnx"
 
 
 def photographs(source: Path, target: Path, count: int) -> Path:
@@ -61,22 +59,24 @@ def network(work: Path, run: Path, size: int = 224) -> Path:
     return file
 
 
-def measure(command: list[str], threads: int) -> dict[str, Any]:
-    """Run a program and return its images per second, and what else it prints."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "KERAS_BACKEND": "tensorflow",
-        "TF_NUM_INTRAOP_THREADS": str(threads),
-    }
-    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{process.stderr[-2000:]}")
-    return dict(json.loads(process.stdout.strip().splitlines()[-1]))
+def the_work(work: Path, arguments: argparse.Namespace) -> Work:
+    """Return the programs that predict the same photographs; thawlab without an engine counts among the peers."""
+    photos = str(photographs(arguments.photos, work / "photos", arguments.count))
+    run = classifier(work, Path(photos), arguments.backbone)
+    threads = ["--threads", str(arguments.threads)]
+    table = ["--out", str(work / "table.csv")]
+    ours = [sys.executable, str(HERE / "thawlab_predict.py"), photos, str(run), *threads, *table]
+    direct = [sys.executable, str(PEERS / "onnxruntime_folder.py"), photos, str(network(work, run)), *threads, *table]
+    peers = [Variant("thawlab without an engine", ours), Variant("onnxruntime", direct)]
+    if arguments.keras_python:
+        peers.append(Variant("keras", [arguments.keras_python, str(PEERS / "keras_folder.py"), photos, "--task", "predict"]))
+    if arguments.fastai_python:
+        peers.append(Variant("fastai", [arguments.fastai_python, str(PEERS / "fastai_folder.py"), photos, *threads]))
+    return Work(f"predict-{arguments.count}", 0.9, Variant("thawlab", [*ours, "--engine", "onnx"]), peers, "predict")
 
 
 def main() -> None:
-    """Time the programs in turn and write what was measured."""
+    """Time the programs in turn, and write after each repetition what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG photographs")
     parser.add_argument("--backbone", required=True, help="MobileNetV2-1.0: its weights, e.g. local-dir:FOLDER")
@@ -87,51 +87,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="bench-predicting-"))
-    photos = photographs(arguments.photos, work / "photos", arguments.count)
-    run = classifier(work, photos, arguments.backbone)
-    threads = ["--threads", str(arguments.threads)]
-    table = ["--out", str(work / "table.csv")]
-    ours = [sys.executable, str(PEERS / "thawlab_folder.py"), str(photos), str(run), *threads, *table]
-    programs = {
-        OURS: [*ours, "--engine", "onnx"],
-        "thawlab": ours,
-        "onnxruntime": [
-            *(sys.executable, str(PEERS / "onnxruntime_folder.py"), str(photos), str(network(work, run))),
-            *(*threads, *table),
-        ],
-    }
-    if arguments.keras_python:
-        programs["keras"] = [arguments.keras_python, str(PEERS / "keras_folder.py"), str(photos), "--task", "predict"]
-    if arguments.fastai_python:
-        programs["fastai"] = [arguments.fastai_python, str(PEERS / "fastai_folder.py"), str(photos), *threads]
-    rates: dict[str, list[float]] = {name: [] for name in programs}
-    for repetition in range(arguments.repetitions):
-        for name, command in programs.items():
-            seconds = measure(command, arguments.threads)["seconds"]
-            rates[name].append(arguments.count / seconds["predict"])
-            print(f"{repetition} {name}: {rates[name][-1]:.1f} images/s {seconds}", flush=True)
-    ratios = {
-        name: [mine / theirs for mine, theirs in zip(rates[OURS], found, strict=True)]
-        for name, found in rates.items()
-        if name != OURS
-    }
-    from thawlab.environment import processor_name
-
-    content = {
-        "date": str(date.today()),
-        "processor": processor_name(),
-        "platform": platform.platform(),
-        "threads": arguments.threads,
-        "images": arguments.count,
-        "images_per_second": rates,
-        "median_images_per_second": {name: statistics.median(found) for name, found in rates.items()},
-        "ratios_to": ratios,
-        "median_ratio_to": {name: statistics.median(found) for name, found in ratios.items()},
-    }
-    arguments.out.write_text(json.dumps(content, indent=1) + "\n")
-    print(json.dumps(content["median_ratio_to"]))
-    shutil.rmtree(work)
+    threads = str(arguments.threads)
+    os.environ.update(OMP_NUM_THREADS=threads, TF_NUM_INTRAOP_THREADS=threads, KERAS_BACKEND="tensorflow")
+    with tempfile.TemporaryDirectory(prefix="bench-predicting-") as place:
+        work, ceiling = the_work(Path(place), arguments), machine.measure("float32")
+        for repetition in range(arguments.repetitions):
+            for variant in [work.ours, *work.peers]:
+                row = run_once(variant, work, Path(place))
+                work.rows.append({**row, "repetition": repetition})
+                rate = arguments.count / value_of(row, work.part)
+                print(f"{repetition} {variant.name}: {rate:.1f} images/s", flush=True)
+            save(arguments.out, [summarize(work)], ceiling)
 
 
 if __name__ == "__main__":
