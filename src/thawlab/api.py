@@ -5,7 +5,7 @@ What needs torch is imported where it is used: looking at a finished run takes l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from thawlab.files import refuse_overwrite, user_path, write_text
 from thawlab.opened import Run
 from thawlab.opened import percent as percent  # noqa: PLC0414 - for the command line
 from thawlab.recipe import Data, Recipe, System, parse_part, source_text
-from thawlab.registry import about
+from thawlab.registry import about, optional
 from thawlab.run import RunFolder, find_run
 
 if TYPE_CHECKING:
@@ -237,6 +237,53 @@ def watch(
     found = _folder(run, runs)
     predictor = load(Run(found), device=device, engine=engine)
     return watch_folder(predictor, user_path(folder), user_path(out), top_k, _model_digest(found, engine), pause)
+
+
+def serve(
+    models: Sequence[Run | str | Path],
+    runs: str | Path = "runs",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token_file: str | Path | None = None,
+    no_token: bool = False,
+    allow_hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    device: str = "auto",
+    engine: str | None = None,
+    started: Callable[[str], None] = print,
+) -> None:
+    """Serve classifiers until the process is told to stop: a page to drop pictures on, and a JSON API under `/v1`.
+
+    Args:
+        models: runs, by value, name or path; the first is the default.
+        runs: the folder of all runs.
+        host: to listen to; beyond this machine, it needs a token.
+        port: to listen at; 0 for any free one.
+        token_file: with the secret that clients must send.
+        no_token: let everybody in who reaches it.
+        allow_hosts: names that it may be asked by, beside `localhost` and numbers.
+        origins: of other sites' pages that may ask (CORS).
+        device: where it computes: "cpu", "cuda", or "auto" for a GPU if there is one.
+        engine: an export of the runs, which computes in their place.
+        started: is called with the page's address.
+
+    Raises:
+        UsageError: if there is no such run, or everybody would be let in unsaid.
+        ThawlabError: if a model is damaged, or the address cannot be taken.
+    """
+    optional("fastapi", "serve", "thawlab serve")
+    from thawlab.serving.serve import serve as answer
+    from thawlab.serving.settings import Limits, read_access
+    from thawlab.serving.shelf import served
+
+    token = None if token_file is None else user_path(token_file)
+    access = read_access(host, token, no_token, tuple(allow_hosts), tuple(origins))
+    folders = list({folder.path.resolve(): folder for folder in (_folder(model, runs) for model in models)}.values())
+    if len({folder.name for folder in folders}) < len(folders):
+        raise UsageError("two of these runs have the same name; serve one of them, or rename a folder")
+    shown = [served(folder, load(Run(folder), device=device, engine=engine), engine) for folder in folders]
+    answer(shown, host, port, access, Limits(), started)
 
 
 def import_model(

@@ -11,6 +11,7 @@ from thawlab.cli.data import data_app, lists_app
 from thawlab.cli.exchange import exchange_app
 from thawlab.cli.judge import judge_app
 from thawlab.cli.probe import probe_app
+from thawlab.cli.serve import serve_app
 from thawlab.cli.study import study_app
 from thawlab.cli.train import train_app
 from thawlab.errors import Interrupted, ThawlabError
@@ -43,7 +44,7 @@ app = typer.Typer(
     help="Image classification by transfer learning: from images to a trained, judged and explained classifier.\n\n"
     "Start with `thawlab demo`, then `thawlab train PHOTOS/` on a folder with a sub-folder per class.",
 )
-for family in (train_app, study_app, judge_app, exchange_app, probe_app, lists_app):
+for family in (train_app, study_app, judge_app, exchange_app, probe_app, serve_app, lists_app):
     app.add_typer(family)
 app.add_typer(data_app, name="data")
 

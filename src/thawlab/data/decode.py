@@ -25,6 +25,8 @@ _WANTED: tuple[str, ...] = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", 
 _WANTED += tuple(plugin.reader for plugin in plugins_here())
 # Mean of a drawing's colours, from 0 to 255, above which white would hide it.
 _LIGHT = 208.0
+# Pixels of a band of rows.
+_BAND = 1 << 18
 # Bytes of two patterns: what is missing at an image's end may by chance be one of them.
 _FILLERS = (b"\x55" * 512, b"\xaa" * 512)
 _TURNS = {
@@ -71,7 +73,7 @@ def _one_error() -> Iterator[None]:
 
 
 @_one_error()
-def open_image(content: bytes) -> Image.Image:
+def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open an encoded image without decoding it; the format is judged by the content, never by the file's name.
 
     Pillow's own `open` warns of large images, and silencing it would change the filters of the whole process.
@@ -90,7 +92,7 @@ def open_image(content: bytes) -> Image.Image:
     else:
         raise BadImageError(kind_of(content[:512]) or "not an image in a supported format")
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise BadImageError(f"too large: {width}×{height} pixels")
     return image
 
@@ -110,21 +112,33 @@ def to_rgb(image: Image.Image, grey: Range | None = None) -> Image.Image:
         kind = np.asarray(image).dtype.kind
         return Image.fromarray(to_bytes(values_of(image), kind, grey)).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        ground = Image.new("RGBA", layered.size, (0, 0, 0, 255) if _is_light(layered) else (255, 255, 255, 255))
-        return Image.alpha_composite(ground, layered).convert("RGB")
+        layered = image if image.mode == "RGBA" else image.convert("RGBA")
+        ground, result = 0 if _is_light(layered) else 255, Image.new("RGB", layered.size)
+        for top, band in _bands(layered):
+            behind = Image.new("RGBA", band.size, (ground, ground, ground, 255))
+            result.paste(Image.alpha_composite(behind, band).convert("RGB"), (0, top))
+        return result
     return image.convert("RGB")
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield an image in bands of rows, each with the row that it starts at: copies of large images take much memory."""
+    rows = max(1, _BAND // image.width) if image.width else 1
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _is_light(layered: Image.Image) -> bool:
     """Return whether what is drawn on a transparent ground is nearly white on average."""
-    pixels = np.asarray(layered)
-    weight = pixels[..., 3].astype(np.float64)
-    total = float(weight.sum())
-    if total in {0.0, 255.0 * weight.size}:  # nothing is drawn, or nothing is transparent
+    total = light = 0
+    for _, band in _bands(layered):
+        pixels = np.asarray(band).reshape(-1, 4)
+        weight = pixels[:, 3].astype(np.int64)
+        total += int(weight.sum())
+        light += int((weight @ pixels[:, :3].astype(np.int64)).sum())
+    if total in {0, 255 * layered.width * layered.height}:  # nothing is drawn, or nothing is transparent
         return False
-    light = (weight[..., None] * pixels[..., :3]).sum() / (3 * total)
-    return bool(light > _LIGHT)
+    return light / (3 * total) > _LIGHT
 
 
 def upright(image: Image.Image, noted: int | None = None) -> Image.Image:
@@ -143,7 +157,7 @@ def upright(image: Image.Image, noted: int | None = None) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def decode(content: bytes | Pixels, preprocessing: Preprocessing) -> Pixels:
+def decode(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode an image and bring it to working size.
 
     The orientation that a camera noted is applied; of an animation the first frame is taken. Damaged metadata, or a JPEG's
@@ -152,6 +166,7 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing) -> Pixels:
     Args:
         content: an encoded file, or uint8 pixels (height × width × 3).
         preprocessing: says the size and how to reach it.
+        max_pixels: of an encoded file; one with more is refused before it is decoded.
 
     Returns:
         uint8, size × size × 3.
@@ -165,7 +180,7 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing) -> Pixels:
     try:
         if padded(content):  # a decoder would take the zeros for pixels
             raise BadImageError("damaged: truncated, and filled up with zeros")
-        return _decoded(content, preprocessing)
+        return _decoded(content, preprocessing, max_pixels)
     except BadImageError as error:
         if len(content) < 4:
             raise
@@ -174,19 +189,21 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing) -> Pixels:
         noted = orientation(exif_of(content))
         with contextlib.suppress(BadImageError):
             if bare is not content:
-                return _decoded(bare, preprocessing, noted)
+                return _decoded(bare, preprocessing, max_pixels, noted)
         with contextlib.suppress(BadImageError):
             if lacks_end(bare) and has_all_scans(bare):
-                pixels = _decoded(ended(bare), preprocessing, noted)
+                pixels = _decoded(ended(bare), preprocessing, max_pixels, noted)
                 # Where pixels are missing, the decoder takes the further bytes for them.
-                if all(np.array_equal(pixels, _decoded(ended(bare, more), preprocessing, noted)) for more in _FILLERS):
+                if all(
+                    np.array_equal(pixels, _decoded(ended(bare, more), preprocessing, max_pixels, noted)) for more in _FILLERS
+                ):
                     return pixels
         raise error from None
 
 
 @_one_error()
-def _decoded(content: bytes, preprocessing: Preprocessing, noted: int | None = None) -> Pixels:
-    with open_image(content) as image:
+def _decoded(content: bytes, preprocessing: Preprocessing, max_pixels: int, noted: int | None = None) -> Pixels:
+    with open_image(content, max_pixels) as image:
         draft = preprocessing.draft_size(*image.size)
         if draft and image.mode in {"RGB", "L"}:
             image.draft(None, draft)

@@ -1,13 +1,20 @@
-"""The one way from an image to the network's input, used in training, evaluation, prediction and every export."""
+"""The one way from an image to the network's input, used in training, evaluation, prediction and every export.
 
-from typing import Literal
+To decode and fit needs no torch: a process that only does this starts at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from thawlab.data.types import Pixels
+
+if TYPE_CHECKING:
+    import torch
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 _RESAMPLING = {
@@ -96,6 +103,8 @@ class Preprocessing(BaseModel):
         Returns:
             float32 of the same shape in channels-last memory: (image / 255 − mean) / std.
         """
+        import torch
+
         count, channels, height, width = images.shape
         mean = torch.tensor(self.mean, dtype=torch.float64)
         std = torch.tensor(self.std, dtype=torch.float64)
@@ -134,5 +143,7 @@ def _resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampli
 
 def to_tensor(images: np.ndarray | torch.Tensor) -> torch.Tensor:
     """Return n × size × size × 3 images as an n × 3 × size × size tensor in channels-last memory, without a copy."""
+    import torch
+
     tensor = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
     return tensor.permute(0, 3, 1, 2)

@@ -29,6 +29,8 @@ class Prediction:
         unsure: whether more than one class is in the 90 % prediction set; None where nothing was held out to tell.
         novel: whether the image is OOD: farther from the training images than 99 % of held-out images; None likewise.
         error: why the image could not be read; the other fields are then empty.
+        prediction_set: the classes that hold the true one in at least 90 % of images like the held-out ones, the most probable
+            first; empty if none is probable enough, None likewise.
         image: as it was given, for `show`.
     """
 
@@ -38,6 +40,7 @@ class Prediction:
     unsure: bool | None = None
     novel: bool | None = None
     error: str | None = None
+    prediction_set: tuple[str, ...] | None = None
     image: ImageLike | None = field(default=None, repr=False, compare=False)
 
     def show(self) -> None:
@@ -82,4 +85,5 @@ class Prediction:
         if self.error is not None:
             return {"source": self.source, "error": self.error}
         pairs = [{"class": name, "probability": p} for name, p in zip(self.classes, self.probabilities, strict=True)]
-        return {"source": self.source, "predictions": pairs, "unsure": self.unsure, "novel": self.novel}
+        held = None if self.prediction_set is None else list(self.prediction_set)
+        return {"source": self.source, "predictions": pairs, "prediction_set": held, "unsure": self.unsure, "novel": self.novel}

@@ -16,6 +16,7 @@ from thawlab import progress
 from thawlab.cores import usable_cores
 from thawlab.data.decode import UNREADABLE, decode, to_rgb, upright, why_unreadable
 from thawlab.data.folders import image_files_below
+from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import Pixels
 from thawlab.deploy.export.formats import Outputs, Session
 from thawlab.deploy.prediction import ImageLike, Prediction
@@ -26,7 +27,7 @@ from thawlab.evaluation.novelty import distances
 from thawlab.evaluation.predictions import calibrated
 from thawlab.files import mark_ours, user_path
 from thawlab.inference.folding import folded
-from thawlab.inference.infer import INFERENCE_BATCH, infer_parts
+from thawlab.inference.infer import INFERENCE_BATCH, equal_batches, infer_parts
 from thawlab.models.classifier import WithFeatures
 from thawlab.models.saved import SavedModel
 
@@ -46,6 +47,7 @@ class Predictor:
 
     def __init__(self, model: SavedModel, device: str = "cpu", engine: Session | None = None) -> None:
         self._model, self._device, self._engine = model, choose_device(device), engine
+        self._batches: tuple[int, ...] = (INFERENCE_BATCH,)
         if engine is None:
             _ = self._network  # ready before the first image comes; an engine does without
 
@@ -62,6 +64,11 @@ class Predictor:
     def classes(self) -> tuple[str, ...]:
         """The class names, in the order of the logits."""
         return self._model.card.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What brings an image to working size."""
+        return self._model.card.preprocessing
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Return the logits of images at working size.
@@ -82,8 +89,26 @@ class Predictor:
 
     def _outputs(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return logits, and features where a novelty reference was saved."""
-        inputs = self._model.card.preprocessing.inputs
-        return list(infer_parts(self._network, pixels, np.arange(len(pixels)), inputs, self._device))
+        inputs, rest = self._model.card.preprocessing.inputs, len(pixels) % INFERENCE_BATCH
+        last = next(batch for batch in self._batches if batch >= rest)
+        whole = len(pixels) - rest
+        ranges = [(np.arange(whole), INFERENCE_BATCH), (np.arange(whole, len(pixels)), last)]
+        parts = [
+            infer_parts(self._network, pixels, rows, inputs, self._device, batch=batch)
+            for rows, batch in ranges
+            if len(rows) or not len(pixels)
+        ]
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+    def hurry(self) -> tuple[int, ...]:
+        """Compute few images in smaller batches from now on, where a trial shows that every bit stays; return their sizes.
+
+        The trial takes a few batches; it pays where images come one by one.
+        """
+        if self._engine is None:
+            side, inputs = self._model.card.preprocessing.size, self._model.card.preprocessing.inputs
+            self._batches = equal_batches(self._network, (side, side, 3), inputs, self._device)
+        return self._batches
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
         """Predict one image: a file, a Pillow image, or uint8 pixels (height × width × 3).
@@ -125,8 +150,7 @@ class Predictor:
         Raises:
             UsageError: if no class is asked for.
         """
-        if top_k < 1:
-            raise UsageError(f"top_k = {top_k}: must be at least 1")
+        _check_top_k(top_k)
         left, start = iter(images), 0
         with ThreadPoolExecutor(workers or usable_cores()) as pool:
 
@@ -140,6 +164,19 @@ class Predictor:
                 given, decoded = [image for image, _ in portion], [pixels for _, pixels in portion]
                 yield from self._portion(given, decoded, start, top_k)
                 start += len(portion)
+
+    def predict_fitted(self, pixels: Pixels, top_k: int = 5) -> list[Prediction]:
+        """Predict images that are already at working size, and named by their numbers.
+
+        Args:
+            pixels: uint8, n × size × size × 3, as the model's preprocessing fits them.
+            top_k: how many classes each prediction names.
+
+        Raises:
+            UsageError: if no class is asked for.
+        """
+        _check_top_k(top_k)
+        return self._portion(list(pixels), list(pixels), 0, top_k)
 
     def explain(self, image: ImageLike, name: str | None = None) -> Pixels:
         """Return an image at working size beside its Grad-CAM overlay for a class.
@@ -158,6 +195,15 @@ class Predictor:
         fitted = self._fit(image)
         if isinstance(fitted, str):
             raise ThawlabError(f"{image}: {fitted}")
+        return self.explain_fitted(fitted, name)
+
+    def explain_fitted(self, fitted: Pixels, name: str | None = None) -> Pixels:
+        """Return `explain` of an image that is already at working size: uint8, size × size × 3.
+
+        Raises:
+            UsageError: if there is no such class.
+            ThawlabError: if the network has no feature map to show.
+        """
         inputs = self._model.card.preprocessing.inputs(torch.from_numpy(np.array(fitted)[None]).to(self._device))
         if name is not None and name not in self.classes:
             raise UsageError(f"there is no class '{name}'{nearest(name, self.classes) or f' (known: {listed(self.classes)})'}")
@@ -205,11 +251,17 @@ class Predictor:
             probabilities = outputs["probabilities"]
             unsure, novel = (outputs[key].tolist() if key in outputs else [None] * len(good) for key in ("unsure", "novel"))
             for k, row, several, far in zip(good, probabilities, unsure, novel, strict=True):
-                best = np.argsort(-row, kind="stable")[:top_k]
-                classes = tuple(self.classes[b] for b in best)
-                found[k] = {"classes": classes, "probabilities": tuple(row[best].tolist()), "unsure": several, "novel": far}
+                found[k] = {**self._ranked(row, top_k), "unsure": several, "novel": far}
         names = [image if isinstance(image, str | Path) else start + k for k, image in enumerate(images)]
         return [Prediction(str(name), image=image, **what) for name, image, what in zip(names, images, found, strict=True)]
+
+    def _ranked(self, probabilities: np.ndarray, top_k: int) -> dict[str, Any]:
+        """Return the most probable classes of one image, and its prediction set where a threshold is known."""
+        order, threshold = np.argsort(-probabilities, kind="stable"), self._model.card.set_threshold
+        best = order[:top_k]
+        several = None if threshold is None else tuple(self.classes[b] for b in order[probabilities[order] >= threshold])
+        classes = tuple(self.classes[b] for b in best)
+        return {"classes": classes, "probabilities": tuple(probabilities[best].tolist()), "prediction_set": several}
 
     def _answer(self, pixels: Pixels) -> Outputs:
         """Return what is said of images at working size, by the names of an export's outputs."""
@@ -240,6 +292,11 @@ class Predictor:
             return f"must be a file, a Pillow image or uint8 pixels (height × width × 3), not {_described(image)}"
         except UNREADABLE as error:
             return why_unreadable(error)
+
+
+def _check_top_k(top_k: int) -> None:
+    if top_k < 1:
+        raise UsageError(f"top_k = {top_k}: must be at least 1")
 
 
 def _described(value: object) -> str:

@@ -16,6 +16,7 @@ from thawlab.models.hooks import eval_mode
 # All inference outside the training step runs in batches of exactly this many rows, the last one filled up: the shape of a
 # batch can decide which kernel computes it, and a sample's numbers must not depend on how many others stood beside it.
 INFERENCE_BATCH = 32
+_SMALLER = (1, 4, 8, 16)
 
 
 Prepare = Callable[[torch.Tensor], torch.Tensor]
@@ -42,22 +43,31 @@ def infer(module: nn.Module, rows: Rows, indices: Indices, prepare: Prepare, dev
 
 
 def infer_parts(
-    module: nn.Module, rows: Rows, indices: Indices, prepare: Prepare, device: torch.device, label: str = ""
+    module: nn.Module,
+    rows: Rows,
+    indices: Indices,
+    prepare: Prepare,
+    device: torch.device,
+    label: str = "",
+    batch: int = INFERENCE_BATCH,
 ) -> list[Floats]:
-    """Apply a module that gives one or several tensors, as `infer` does; returns an array for each, or none without rows."""
-    starts = list(range(0, len(indices), INFERENCE_BATCH))
+    """Apply a module that gives one or several tensors, as `infer` does; returns an array for each, or none without rows.
+
+    Another `batch` than INFERENCE_BATCH gives the same bits only if it is among `equal_batches`.
+    """
+    starts = list(range(0, len(indices), batch))
 
     def gather(start: int) -> torch.Tensor:
-        chosen = indices[start : start + INFERENCE_BATCH]
-        filled = np.resize(chosen, INFERENCE_BATCH)  # repeats from the start to fill up
+        chosen = indices[start : start + batch]
+        filled = np.resize(chosen, batch)  # repeats from the start to fill up
         return torch.from_numpy(np.take(rows, filled, axis=0))
 
     batches: list[list[Floats]] = []
     network: nn.Module | None = None
     with eval_mode(module), torch.inference_mode(), progress.task(label, len(indices) if label else 0) as advance:
-        for start, batch in prefetched(starts, gather):
-            count = min(INFERENCE_BATCH, len(indices) - start)
-            inputs = prepare(batch.to(device))
+        for start, gathered in prefetched(starts, gather):
+            count = min(batch, len(indices) - start)
+            inputs = prepare(gathered.to(device))
             network = folded(module, inputs.shape[1:]) if network is None else network
             outputs = network(inputs)
             parts = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -65,3 +75,27 @@ def infer_parts(
             if label:
                 advance(count)
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+def equal_batches(module: nn.Module, shape: tuple[int, ...], prepare: Prepare, device: torch.device) -> tuple[int, ...]:
+    """Return the batch sizes, up to INFERENCE_BATCH, that give every bit as INFERENCE_BATCH does, found by trying.
+
+    Which kernel computes a batch, and in which order it sums, depends on shapes and not on values: where all outputs of random
+    images are equal, the sums were taken alike.
+
+    Args:
+        module: as `infer_parts` takes it, folded already.
+        shape: of one row of uint8.
+        prepare: as `infer_parts` takes it.
+        device: where the module is.
+    """
+    draws = np.random.default_rng(0)
+    noise = draws.integers(0, 256, (INFERENCE_BATCH, *shape), dtype=np.uint8)
+    everything = np.arange(INFERENCE_BATCH)
+    whole = infer_parts(module, noise, everything, prepare, device)
+    equal = [INFERENCE_BATCH]
+    for batch in _SMALLER:
+        parts = infer_parts(module, noise, everything, prepare, device, batch=batch)
+        if all(np.array_equal(part, full) for part, full in zip(parts, whole, strict=True)):
+            equal.append(batch)
+    return tuple(sorted(equal))
