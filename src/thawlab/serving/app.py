@@ -75,7 +75,7 @@ def make_app(
     app.include_router(prediction_routes(desk, ask_all))
     for routes in more:
         app.include_router(routes(desk))
-    _add_health(app, desk, decoders, observed)
+    _add_health(app, desk, observed)
     _add_pages(app, pages)
     _add_failures(app)
     guarded: ASGIApp = Guard(app, access, _OPEN | frozenset(pages), observed)
@@ -85,14 +85,14 @@ def make_app(
     return guarded
 
 
-def _add_health(app: FastAPI, desk: Desk, decoders: Decoders, observed: Observed) -> None:
+def _add_health(app: FastAPI, desk: Desk, observed: Observed) -> None:
     @app.get("/healthz", tags=["health"], summary="Whether the process answers")
     async def healthz() -> Health:
         return Health(status="ok")
 
     @app.get("/readyz", tags=["health"], summary="Whether pictures are taken just now", responses=refusals(503))
     async def readyz() -> Health:
-        if not decoders.alive or desk.shelf.waiting >= desk.limits.waiting:
+        if desk.shelf.waiting >= desk.limits.waiting:
             raise busy("no more pictures are taken just now")
         return Health(status="ok")
 

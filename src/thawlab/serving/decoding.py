@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from typing import TYPE_CHECKING, final
 
@@ -30,12 +31,24 @@ class Decoders:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._pool, self._scheduled = self._started(), False  # it starts with the first picture
+
+    def _started(self) -> ProcessPool:
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's locks as they happen to be
-        arguments = [limits.decode_bytes, os.getpid()]
-        self._pool = ProcessPool(limits.decoders, initializer=_prepare, initargs=arguments, context=context)
+        arguments = [self._limits.decode_bytes, os.getpid()]
+        return ProcessPool(self._limits.decoders, initializer=_prepare, initargs=arguments, context=context)
 
     async def fit(self, content: bytes, preprocessings: Sequence[Preprocessing]) -> list[Pixels] | str:
         """Return a picture as each preprocessing fits it, or why it cannot be read."""
+        try:
+            return await self._fit(content, preprocessings)
+        except BrokenExecutor:  # something killed all decoders while they had nothing to do
+            return await self._fit(content, preprocessings)
+
+    async def _fit(self, content: bytes, preprocessings: Sequence[Preprocessing]) -> list[Pixels] | str:
+        if self._scheduled and not self._pool.active:
+            self._pool = self._started()
+        self._scheduled = True
         arguments = [content, tuple(preprocessings), self._limits.pixels]
         try:
             future = self._pool.schedule(fitted, args=arguments, timeout=self._limits.decode_seconds)
@@ -44,11 +57,6 @@ class Decoders:
             return f"decoding it takes longer than {self._limits.decode_seconds:g} s"
         except ProcessExpired:
             return "decoding it broke the decoder"
-
-    @property
-    def alive(self) -> bool:
-        """Whether pictures can be decoded."""
-        return bool(self._pool.active)
 
     def stop(self) -> None:
         """End the processes, whatever they do."""
