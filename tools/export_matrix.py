@@ -39,6 +39,8 @@ ARCHITECTURES: dict[str, tuple[str, int]] = {
     "vit_tiny_patch16_224": ("timm/vit_tiny_patch16_224", 64),
     "mobilevit_xxs": ("timm/mobilevit_xxs", 64),
 }
+# Fewer epochs for these, which are slow on a CPU.
+_HEAVY = {"timm/resnet50", "timm/vgg11_bn", "timm/densenet121"}
 _INSTALLED = {"bundled", "efficientnet_lite0"}
 
 
@@ -58,7 +60,14 @@ def measure(name: str, images: Path, work: Path) -> dict[str, object]:
     backbone, side = ARCHITECTURES[name]
     settings: dict[str, object] = {
         "model.pretrained": backbone in _INSTALLED,
-        "phases": [{"train": "head" if backbone in _INSTALLED else "all", "epochs": 8, "batch_size": 32, "lr": 1e-3}],
+        "phases": [
+            {
+                "train": "head" if backbone in _INSTALLED else "all",
+                "epochs": 3 if backbone in _HEAVY else 8,
+                "batch_size": 32,
+                "lr": 1e-3,
+            }
+        ],
     }
     run = thawlab.train(str(images), backbone=backbone, size=side, runs=work / "runs", **settings)
     found: dict[str, object] = {"size": side, "test_accuracy": run.results.test.accuracy}

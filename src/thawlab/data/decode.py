@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from thawlab.data.formats import kind_of, plugins_here
-from thawlab.data.grey import Range, is_deep, is_white_at_zero, own_range, to_bytes, values_of
+from thawlab.data.grey import Range, is_deep, is_white_at_zero, own_range, to_bytes
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.salvage import ended, exif_of, has_all_scans, lacks_end, orientation, padded, without_metadata, without_padding
 from thawlab.data.types import Pixels
@@ -109,8 +109,7 @@ def to_rgb(image: Image.Image, grey: Range | None = None) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if is_deep(image):
-        kind = np.asarray(image).dtype.kind
-        return Image.fromarray(to_bytes(values_of(image), kind, grey)).convert("RGB")
+        return Image.fromarray(to_bytes(np.asarray(image), grey)).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
         layered = image if image.mode == "RGBA" else image.convert("RGBA")
         ground, result = 0 if _is_light(layered) else 255, Image.new("RGB", layered.size)

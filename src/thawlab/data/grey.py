@@ -1,7 +1,7 @@
 """Grey values of more than 8 bits: from which value to which they run, and how they become a byte."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ Range = tuple[float, float]
 
 # Values of an image that tell the range of its data set.
 _LOOKED_AT = 4096
+# Values of a band of rows.
+_BAND = 1 << 18
 # The share of values that may lie beyond each end of a range where no number of bits explains it.
 _TAIL = 0.001
 # The share of pixels that may be stuck at a value that the others do not reach.
@@ -96,9 +98,8 @@ def own_range(image: Image.Image, content: bytes) -> Range | None:
         named = (0.0, 2.0**significant - 1) if significant is not None and 8 < significant < 16 else None
     if named is None:
         return None
-    values = values_of(image)
-    least = float(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).min(initial=0.0))
-    return named if min(named[0], 0.0) <= least and _most(values) <= named[1] else None
+    least, most = _extremes(np.asarray(image))
+    return named if min(named[0], 0.0) <= least and most <= named[1] else None
 
 
 def _numbers(stored: Any) -> tuple[float, ...]:
@@ -110,8 +111,20 @@ def _numbers(stored: Any) -> tuple[float, ...]:
     return found if all(math.isfinite(value) for value in found) else ()
 
 
-def _most(values: npt.NDArray[np.float64]) -> float:
-    return float(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).max(initial=0.0))
+def _bands(stored: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield the values of an image in bands of rows: all at once they would take eight bytes a pixel, several times."""
+    rows = max(1, _BAND // max(stored.shape[1], 1))
+    for top in range(0, len(stored), rows):
+        yield stored[top : top + rows].astype(np.float64)
+
+
+def _extremes(stored: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return the least and the most of an image's finite values and 0."""
+    least = most = 0.0
+    for values in _bands(stored):
+        finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        least, most = min(least, float(finite.min(initial=0.0))), max(most, float(finite.max(initial=0.0)))
+    return least, most
 
 
 def is_white_at_zero(image: Image.Image) -> bool:
@@ -129,21 +142,24 @@ def significant_bits(content: bytes) -> int | None:
     return None
 
 
-def to_bytes(values: npt.NDArray[np.float64], kind: str, known: Range | None) -> npt.NDArray[np.uint8]:
+def to_bytes(stored: npt.NDArray[Any], known: Range | None) -> npt.NDArray[np.uint8]:
     """Bring grey values to bytes.
 
     Args:
-        values: of one image.
-        kind: NumPy's kind of the file's own numbers: "f" for fractions.
+        stored: the values of one image as its file holds them, height × width.
         known: their range; where None, fractions are taken to end at 1 or 255, and all others at 16 bits.
     """
     if known is None:
-        top = _most(values)
-        known = (0.0, 1.0 if top <= 1.0 and kind == "f" else 255.0 if top <= 255 and kind == "f" else 65535.0)
+        fractions, (_, top) = stored.dtype.kind == "f", _extremes(stored)
+        known = (0.0, 1.0 if top <= 1.0 and fractions else 255.0 if top <= 255 and fractions else 65535.0)
     low, high = known
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    scaled: npt.NDArray[np.uint8] = np.clip(np.rint((values - low) * (255.0 / (high - low))), 0, 255).astype(np.uint8)
-    return scaled
+    result = np.empty(stored.shape, dtype=np.uint8)
+    top_row = 0
+    for values in _bands(stored):
+        finite = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+        result[top_row : top_row + len(values)] = np.clip(np.rint((finite - low) * (255.0 / (high - low))), 0, 255)
+        top_row += len(values)
+    return result
 
 
 def range_of(contents: Sequence[bytes], opened: Callable[[bytes], Image.Image]) -> Range | None:

@@ -57,6 +57,7 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await decoders.start()
         if ask_all:
             for name in shelf.names:
                 await shelf.get(name)

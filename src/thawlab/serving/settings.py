@@ -34,7 +34,7 @@ class Limits:
     picture_bytes: int = 10_000_000
     pictures: int = 32
     pixels: int = 25_000_000
-    buffered_bytes: int = 96_000_000
+    buffered_bytes: int = 64_000_000
     waiting: int = 256
     uploads: int = 64
     connections: int = 512
@@ -42,7 +42,7 @@ class Limits:
     idle_seconds: float = 10.0
     body_seconds: float = 60.0
     decode_seconds: float = 10.0
-    decode_bytes: int = 600_000_000
+    decode_bytes: int = 260_000_000
     decoders: int = 2
 
 
