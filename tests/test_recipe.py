@@ -165,6 +165,7 @@ def test_no_default_ever_changes_since_digests_leave_defaults_out() -> None:
             "resize": "upsample",
             "normalize": "weights",
             "exclude": None,
+            "corrections": None,
             "group": None,
             "long_tail": None,
         },

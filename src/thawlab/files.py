@@ -86,9 +86,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-    # The rename survives a power cut where the file system can sync a folder: some networks' and Windows' cannot.
+    sync_folder(path.parent)  # so that the rename survives a power cut
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder; some networks' and Windows' file systems cannot say so."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -45,6 +45,7 @@ class Data(Part):
     resize: Literal["upsample", "pad", "crop"] = "upsample"
     normalize: Literal["weights", "unit", "symmetric"] = "weights"
     exclude: str | None = Field(default=None, min_length=1)
+    corrections: str | None = Field(default=None, min_length=1)
     group: str | None = Field(default=None, min_length=1)
     layout: str | None = None
     path_column: str | None = Field(default=None, min_length=1)

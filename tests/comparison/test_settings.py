@@ -57,6 +57,7 @@ def test_a_phase_that_both_have_is_told_key_by_key(recipe: Make) -> None:
     [
         ("data.fingerprint", "data.source"),
         ("data.fingerprint", "data.exclude"),
+        ("data.fingerprint", "data.corrections"),
         ("data.fingerprint", "data.group"),
         ("model.weights", "model.backbone"),
         ("model.weights", "model.pretrained"),

@@ -285,8 +285,8 @@ def compare_runs(
     pairs, refusals = one_key_effects(variants, skip_refusals=grid is not None)
     if not unpaired and not pairs and refusals and all(refusal.reason == OTHER_IMAGES for refusal in refusals):
         raise UsageError(
-            f"{refusals[0].second} and {refusals[0].first} were not tested on the same images, nor were any two of these runs; "
-            "use the same source, seed and splits"
+            f"{refusals[0].second} and {refusals[0].first} were not tested on the same images and labels, nor were any two of "
+            "these runs; use the same source, seed, splits and corrections"
         )
     return Comparison(
         variants=tuple(variants),

@@ -12,7 +12,7 @@ from thawlab.comparison.settings import differing, short_keys, shown, value_of
 from thawlab.comparison.statistics import Components, Differences, Errors, Estimate
 
 # Why two variants have no paired difference.
-NO_COMMON_SEED, OTHER_IMAGES = "they have no seed in common", "they were not tested on the same images"
+NO_COMMON_SEED, OTHER_IMAGES = "they have no seed in common", "they were not tested on the same images and labels"
 
 
 class Effect(NamedTuple):

@@ -46,7 +46,9 @@ def compare_predictions(first: Predictions, second: Predictions) -> PairedCompar
         UsageError: if the tables are not about the same images.
     """
     if not len(first.ids) or not np.array_equal(first.ids, second.ids) or not np.array_equal(first.labels, second.labels):
-        raise UsageError("the two runs were not tested on the same images; use the same source, seed and splits")
+        raise UsageError(
+            "the two runs were not tested on the same images and labels; use the same source, seed, splits and corrections"
+        )
     right, also = first.predicted == first.labels, second.predicted == second.labels
     only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
     discordant = only_first + only_second

@@ -13,7 +13,15 @@ from thawlab.run import RunFolder
 
 # A setting that follows from others, and those others: where one of them differs, it is no difference of its own.
 _FOLLOWS = {
-    "data.fingerprint": ("data.source", "data.exclude", "data.group", "data.layout", "data.path_column", "data.label_column"),
+    "data.fingerprint": (
+        "data.source",
+        "data.exclude",
+        "data.corrections",
+        "data.group",
+        "data.layout",
+        "data.path_column",
+        "data.label_column",
+    ),
     "model.weights": ("model.backbone", "model.pretrained"),
     "model.revision": ("model.backbone",),
 }

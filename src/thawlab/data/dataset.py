@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
+from thawlab.data.corrections import changes_of
 from thawlab.data.decode import DECODING, BadImageError, decode, why_unreadable
 from thawlab.data.images import ArrayImages, content_digest, patiently
 from thawlab.data.listing import Listing
@@ -56,6 +57,7 @@ class Dataset:
         leaks: (training image, image of val or test) of the very same content.
         layout: what the levels of folders, or the columns, were taken for.
         notes: what else the data's owner should know of how they were read.
+        corrected_test: test images whose labels people corrected, or that they left out.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Dataset:
     leaks: tuple[tuple[int, int], ...] = ()
     layout: str = ""
     notes: tuple[str, ...] = ()
+    corrected_test: int = 0
 
     def indices(self, split: str) -> Indices:
         """Return the indices of a split."""
@@ -130,10 +133,15 @@ def hash_files(listing: Listing, workers: int | None = None) -> Scan:
 
 
 def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
-    """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content (`digests`) of its images."""
+    """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content (`digests`) of its images.
+
+    Of a corrected one also of the ids and labels before, which its splits are made of.
+    """
     header = [listing.classes, listing.ids, listing.labels.tolist(), listing.splits.tolist()]
     if listing.groups is not None:
         header.append(listing.groups.tolist())
+    if (before := listing.uncorrected) is not None:
+        header.append([before.classes, before.ids, before.labels.tolist()])
     digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
     images = listing.images
     digest.update(np.ascontiguousarray(images.array).data if isinstance(images, ArrayImages) else b"".join(digests))
@@ -216,7 +224,8 @@ def _without(indices: Indices, others: Sequence[int]) -> Indices:
 def _source(recipe: Recipe) -> tuple[str | None, ...]:
     """Return what determines which images a recipe uses, and how they are read."""
     data = recipe.data
-    return data.source, data.exclude, data.group, data.layout, data.path_column, data.label_column, recipe.system.data_dir
+    chosen = (data.source, data.exclude, data.corrections, data.group)
+    return *chosen, data.layout, data.path_column, data.label_column, recipe.system.data_dir
 
 
 def listing_of(recipe: Recipe) -> Listing:
@@ -243,6 +252,10 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test, data.long_tail)
     scan = remember(("scan", *_source(recipe)), lambda: hash_files(listing, recipe.system.workers))
     dataset = decode_all(listing, preprocessing, recipe.system, splits, scan)
+    if (before := listing.uncorrected) is not None:
+        test = make_splits(before, recipe.seed, data.train_size, data.val, data.test, data.long_tail).test
+        if (changes := changes_of(listing, test)) is not None:
+            dataset = replace(dataset, notes=(*dataset.notes, changes.line), corrected_test=changes.in_test or 0)
     missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
     if missing:
         raise ThawlabError(f"{data.source}: no training image of '{missing[0]}' can be decoded; add some or remove the class")

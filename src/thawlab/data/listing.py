@@ -1,13 +1,13 @@
 """What a source holds before anything is decoded: classes, ids, labels, splits and access to each image's bytes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import final
+from dataclasses import dataclass, field, replace
+from typing import Optional, final
 
 import numpy as np
 import numpy.typing as npt
 
-from thawlab.data.images import Images
+from thawlab.data.images import ArrayImages, Images, ReadImages, head_of
 from thawlab.data.types import Indices, Labels
 from thawlab.errors import UsageError
 
@@ -58,6 +58,8 @@ class Listing:
         groups: a number per image, equal for images that belong together; None where each stands for itself.
         layout: what the levels of its folders were taken for, e.g. "split/class", or its columns; "" where it has none.
         notes: what else its owner should know of how it was read, a line each.
+        uncorrected: what it was before people's corrections; None where they changed nothing. Splits are made of that, so that
+            no correction moves an image from one split to another.
     """
 
     name: str
@@ -71,6 +73,25 @@ class Listing:
     groups: Indices | None = None
     layout: str = ""
     notes: tuple[str, ...] = ()
+    uncorrected: Optional["Listing"] = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def chosen(listing: Listing, indices: Indices) -> Listing:
+    """Return a listing of some images of another one."""
+    places = indices.tolist()
+    inner = listing.images
+    images: Images = ReadImages(lambda index: inner.read(places[index]), lambda index: head_of(inner, places[index]))
+    if isinstance(listing.images, ArrayImages):
+        images = ArrayImages(listing.images.array[indices])
+    return replace(
+        listing,
+        ids=tuple(listing.ids[place] for place in places),
+        labels=listing.labels[indices],
+        splits=listing.splits[indices],
+        images=images,
+        columns={name: tuple(values[place] for place in places) for name, values in listing.columns.items()},
+        groups=None if listing.groups is None else listing.groups[indices],
+    )

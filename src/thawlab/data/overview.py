@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from thawlab.data.corrections import changes_of
 from thawlab.data.dataset import Dataset
 from thawlab.data.decode import UNREADABLE, decode
 from thawlab.data.depth import with_grey_range
@@ -29,7 +30,7 @@ def overview(listing: Listing) -> dict[str, Any]:
         "n": len(listing),
         "layout": listing.layout,
         "groups": None if listing.groups is None else len(np.unique(listing.groups)),
-        "notes": list(listing.notes),
+        "notes": [*listing.notes, *_corrections(listing)],
         "splits": present,
         "classes": [
             {"class": name, **{split: int(counts[split][k]) for split in present}} for k, name in enumerate(listing.classes)
@@ -37,6 +38,14 @@ def overview(listing: Listing) -> dict[str, Any]:
         "left_out": left_out(listing.ignored),
         "ignored": [{"id": path, "reason": reason} for path, reason in listing.ignored],
     }
+
+
+def _corrections(listing: Listing) -> list[str]:
+    """Return the line on what corrections changed; how much of the test split is known only where the source has one."""
+    before = listing.uncorrected
+    test = None if before is None or not (before.splits == "test").any() else np.flatnonzero(before.splits == "test")
+    changes = changes_of(listing, test)
+    return [] if changes is None else [changes.line]
 
 
 def left_out(ignored: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from thawlab.data.corrections import corrected, read_corrections
 from thawlab.data.csv_table import NO, YES, pick_column, read_table
-from thawlab.data.images import ArrayImages, Images, ReadImages, head_of
-from thawlab.data.listing import Listing, Reading
+from thawlab.data.listing import Listing, Reading, chosen
 from thawlab.data.sources import open_recorded
 from thawlab.data.types import Indices
 from thawlab.errors import UsageError, listed, nearest
@@ -20,18 +20,22 @@ _ID_COLUMNS = ("path", "id", "file", "filename")
 
 
 def open_data(data: Data, system: System) -> Listing:
-    """List the images of a resolved recipe: those of its source without the excluded ones, with their groups.
+    """List the images of a resolved recipe: those of its source without the excluded ones, with corrections and groups.
 
     Raises:
-        UsageError: if the source, the list of excluded images or the grouping is wrong.
+        UsageError: if the source, the list of excluded images, the corrections or the grouping is wrong.
         ThawlabError: if a download is needed and fails.
     """
     reading = Reading(data.layout, data.path_column, data.label_column)
-    listing = open_recorded(data.source, system.data_dir, reading, system.base_dirs)
+    listing = source = open_recorded(data.source, system.data_dir, reading, system.base_dirs)
     if data.exclude is not None:
-        listing = without(listing, excluded_ids(found_path(data.exclude, system.base_dirs)), data.exclude)
-    listing = without_absent_classes(listing)
-    return listing if data.group is None else replace(listing, groups=group_numbers(listing, data.group))
+        listing = without(source, excluded_ids(found_path(data.exclude, system.base_dirs)), data.exclude)
+    if data.group is not None:
+        listing = replace(listing, groups=group_numbers(listing, data.group))
+    if data.corrections is not None:
+        corrections = read_corrections(found_path(data.corrections, system.base_dirs))
+        listing = corrected(listing, corrections, data.corrections, set(source.ids).difference(listing.ids))
+    return without_absent_classes(listing)
 
 
 def excluded_ids(path: Path) -> set[str]:
@@ -71,6 +75,8 @@ def without(listing: Listing, excluded: set[str], origin: str) -> Listing:
 
 def without_absent_classes(listing: Listing) -> Listing:
     """Return a listing whose classes all have images, with a note on those that have none; labels are numbered anew."""
+    if listing.uncorrected is not None:
+        listing = replace(listing, uncorrected=without_absent_classes(listing.uncorrected))
     present = np.bincount(listing.labels, minlength=len(listing.classes)) > 0
     if present.all() or not len(listing):
         return listing
@@ -81,24 +87,6 @@ def without_absent_classes(listing: Listing) -> Listing:
         classes=tuple(name for name, is_there in zip(listing.classes, present, strict=True) if is_there),
         labels=numbers[listing.labels].astype(np.int64),
         notes=(*listing.notes, f"classes without images are left out: {listed(absent, 5)}"),
-    )
-
-
-def chosen(listing: Listing, indices: Indices) -> Listing:
-    """Return a listing of some images of another one."""
-    places = indices.tolist()
-    inner = listing.images
-    images: Images = ReadImages(lambda index: inner.read(places[index]), lambda index: head_of(inner, places[index]))
-    if isinstance(listing.images, ArrayImages):
-        images = ArrayImages(listing.images.array[indices])
-    return replace(
-        listing,
-        ids=tuple(listing.ids[place] for place in places),
-        labels=listing.labels[indices],
-        splits=listing.splits[indices],
-        images=images,
-        columns={name: tuple(values[place] for place in places) for name, values in listing.columns.items()},
-        groups=None if listing.groups is None else listing.groups[indices],
     )
 
 

@@ -108,7 +108,8 @@ def make_splits(
     counts the labelled images that may be trained on: a source without a val split gives the fraction `val` of them to
     validation. `long_tail` makes them long-tailed instead (see `long_tailed`). All parts are stratified; with the same seed,
     the parts of a smaller `train_size`, or of a larger `long_tail`, lie inside those of a larger (smaller) one. Images of one
-    group are never trained on and held out at once by a split that is made here; the fractions then count groups.
+    group are never trained on and held out at once by a split that is made here; the fractions then count groups. A corrected
+    listing is split as it was before: the same images are tested, whatever labels were corrected.
 
     Raises:
         UsageError: if there are fewer than two classes, a class without training images, or not enough images.
@@ -119,6 +120,8 @@ def make_splits(
         raise UsageError(f"{listing.name}: has one class only ('{listing.classes[0]}'); a classifier needs at least two")
     if len(listing) < 2 * classes:
         raise UsageError(f"{listing.name}: has {len(listing)} images for {classes} classes; each class needs a few")
+    if (before := listing.uncorrected) is not None:
+        return _carried_over(make_splits(before, seed, train_size, val, test, long_tail), before, listing)
     pool, given_val, in_test = (np.flatnonzero(splits == split) for split in ("train", "val", "test"))
 
     def ranked(purpose: str) -> tuple[Indices, Indices, npt.NDArray[np.bool_]]:
@@ -141,12 +144,25 @@ def make_splits(
     else:
         chosen = nested_subset(labels[pool], ranks, train_size or len(pool))
     result = Splits(pool[chosen & ~held], given_val if len(given_val) else pool[chosen & held], in_test)
-    missing = absent_classes(result.train, labels, listing.classes)
+    _refuse_untrained(result, listing)
+    return result
+
+
+def _carried_over(splits: Splits, before: Listing, listing: Listing) -> Splits:
+    """Return the splits of a listing in which some images of another one are left out."""
+    places = {identifier: place for place, identifier in enumerate(listing.ids)}
+    names = ([before.ids[place] for place in part.tolist()] for part in splits)
+    result = Splits(*(np.array([places[name] for name in part if name in places], dtype=np.int64) for part in names))
+    _refuse_untrained(result, listing)
+    return result
+
+
+def _refuse_untrained(splits: Splits, listing: Listing) -> None:
+    missing = absent_classes(splits.train, listing.labels, listing.classes)
     if missing:
         raise UsageError(
             f"{listing.name}: no training images of {listed(missing, 3)}; add some, raise data.train_size, or remove the class"
         )
-    return result
 
 
 def absent_classes(indices: Indices, labels: Labels, classes: tuple[str, ...]) -> list[str]:

@@ -113,4 +113,4 @@ def diagnose_start(context: Context) -> list[Diagnosis]:
         distance = batch_norm_distance(backbone, context.some_inputs(_LOOKED_AT))
     counts = np.bincount(dataset.labels[dataset.splits.train], minlength=len(dataset.classes)).tolist()
     side = feature_map_side(backbone, context.preprocessing.size)
-    return diagnose(Start(recipe, side, len(dataset.leaks), counts, distance))
+    return diagnose(Start(recipe, side, len(dataset.leaks), counts, distance, dataset.corrected_test))

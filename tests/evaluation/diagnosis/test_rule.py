@@ -26,6 +26,7 @@ ORDER = [
     "underfitting",
     "over-confidence",
     "under-confidence",
+    "corrected-test",
 ]
 
 

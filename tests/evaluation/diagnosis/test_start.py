@@ -34,6 +34,11 @@ def test_a_feature_map_of_few_cells_is_found(recipe: Callable[..., Recipe], side
     assert _ids(recipe(), side) == expected
 
 
+def test_a_test_split_with_corrected_labels_is_said(recipe: Callable[..., Recipe]) -> None:
+    [found] = _found(recipe(), corrected_test=4)
+    assert (found.id, found.severity) == ("corrected-test", "info") and "4 test images" in found.evidence
+
+
 def test_padding_is_found_where_the_backbone_was_pretrained(recipe: Callable[..., Recipe]) -> None:
     assert _ids(recipe("data.resize=pad")) == ["padded-input"]
     assert _found(recipe("data.resize=pad", "model.pretrained=false")) == []

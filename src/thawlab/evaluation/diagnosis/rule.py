@@ -18,6 +18,7 @@ class Start(NamedTuple):
         leaks: images of val or test that are in train as well, file for file.
         train_counts: training images per class.
         batch_norm: distance of the data from what the backbone's BatchNorm layers stored, in deviations, if known.
+        corrected_test: images of test whose labels people corrected, or that they left out.
     """
 
     recipe: Recipe
@@ -25,6 +26,7 @@ class Start(NamedTuple):
     leaks: int = 0
     train_counts: Sequence[int] = ()
     batch_norm: float | None = None
+    corrected_test: int = 0
 
 
 class Outcome(NamedTuple):

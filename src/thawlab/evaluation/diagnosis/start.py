@@ -47,6 +47,16 @@ def leakage(start: Start) -> Finding | None:
     return Finding("error", evidence, advice)
 
 
+@diagnoses.register("corrected-test")
+@before_training(rank=190)
+def corrected_test(start: Start) -> Finding | None:
+    """Find a test split whose labels people corrected: its accuracy is another measure than that of before."""
+    if not start.corrected_test:
+        return None
+    evidence = f"data.corrections changes {start.corrected_test:,} test images: accuracies from before are not comparable"
+    return Finding("info", evidence, "compare runs that have the same corrections, trained or evaluated again")
+
+
 @diagnoses.register("batch-norm-mismatch")
 @before_training(rank=50)
 def batch_norm_mismatch(start: Start) -> Finding | None:
