@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Server, encoded, form, picture
+from asking import Server, encoded, form, picture
 from PIL import Image
 
 import thawlab

@@ -73,7 +73,7 @@ def _one_error() -> Iterator[None]:
 
 
 @_one_error()
-def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(content: bytes, max_pixels: int | None = None) -> Image.Image:
     """Open an encoded image without decoding it; the format is judged by the content, never by the file's name.
 
     Pillow's own `open` warns of large images, and silencing it would change the filters of the whole process.
@@ -92,7 +92,7 @@ def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     else:
         raise BadImageError(kind_of(content[:512]) or "not an image in a supported format")
     width, height = image.size
-    if width * height > max_pixels:
+    if width * height > (max_pixels or MAX_PIXELS):
         raise BadImageError(f"too large: {width}×{height} pixels")
     return image
 
@@ -156,7 +156,7 @@ def upright(image: Image.Image, noted: int | None = None) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def decode(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: int | None = None) -> Pixels:
     """Decode an image and bring it to working size.
 
     The orientation that a camera noted is applied; of an animation the first frame is taken. Damaged metadata, or a JPEG's
@@ -165,7 +165,7 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: in
     Args:
         content: an encoded file, or uint8 pixels (height × width × 3).
         preprocessing: says the size and how to reach it.
-        max_pixels: of an encoded file; one with more is refused before it is decoded.
+        max_pixels: of an encoded file, MAX_PIXELS if omitted; one with more is refused before it is decoded.
 
     Returns:
         uint8, size × size × 3.
@@ -201,7 +201,7 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: in
 
 
 @_one_error()
-def _decoded(content: bytes, preprocessing: Preprocessing, max_pixels: int, noted: int | None = None) -> Pixels:
+def _decoded(content: bytes, preprocessing: Preprocessing, max_pixels: int | None, noted: int | None = None) -> Pixels:
     with open_image(content, max_pixels) as image:
         draft = preprocessing.draft_size(*image.size)
         if draft and image.mode in {"RGB", "L"}:
