@@ -215,6 +215,8 @@ def test_predictions_as_json() -> None:
         "unsure": None,
         "novel": None,
     }
+    held = Prediction("c.png", ("x",), (0.9,), unsure=True, prediction_set=("x", "y"))
+    assert held.as_json()["prediction_set"] == ["x", "y"]
     assert Prediction("b.png", error="empty file").as_json() == {"source": "b.png", "error": "empty file"}
 
 

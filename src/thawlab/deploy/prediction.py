@@ -85,5 +85,5 @@ class Prediction:
         if self.error is not None:
             return {"source": self.source, "error": self.error}
         pairs = [{"class": name, "probability": p} for name, p in zip(self.classes, self.probabilities, strict=True)]
-        held = None if self.prediction_set is None else list(self.prediction_set)
-        return {"source": self.source, "predictions": pairs, "prediction_set": held, "unsure": self.unsure, "novel": self.novel}
+        held = {} if self.prediction_set is None else {"prediction_set": list(self.prediction_set)}
+        return {"source": self.source, "predictions": pairs, **held, "unsure": self.unsure, "novel": self.novel}
