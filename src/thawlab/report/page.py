@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import zipfile
 import zlib
 from collections import defaultdict
@@ -26,6 +27,7 @@ from thawlab.results import DataSummary, EpochRow, Results, TestResult, read_res
 from thawlab.run import RunFolder
 
 _MISTAKES_SHOWN = 24
+_SCRIPT = re.compile(r"<script>.*?</script>", re.DOTALL)
 
 
 class Sources(NamedTuple):
@@ -115,10 +117,26 @@ def write_page(template: str, path: Path, **values: Any) -> Path:
     Raises:
         ThawlabError: if the page cannot be written.
     """
-    folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    write_text(path, environment.get_template(template).render(**values))
+    write_text(path, render_page(template, **values))
     return path
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Return a self-contained page from a template; all values are escaped."""
+    return _templates().get_template(template).render(**values)
+
+
+def scripts_of(template: str) -> list[str]:
+    """Return the scripts within the pages of a template, which are the same in each of them."""
+    environment = _templates()
+    source = (Path(__file__).parent / template).read_text(encoding="utf-8")
+    scripts = [environment.from_string(script).render() for script in _SCRIPT.findall(source)]
+    return [script.removeprefix("<script>").removesuffix("</script>") for script in scripts]
+
+
+def _templates() -> Environment:
+    folder = FileSystemLoader(Path(__file__).parent)
+    return Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _images(sources: Sources) -> dict[str, Any]:
