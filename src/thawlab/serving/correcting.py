@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from thawlab.data.corrections import Correction, Decision, append_correction, read_corrections
 from thawlab.data.sources import datasets
-from thawlab.errors import UsageError, listed, nearest
+from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import found_path
 from thawlab.plan.resolve import beside
 from thawlab.serving.answers import Answer
@@ -52,7 +52,7 @@ def table_of(folder: RunFolder, runs: Path) -> Path:
     """Return where the corrections of a run's data are written: the table that it was trained with, or one beside its data.
 
     Raises:
-        ThawlabError: if the run has no recipe.
+        ThawlabError: if the run has no recipe, or its data are gone.
     """
     recipe = beside(folder.recipe, folder.path)
     if recipe.data.corrections is not None:
@@ -62,6 +62,8 @@ def table_of(folder: RunFolder, runs: Path) -> Path:
     source = found_path(recipe.data.source, recipe.system.base_dirs)
     if recipe.data.source.partition(":")[0] in datasets:
         return runs / f"{recipe.data.source.replace(':', '-')}-corrections.csv"
+    if not source.exists():
+        raise ThawlabError(f"{folder.name}: its data, {recipe.data.source}, are not here any more; corrections belong beside them")
     place = source.resolve()
     return source.parent / f"{place.name if place.is_dir() else place.stem}-corrections.csv"
 
