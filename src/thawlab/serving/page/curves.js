@@ -49,6 +49,7 @@ function addLine(svg, { className, values }, x, y) {
 }
 
 function addPhases(svg, rows, x) {
+  if (rows.every(row => row.phase === rows[0].phase)) return;
   rows.forEach((row, index) => {
     if (index && row.phase === rows[index - 1].phase) return;
     const place = index ? (x(index) + x(index - 1)) / 2 : EDGE.left;

@@ -1,29 +1,40 @@
 import { ask, element, percent } from "/pictures.js";
 import { duration, start, statusBadge, visit } from "/session.js";
-import { COLUMNS, columnOf, conditions, keysOf, sorted, tellingKeys, written } from "/table.js";
+import { COLUMNS, columnOf, conditions, differingKeys, ending, keysOf, sorted, tellingKeys, written } from "/table.js";
 
 const part = id => document.getElementById(id);
 const POLL = 2000, AT_ONCE = 200, MOST_COMPARED = 12;
 const runs = new Map(), drawn = new Map(), ticked = new Set();
 let version = "", order = { key: "changed", falling: true }, shown = AT_ONCE, chosen = null, choices = "";
 
-const columns = () => [...COLUMNS, ...(chosen ?? tellingKeys([...runs.values()])).map(columnOf)];
-const day = { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
+function columns() {
+  const keys = chosen ?? tellingKeys([...runs.values()]);
+  const settings = keys.map(key => ({ ...columnOf(key), title: ending(key, keys) }));
+  return [...COLUMNS.slice(0, -2), ...settings, ...COLUMNS.slice(-2)];
+}
+
+const below = text => element("span", { className: "muted below", textContent: text });
+
+function when(seconds) {
+  const time = new Date(1000 * seconds), today = time.toDateString() === new Date().toDateString();
+  const form = today ? { hour: "2-digit", minute: "2-digit", second: "2-digit" } : { day: "numeric", month: "short", year: "numeric" };
+  return element("time", { dateTime: time.toISOString(), title: time.toLocaleString("en-GB"), textContent: time.toLocaleString("en-GB", form) });
+}
 
 function cell(column, row) {
   const made = element("td", { className: column.text ? "text" : "" });
   made.toggleAttribute("data-wide", Boolean(column.wide));
   if (column.setting) made.textContent = column.key in row.settings ? written(row.settings[column.key]) : "";
   else if (column.key === "status") made.append(statusBadge(row.status));
-  else if (column.key === "progress" && row.epoch !== null) made.textContent = `${row.phase} ${row.epoch}${row.epochs ? ` of ${row.epochs}` : ""}`;
+  else if (column.key === "progress" && row.epoch !== null) made.append(`${row.epoch}${row.epochs ? ` of ${row.epochs}` : ""}`, below(row.phase));
   else if (column.key === "val_accuracy" && row.val_accuracy !== null) made.textContent = percent(row.val_accuracy);
   else if (column.key === "seconds") made.textContent = duration(row.seconds);
-  else if (column.key === "changed") made.append(element("time", { dateTime: new Date(1000 * row.changed).toISOString(), textContent: new Date(1000 * row.changed).toLocaleString("en-GB", day) }));
+  else if (column.key === "changed") made.append(when(row.changed));
   else if (column.key === "test_accuracy" && row.test_accuracy !== null) {
     const [low, high] = row.test_accuracy_ci95;
-    made.append(element("b", { textContent: percent(row.test_accuracy) }), element("span", { className: "muted interval", textContent: `${(100 * low).toFixed(1)} – ${(100 * high).toFixed(1)}` }));
+    made.append(element("b", { textContent: percent(row.test_accuracy) }), below(`${(100 * low).toFixed(1)} – ${(100 * high).toFixed(1)}`));
   }
-  if (column.key === "status" && row.problem) made.append(element("span", { className: "error small problem", textContent: row.problem }));
+  if (column.key === "status" && row.problem) made.append(element("span", { className: "error small problem", textContent: row.problem, title: row.problem }));
   return made;
 }
 
@@ -74,7 +85,7 @@ function drawHeads(shownColumns) {
   if (part("heads").dataset.mark === mark) return;
   const focused = document.activeElement?.closest("#heads th")?.dataset.key;
   part("heads").replaceChildren(element("td", {}, element("span", { className: "visually-hidden", textContent: "compare" })), ...shownColumns.map(column => {
-    const button = element("button", { type: "button", textContent: column.title });
+    const button = element("button", { type: "button", textContent: column.title, title: column.key });
     button.addEventListener("click", () => {
       order = { key: column.key, falling: order.key === column.key ? !order.falling : !column.text };
       draw();
@@ -90,17 +101,21 @@ function drawHeads(shownColumns) {
 }
 
 function drawChoices(keys) {
-  if (choices === keys.join(" ")) return;
-  choices = keys.join(" ");
+  const differing = differingKeys([...runs.values()]), alike = keys.filter(key => !differing.includes(key));
+  const mark = `${differing.join(" ")}|${alike.join(" ")}`;
+  if (choices === mark) return;
+  choices = mark;
   const now = new Set(columns().filter(column => column.setting).map(column => column.key));
-  part("choices").replaceChildren(...keys.map(key => {
+  const choice = key => {
     const box = element("input", { type: "checkbox", checked: now.has(key), value: key });
     box.addEventListener("change", () => {
       chosen = [...part("choices").querySelectorAll("input:checked")].map(one => one.value);
       draw();
     });
     return element("label", {}, box, ` ${key}`);
-  }));
+  };
+  const group = (title, own) => own.length ? [element("p", { textContent: title }), ...own.map(choice)] : [];
+  part("choices").replaceChildren(...group("Differ between runs", differing), ...group("The same in all", alike));
 }
 
 async function look() {

@@ -3,7 +3,7 @@
 export const COLUMNS = [
   { key: "name", title: "run", text: true, value: row => row.name },
   { key: "status", title: "status", text: true, value: row => row.status },
-  { key: "progress", title: "epoch", text: true, value: row => row.epoch ?? -1 },
+  { key: "progress", title: "epoch", value: row => row.epoch ?? -1 },
   { key: "test_accuracy", title: "test accuracy", value: row => row.test_accuracy },
   { key: "val_accuracy", wide: true, title: "val accuracy", value: row => row.val_accuracy },
   { key: "seconds", wide: true, title: "time", value: row => row.seconds },
@@ -17,6 +17,13 @@ export function columnOf(key) {
   return COLUMNS.find(column => column.key === key) ?? { key, title: key, text: true, setting: true, value: row => row.settings[key] };
 }
 
+// The shortest ending of a key that tells it from the others beside it.
+export function ending(key, others) {
+  const parts = key.split(".");
+  const endings = parts.map((_, index) => parts.slice(parts.length - 1 - index).join("."));
+  return endings.find(end => !others.some(other => other !== key && (other === end || other.endsWith(`.${end}`)))) ?? key;
+}
+
 export function keysOf(rows) {
   const keys = new Set();
   for (const row of rows) for (const key of Object.keys(row.settings)) keys.add(key);
@@ -24,7 +31,7 @@ export function keysOf(rows) {
 }
 
 // The keys in which runs differ; those that most runs have and that have the fewest values say most.
-export function tellingKeys(rows) {
+export function differingKeys(rows) {
   const found = [];
   for (const key of keysOf(rows)) {
     if (key.startsWith("imported.")) continue;
@@ -33,8 +40,10 @@ export function tellingKeys(rows) {
     if (values.size > 1) found.push({ key, rank: [-having.length, importance(key), values.size] });
   }
   found.sort((a, b) => a.rank[0] - b.rank[0] || a.rank[1] - b.rank[1] || a.rank[2] - b.rank[2]);
-  return found.slice(0, MOST_CHOSEN).map(one => one.key);
+  return found.map(one => one.key);
 }
+
+export const tellingKeys = rows => differingKeys(rows).slice(0, MOST_CHOSEN);
 
 const FIRST = ["model.backbone", "data.source", "data.train_size", "data.image_size", "phases.0.lr", "phases.0.train"];
 const importance = key => FIRST.includes(key) ? FIRST.indexOf(key) : FIRST.length;
