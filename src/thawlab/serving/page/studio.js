@@ -17,7 +17,7 @@ const below = text => element("span", { className: "muted below", textContent: t
 
 function when(seconds) {
   const time = new Date(1000 * seconds), today = time.toDateString() === new Date().toDateString();
-  const form = today ? { hour: "2-digit", minute: "2-digit", second: "2-digit" } : { day: "numeric", month: "short", year: "numeric" };
+  const form = today ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short", year: "numeric" };
   return element("time", { dateTime: time.toISOString(), title: time.toLocaleString("en-GB"), textContent: time.toLocaleString("en-GB", form) });
 }
 

@@ -3,8 +3,8 @@
 export const COLUMNS = [
   { key: "name", title: "run", text: true, value: row => row.name },
   { key: "status", title: "status", text: true, value: row => row.status },
-  { key: "progress", title: "epoch", value: row => row.epoch ?? -1 },
   { key: "test_accuracy", title: "test accuracy", value: row => row.test_accuracy },
+  { key: "progress", title: "epoch", value: row => row.epoch ?? -1 },
   { key: "val_accuracy", wide: true, title: "val accuracy", value: row => row.val_accuracy },
   { key: "seconds", wide: true, title: "time", value: row => row.seconds },
   { key: "changed", wide: true, title: "changed", value: row => row.changed },
