@@ -110,14 +110,15 @@ def names(runs: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def start(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Start servers; all are stopped in the end."""
+def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Start servers, of the runs above unless others are given; all are stopped in the end."""
     started: list[subprocess.Popen[str]] = []
 
     def run(*arguments: str, verb: str = "serve", models: Sequence[str] = ("one", "two")) -> Server:
         log = tmp_path_factory.mktemp("log") / "log.txt"
         program = "import sys; sys.argv[0] = 'thawlab'; from thawlab.__main__ import run; run()"
-        command = [sys.executable, "-c", program, verb, *models, "--runs", str(runs), "--port", "0", *arguments]
+        own = () if "--runs" in arguments else ("--runs", str(request.getfixturevalue("runs")))
+        command = [sys.executable, "-c", program, verb, *models, *own, "--port", "0", *arguments]
         with log.open("w") as file:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, env={**os.environ})
         started.append(process)

@@ -6,7 +6,7 @@ import re
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,14 +70,28 @@ def write_report(folder: RunFolder) -> Path:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    results = sources.results
     drawn = {name: draw(sources) for name, draw in FIGURES.items()}
     for name, svg in drawn.items():
         write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
+    write_text(folder.report, _page(sources, drawn))
+    return folder.report
+
+
+def report_html(folder: RunFolder) -> str:
+    """Return the report of a finished run; nothing is written.
+
+    Raises:
+        ThawlabError: if a file of the run is missing or damaged; the message names it.
+    """
+    sources = read_sources(folder)
+    return _page(sources, {name: draw(sources) for name, draw in FIGURES.items()})
+
+
+def _page(sources: Sources, drawn: Mapping[str, str]) -> str:
+    folder, results = sources.folder, sources.results
     try:
-        return write_page(
+        return render_page(
             "page.html",
-            folder.report,
             run=folder.name,
             results=results,
             metrics=metric_rows(results.test),

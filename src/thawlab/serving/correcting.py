@@ -63,7 +63,9 @@ def table_of(folder: RunFolder, runs: Path) -> Path:
     if recipe.data.source.partition(":")[0] in datasets:
         return runs / f"{recipe.data.source.replace(':', '-')}-corrections.csv"
     if not source.exists():
-        raise ThawlabError(f"{folder.name}: its data, {recipe.data.source}, are not here any more; corrections belong beside them")
+        raise ThawlabError(
+            f"{folder.name}: its data, {recipe.data.source}, are not here any more; corrections belong beside them"
+        )
     place = source.resolve()
     return source.parent / f"{place.name if place.is_dir() else place.stem}-corrections.csv"
 

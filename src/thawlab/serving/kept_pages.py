@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from thawlab.comparison.comparison import compare_runs
 from thawlab.errors import ThawlabError
 from thawlab.report.comparison_page import comparison_html
-from thawlab.report.page import scripts_of
+from thawlab.report.page import report_html, scripts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,16 +36,20 @@ def page_policy() -> str:
 
 
 def report_of(folder: RunFolder) -> bytes:
-    """Return the report of a run.
+    """Return the report of a run, made anew where none was written.
 
     Raises:
-        ThawlabError: if there is none, or it is too large for a page.
+        ThawlabError: if the run has not finished, or the report is too large for a page.
     """
     try:
         with folder.report.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
-    except OSError:
-        raise ThawlabError(f"{folder.report}: there is no report yet; it is written when the run has finished") from None
+    except FileNotFoundError:
+        if not folder.results.is_file():
+            raise ThawlabError(f"{folder.name}: has not finished; there is a report once it has") from None
+        return report_html(folder).encode()
+    except OSError as error:
+        raise ThawlabError(f"{folder.report}: cannot be read: {error.strerror}") from None
     if len(content) > _MOST_BYTES:
         raise ThawlabError(f"{folder.report}: is too large to be shown here; open the file itself")
     return content

@@ -28,7 +28,7 @@ _MOST_BODY = 16_384
 _MOST_WAITING = 64
 _REFUSED = refusals(401, 403, 404, 421, 422, 503)
 _HTML = {"content": {"text/html": {"schema": {"type": "string"}}}}
-_BODY = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Decided"}}}}
+_BODY = {"required": True, "content": {"application/json": {"schema": correcting.Decided.model_json_schema()}}}
 
 
 class Epochs(Answer):
@@ -150,7 +150,7 @@ def _add_pages(router: APIRouter, reading: Reading) -> None:
 
     @router.get("/runs/{name}/report", summary="The report of a run", response_class=Response, responses=answers)
     async def report(run: Annotated[RunFolder, chosen]) -> Response:
-        return page(await reading.do(lambda: kept_pages.report_of(run)))
+        return page(await reading.do(lambda: kept_pages.report_of(run), page=True))
 
     @router.get("/compare", summary="Compare finished runs", response_class=Response, responses=answers)
     async def compare(
