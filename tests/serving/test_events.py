@@ -82,14 +82,26 @@ def test_a_tail_begins_again_where_a_run_went_back(tmp_path: Path) -> None:
 
 def test_a_tail_names_a_damaged_row_and_gives_the_others(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
-    file.write_bytes(line(1).encode() + b"\xff{}\n" + line(3).encode())
-    again, found, problem = epochs(Tail(file))
-    assert (again, found) == (False, [1, 3])
-    assert str(file) in problem
+    for damage in (b"\xff{}\n", b"\n", line(2).replace("0.1", "NaN").encode()):
+        file.write_bytes(line(1).encode() + damage + line(3).encode())
+        again, found, problem = epochs(Tail(file))
+        assert (again, found) == (False, [1, 3])
+        assert str(file) in problem
+
+
+def test_a_long_file_is_read_in_portions_and_a_pipe_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thawlab.serving.events._PORTION", 2 * len(line(1)) + 9)
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(map(line, range(1, 6))))
+    tail = Tail(file)
+    assert [epochs(tail) for _ in range(4)] == [(False, [1, 2], ""), (False, [3, 4], ""), (False, [5], ""), (False, [], "")]
+    file.unlink()
+    os.mkfifo(file)
+    assert epochs(Tail(file)) == (False, [], "")
 
 
 def test_an_event_is_one_block() -> None:
-    assert event("state", {"a": "x\ny\r"}) == b'event: state\ndata: {"a": "x\\ny\\r"}\n\n'
+    assert event("state", json.dumps({"a": "x\ny\r"})) == b'event: state\ndata: {"a": "x\\ny\\r"}\n\n'
 
 
 def test_silence_is_broken_by_heartbeats_and_the_end_ends_all_streams(studio_folder: Path) -> None:

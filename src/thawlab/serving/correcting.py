@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from thawlab.serving.suspects import suspects_of
 
 if TYPE_CHECKING:
     from thawlab.run import RunFolder
+
+_UNSAFE = re.compile(r"[^\w.-]+", re.ASCII)
 
 
 class Decided(BaseModel):
@@ -61,7 +64,7 @@ def table_of(folder: RunFolder, runs: Path) -> Path:
             return used
     source = found_path(recipe.data.source, recipe.system.base_dirs)
     if recipe.data.source.partition(":")[0] in datasets:
-        return runs / f"{recipe.data.source.replace(':', '-')}-corrections.csv"
+        return runs / f"{_UNSAFE.sub('-', recipe.data.source)}-corrections.csv"
     if not source.exists():
         raise ThawlabError(
             f"{folder.name}: its data, {recipe.data.source}, are not here any more; corrections belong beside them"

@@ -2,12 +2,12 @@
 
 import asyncio
 import json
+import stat
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
-from pydantic import ValidationError
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -20,6 +20,8 @@ _LOOK_SECONDS = 0.5
 _LOOKS_FOR_LIFE = 4  # after which it is asked again whether a silent run still lives
 _HEARTBEAT_SECONDS = 15.0
 _MOST_STREAMS = 64
+_PORTION = 8_000_000  # bytes that are read at once
+Stamp = tuple[int, int, int]
 _OVER = frozenset({"finished", "imported"})  # nothing more will come
 
 
@@ -47,20 +49,23 @@ class Tail:
 
     def __init__(self, file: Path) -> None:
         self._file, self._place, self._last = file, 0, b""
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: Stamp | None = None
 
     def read(self) -> Read:
         """Return the rows that are new; a last line without its end is left for later."""
         try:
             status = self._file.stat()
-            stamp = status.st_ino, status.st_mtime_ns, status.st_size
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("no file")  # a pipe would keep whoever reads it
+            stamp: Stamp | None = (status.st_ino, status.st_mtime_ns, status.st_size)
             if stamp == self._stamp:
                 return Read(False, [])
             with self._file.open("rb") as file:
                 file.seek(self._place - len(self._last))
                 kept = file.read(len(self._last)) == self._last
                 file.seek(self._place if kept else 0)
-                content = file.read()
+                content = file.read(_PORTION)
+                stamp = None if len(content) == _PORTION else stamp  # there may be more
         except OSError:
             stamp, kept, content = None, self._place == 0, b""
         self._stamp = stamp
@@ -78,15 +83,17 @@ def _parsed(content: bytes, file: Path) -> tuple[list[EpochRow], str]:
     rows, problem = [], ""
     for line in content.splitlines():
         try:
-            rows.append(EpochRow.model_validate_json(line))
-        except ValidationError:
+            row = EpochRow.model_validate_json(line)
+            json.dumps(row.model_dump(), allow_nan=False)
+            rows.append(row)
+        except ValueError:
             problem = f"{file}: has a damaged row; `thawlab repair` restores it"
     return rows, problem
 
 
-def event(kind: str, value: Any) -> bytes:
-    """Return an event as it is sent; JSON holds no end of a line."""
-    return f"event: {kind}\ndata: {json.dumps(value, allow_nan=False)}\n\n".encode()
+def event(kind: str, text: str) -> bytes:
+    """Return an event as it is sent; its text is JSON, which holds no end of a line."""
+    return f"event: {kind}\ndata: {text}\n\n".encode()
 
 
 @final
@@ -131,15 +138,15 @@ class Streams:
             if row is None or changed or looks % _LOOKS_FOR_LIFE == 0:
                 row = await asyncio.to_thread(row_of, folder, now)
             found = await asyncio.to_thread(tail.read)
-            pieces = [event("again", None)] if found.again else []
-            pieces += [event("row", one.model_dump(mode="json")) for one in found.rows]
-            pieces += [event("problem", found.problem)] if found.problem else []
-            shown = row.model_dump(mode="json", by_alias=True, exclude={"settings", "changed"})
+            pieces = [event("again", "null")] if found.again else []
+            pieces += [event("row", one.model_dump_json()) for one in found.rows]
+            pieces += [event("problem", json.dumps(found.problem))] if found.problem else []
+            shown = row.model_dump_json(exclude={"settings", "changed"})
             pieces += [event("state", shown)] if shown != told else []
             told = shown
             # A run that is over was read whole once a look finds nothing new.
             over = row.status in _OVER and not changed and not found.rows
-            pieces += [event("end", row.status)] if over else []
+            pieces += [event("end", json.dumps(row.status))] if over else []
             if not pieces and time.monotonic() - sent >= self._heartbeat:
                 pieces = [b": still here\n\n"]
             if pieces:

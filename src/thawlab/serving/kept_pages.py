@@ -41,6 +41,8 @@ def report_of(folder: RunFolder) -> bytes:
     Raises:
         ThawlabError: if the run has not finished, or the report is too large for a page.
     """
+    if folder.report.is_symlink() or (folder.report.exists() and not folder.report.is_file()):
+        raise ThawlabError(f"{folder.report}: is no file of its own, so that it is not shown")
     try:
         with folder.report.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)

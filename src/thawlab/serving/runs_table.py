@@ -11,7 +11,7 @@ import re
 import threading
 import uuid
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, final
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, final
 
 from pydantic import Field
 
@@ -139,7 +139,8 @@ def status_of(folder: RunFolder) -> State:
 def _is_trained_now(folder: RunFolder) -> bool:
     """Return whether the process that trains a run lives; of one on another machine that is not known, and assumed."""
     try:
-        owner = _OWNER.match((folder.path / ".owner").read_text(encoding="utf-8"))
+        with _opened(folder.path / ".owner") as file:
+            owner = _OWNER.match(file.read(_TAIL_BYTES).decode())
     except (OSError, UnicodeDecodeError):
         owner = None
     if owner is not None:
@@ -148,6 +149,17 @@ def _is_trained_now(folder: RunFolder) -> bool:
         process = read_json(folder.path / "state.json").get("pid")
         return not isinstance(process, int) or is_alive(process)
     return True
+
+
+def _opened(file: Path) -> BinaryIO:
+    """Open a file; a pipe, which would keep whoever reads it, is refused.
+
+    Raises:
+        OSError: if it is no file.
+    """
+    if not file.is_file():
+        raise OSError("no file")
+    return file.open("rb")
 
 
 def is_alive(process: int) -> bool:
@@ -170,7 +182,7 @@ def last_epoch(file: Path) -> dict[str, Any] | None:
         ValueError: if it is no row.
     """
     try:
-        with file.open("rb") as content:
+        with _opened(file) as content:
             size = content.seek(0, os.SEEK_END)
             content.seek(max(0, size - _TAIL_BYTES))
             lines = content.read().split(b"\n")[:-1]  # what follows the last end of a line is being written

@@ -121,7 +121,8 @@ def picture_of(folder: RunFolder, identifier: str) -> tuple[bytes, str]:
 @lru_cache(maxsize=2)
 def _listing(folder: RunFolder, _: object) -> tuple[Listing, dict[str, int]]:
     recipe = beside(folder.recipe, folder.path)
-    listing = open_data(recipe.data, recipe.system)
+    # As the source has them: what was excluded meanwhile can still be looked at.
+    listing = open_data(recipe.data.model_copy(update={"corrections": None}), recipe.system)
     return listing, {identifier: place for place, identifier in enumerate(listing.ids)}
 
 
