@@ -173,6 +173,8 @@ def test_five_labels_are_corrected_by_keyboard_and_trained_with(page: Any, studi
     page.keyboard.press("r")
     sync_api.expect(page.get_by_role("dialog")).to_be_visible()
     check_accessible(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("r")
     page.keyboard.press("1")  # what the classifier says stands first
     here()
     page.keyboard.press("r")

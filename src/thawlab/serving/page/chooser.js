@@ -44,7 +44,8 @@ part("wanted").addEventListener("keydown", event => {
   if (event.key in moves) {
     active = (active + moves[event.key] + shown.length) % Math.max(shown.length, 1);
     draw();
-  } else if (event.key === "Enter" && shown.length) finish(shown[active]);
+  } else if (event.key === "Escape") part("chooser").close();  // at once, so that the next key is not lost
+  else if (event.key === "Enter" && shown.length) finish(shown[active]);
   else if (numbered && !event.target.value && /^[1-9]$/.test(event.key) && shown[event.key - 1]) finish(shown[event.key - 1]);
   else return;
   event.preventDefault();
