@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from thawlab.judging.evaluate import Evaluated
     from thawlab.probing.result import Probe
     from thawlab.quality.data_check import DataCheck
+    from thawlab.serving.shelf import Served
     from thawlab.training.lr_finder import LrFinding
 
 
@@ -284,6 +285,51 @@ def serve(
         raise UsageError("two of these runs have the same name; serve one of them, or rename a folder")
     shown = [served(folder, load(Run(folder), device=device, engine=engine), engine) for folder in folders]
     answer(shown, host, port, access, Limits(), started)
+
+
+def studio(
+    runs: str | Path = "runs",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8001,
+    token_file: str | Path | None = None,
+    no_token: bool = False,
+    allow_hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    device: str = "auto",
+    started: Callable[[str], None] = print,
+) -> None:
+    """Show all runs of a folder on pages until the process is told to stop: curves, reports, comparisons, label corrections.
+
+    It trains and deletes nothing; what people decide on labels is written into a table beside the data.
+
+    Args:
+        runs: the folder of all runs.
+        host: to listen to; beyond this machine, it needs a token.
+        port: to listen at; 0 for any free one.
+        token_file: with the secret that clients must send.
+        no_token: let everybody in who reaches it.
+        allow_hosts: names that it may be asked by, beside `localhost` and numbers.
+        origins: of other sites' pages that may ask (CORS).
+        device: where models compute: "cpu", "cuda", or "auto" for a GPU if there is one.
+        started: is called with the page's address.
+
+    Raises:
+        UsageError: if there is no such folder, or everybody would be let in unsaid.
+        ThawlabError: if the address cannot be taken.
+    """
+    optional("fastapi", "serve", "thawlab studio")
+    from thawlab.serving.settings import Limits, read_access
+    from thawlab.serving.shelf import served
+    from thawlab.serving.studio import studio as show
+
+    token = None if token_file is None else user_path(token_file)
+    access = read_access(host, token, no_token, tuple(allow_hosts), tuple(origins))
+
+    def opened(folder: RunFolder) -> Served:
+        return served(folder, load(Run(folder), device=device), None)
+
+    show(user_path(runs), opened, host, port, access, Limits(), started)
 
 
 def import_model(

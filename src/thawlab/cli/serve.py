@@ -14,6 +14,7 @@ _PortOption = Annotated[int, typer.Option(min=0, max=65535, help="The port to li
 _TokenOption = Annotated[Path | None, typer.Option("--token-file", help="A file with the secret that clients must send.")]
 _NoTokenOption = Annotated[bool, typer.Option("--no-token", help="Let everybody in who reaches it.")]
 _AllowOption = Annotated[list[str] | None, typer.Option("--allow-host", help="A name that it may be asked by; repeat it.")]
+_DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")]
 _CorsOption = Annotated[
     list[str] | None, typer.Option("--cors", help="An origin whose pages may ask, such as https://example.org; repeat it.")
 ]
@@ -28,7 +29,7 @@ def serve(
     no_token: _NoTokenOption = False,
     allow_host: _AllowOption = None,
     cors: _CorsOption = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "auto",
+    device: _DeviceOption = "auto",
     engine: Annotated[str | None, typer.Option(help="Compute with an export of the run: onnx, onnx-float16, onnx-int8.")] = None,
     runs: console.RunsOption = Path("runs"),
 ) -> None:
@@ -47,4 +48,31 @@ def serve(
         device=device,
         engine=engine,
         started=lambda address: print(f"serving {', '.join(run)} on {address} (stop with Ctrl-C)", flush=True),
+    )
+
+
+@serve_app.command(epilog="Example: thawlab studio --runs runs/")
+def studio(
+    runs: console.RunsOption = Path("runs"),
+    host: _HostOption = "127.0.0.1",
+    port: _PortOption = 8001,
+    token_file: _TokenOption = None,
+    no_token: _NoTokenOption = False,
+    allow_host: _AllowOption = None,
+    cors: _CorsOption = None,
+    device: _DeviceOption = "auto",
+) -> None:
+    """Show all runs on pages: live curves, reports, comparisons, and label corrections; it trains and deletes nothing."""
+    from thawlab import api
+
+    api.studio(
+        runs,
+        host=host,
+        port=port,
+        token_file=token_file,
+        no_token=no_token,
+        allow_hosts=allow_host or (),
+        origins=cors or (),
+        device=device,
+        started=lambda address: print(f"showing {runs} on {address} (stop with Ctrl-C)", flush=True),
     )

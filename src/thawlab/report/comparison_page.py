@@ -10,8 +10,9 @@ from markupsafe import Markup
 from thawlab.comparison.comparison import NO_CREDIT, Comparison, describe
 from thawlab.comparison.effects import Effect
 from thawlab.comparison.settings import short_keys, shown
+from thawlab.files import write_text
 from thawlab.report import comparison_figures as figures
-from thawlab.report.page import write_page
+from thawlab.report.page import render_page
 from thawlab.report.study_figures import learning_curve_figure
 from thawlab.report.style import for_page
 from thawlab.results import read_rows
@@ -28,6 +29,16 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
     Raises:
         ThawlabError: if the page cannot be written, or the metric rows of a run cannot be read.
     """
+    write_text(path, comparison_html(comparison))
+    return path
+
+
+def comparison_html(comparison: Comparison) -> str:
+    """Return the page of a comparison; self-contained HTML.
+
+    Raises:
+        ThawlabError: if the metric rows of a run cannot be read.
+    """
     rows = [describe(variant) for variant in comparison.variants]
     fronts, drawn = _measures(comparison, rows)
     keys = list(comparison.differences)
@@ -35,9 +46,8 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
     parts = [part for part in (effects[:_OPEN], effects[_OPEN:]) if part]
     if comparison.learning_curves:
         drawn["learning"] = learning_curve_figure(comparison.learning_curves)
-    return write_page(
+    return render_page(
         "comparison.html",
-        path,
         comparison=comparison,
         rows=rows,
         keys=short_keys(keys) if len(keys) <= _MOST_COLUMNS else {},

@@ -2,10 +2,11 @@
 
 import base64
 import io
+import re
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from thawlab.results import DataSummary, EpochRow, Results, TestResult, read_res
 from thawlab.run import RunFolder
 
 _MISTAKES_SHOWN = 24
+_SCRIPT = re.compile(r"<script>.*?</script>", re.DOTALL)
 
 
 class Sources(NamedTuple):
@@ -68,14 +70,28 @@ def write_report(folder: RunFolder) -> Path:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    results = sources.results
     drawn = {name: draw(sources) for name, draw in FIGURES.items()}
     for name, svg in drawn.items():
         write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
+    write_text(folder.report, _page(sources, drawn))
+    return folder.report
+
+
+def report_html(folder: RunFolder) -> str:
+    """Return the report of a finished run; nothing is written.
+
+    Raises:
+        ThawlabError: if a file of the run is missing or damaged; the message names it.
+    """
+    sources = read_sources(folder)
+    return _page(sources, {name: draw(sources) for name, draw in FIGURES.items()})
+
+
+def _page(sources: Sources, drawn: Mapping[str, str]) -> str:
+    folder, results = sources.folder, sources.results
     try:
-        return write_page(
+        return render_page(
             "page.html",
-            folder.report,
             run=folder.name,
             results=results,
             metrics=metric_rows(results.test),
@@ -115,10 +131,26 @@ def write_page(template: str, path: Path, **values: Any) -> Path:
     Raises:
         ThawlabError: if the page cannot be written.
     """
-    folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    write_text(path, environment.get_template(template).render(**values))
+    write_text(path, render_page(template, **values))
     return path
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Return a self-contained page from a template; all values are escaped."""
+    return _templates().get_template(template).render(**values)
+
+
+def scripts_of(template: str) -> list[str]:
+    """Return the scripts within the pages of a template, which are the same in each of them."""
+    environment = _templates()
+    source = (Path(__file__).parent / template).read_text(encoding="utf-8")
+    scripts = [environment.from_string(script).render() for script in _SCRIPT.findall(source)]
+    return [script.removeprefix("<script>").removesuffix("</script>") for script in scripts]
+
+
+def _templates() -> Environment:
+    folder = FileSystemLoader(Path(__file__).parent)
+    return Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _images(sources: Sources) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 
 from thawlab.serving.answers import Failure, Refused
 from thawlab.serving.observing import Observed, log, seconds_since
+from thawlab.serving.passes import has_pass
 from thawlab.serving.refusals import RefusedError
 
 if TYPE_CHECKING:
@@ -113,8 +114,14 @@ def check(scope: Scope, headers: dict[bytes, list[bytes]], access: Access, open_
     origin = headers.get(b"origin", [b""])[0].decode("latin-1")
     if origin and origin.partition("://")[2] != host and origin not in access.origins:
         raise RefusedError(403, "pages of other sites may not ask this server; start it with --cors ORIGIN to let one")
-    if access.token is not None and scope["path"] not in open_paths and not _has_token(headers, access.token):
+    token = access.token
+    if token is not None and scope["path"] not in open_paths and not (_has_token(headers, token) or _has_pass(scope, token)):
         raise RefusedError(401, "a token is needed: send the header Authorization: Bearer TOKEN")
+
+
+def _has_pass(scope: Scope, token: str) -> bool:
+    path, query = scope.get("raw_path", b""), scope.get("query_string", b"")
+    return scope["method"] == "GET" and has_pass(path.decode("latin-1"), query.decode("latin-1"), token)
 
 
 def _has_token(headers: dict[bytes, list[bytes]], token: str) -> bool:

@@ -13,6 +13,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from thawlab.errors import ThawlabError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp
 
     from thawlab.serving.settings import Limits
@@ -42,8 +44,22 @@ def address_of(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
-    """Answer requests until the process is told to stop; those that are being answered then have a few seconds."""
+def run(app: ASGIApp, listening: socket.socket, limits: Limits, ending: Callable[[], object] = lambda: None) -> None:
+    """Answer requests until the process is told to stop; those that are being answered then have a few seconds.
+
+    Args:
+        app: what answers.
+        listening: the socket.
+        limits: what is refused.
+        ending: is called in the loop when the end begins, so that answers that never end can do so.
+    """
+
+    @final
+    class Ending(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            ending()
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
         app,
         http=_protocol(limits),
@@ -56,7 +72,7 @@ def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         h11_max_incomplete_event_size=_HEAD_BYTES,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    Ending(config).run(sockets=[listening])
 
 
 def _protocol(limits: Limits) -> type[asyncio.Protocol]:
