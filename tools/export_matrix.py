@@ -2,7 +2,7 @@
 
     python tools/export_matrix.py fruits360-95.tar --classes 12 --out results/export-parity.json
 
-Each architecture is trained for a few epochs on 800 images of the source's first classes, with random weights unless these are
+Each architecture is trained for a few epochs on images of the source's first classes, with random weights unless these are
 installed: the gate compares computations, not merits, but a classifier that guesses has many pictures near a tie, where a
 half-precision export must say another class. A format that the gate refuses is written with its reason.
 """
@@ -44,7 +44,7 @@ _HEAVY = {"timm/resnet50", "timm/vgg11_bn", "timm/densenet121"}
 _INSTALLED = {"bundled", "efficientnet_lite0"}
 
 
-def write_images(source: str, data_dir: str | None, classes: int, place: Path, count: int = 800) -> None:
+def write_images(source: str, data_dir: str | None, classes: int, place: Path, count: int) -> None:
     """Write images of the source's first classes, as many of each as it has and evenly chosen, as a folder per class."""
     listing = open_source(source, data_dir)
     of_these = np.flatnonzero(np.asarray(listing.labels) < classes)
@@ -56,10 +56,11 @@ def write_images(source: str, data_dir: str | None, classes: int, place: Path, c
         image.save(folder / f"{index:06d}.png")
 
 
-def measure(name: str, images: Path, work: Path) -> dict[str, object]:
+def measure(name: str, images: Path, val: float, work: Path) -> dict[str, object]:
     backbone, side = ARCHITECTURES[name]
     settings: dict[str, object] = {
         "model.pretrained": backbone in _INSTALLED,
+        "data.val": val,
         "phases": [
             {
                 "train": "head" if backbone in _INSTALLED else "all",
@@ -70,7 +71,7 @@ def measure(name: str, images: Path, work: Path) -> dict[str, object]:
         ],
     }
     run = thawlab.train(str(images), backbone=backbone, size=side, runs=work / "runs", **settings)
-    found: dict[str, object] = {"size": side, "test_accuracy": run.results.test.accuracy}
+    found: dict[str, object] = {"size": side, "images": run.results.dataset.n_train, "test_accuracy": run.results.test.accuracy}
     for form in FORMATS:
         start = time.perf_counter()
         try:
@@ -87,16 +88,18 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("--data-dir")
     parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--images", type=int, default=800, help="images in all; a fifth of them are the test split")
+    parser.add_argument("--val", type=float, default=0.1, help="the share of the rest on which 8 bits are judged")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="", help="architectures, separated by commas")
     wanted = parser.parse_args()
     result = read_json(wanted.out) if wanted.out.exists() else {}
     with tempfile.TemporaryDirectory() as place:
         images = Path(place) / "images"
-        write_images(wanted.source, wanted.data_dir, wanted.classes, images)
+        write_images(wanted.source, wanted.data_dir, wanted.classes, images, wanted.images)
         for name in wanted.only.split(",") if wanted.only else ARCHITECTURES:
             if name not in result.get("architectures", {}):
-                measured = {**result.get("architectures", {}), name: measure(name, images, Path(place))}
+                measured = {**result.get("architectures", {}), name: measure(name, images, wanted.val, Path(place))}
                 result = {
                     "source": Path(wanted.source).name,
                     "classes": wanted.classes,
