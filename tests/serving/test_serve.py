@@ -31,6 +31,8 @@ FORMATS: dict[str, dict[str, Any]] = {
     "TGA": {},
     "JPEG2000": {},
     "ICO": {"sizes": [(48, 48)]},
+    "AVIF": {},
+    "HEIF": {},
 }
 
 
@@ -47,6 +49,8 @@ def said(answer: dict[str, Any]) -> dict[str, Any]:
 def test_answers_are_those_of_predict_bit_for_bit(
     kind: str, server: Server, runs: Path, names: Sequence[str], tmp_path: Path
 ) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
     files = []
     for seed in range(3):
         files.append(tmp_path / f"{seed}.bin")

@@ -24,10 +24,15 @@ from thawlab.serving.upload import FIELD, Budget, pictures_of
 _DECODED_AT_ONCE = 4  # of one request: another waits until one of them is done
 _MODELS_AT_ONCE = 4
 _PICTURE = {"type": "string", "format": "binary"}
-_FORM = {"type": "object", "required": [FIELD], "properties": {FIELD: {"type": "array", "items": _PICTURE, "minItems": 1}}}
+_FORM = {
+    "type": "object",
+    "required": [FIELD],
+    "additionalProperties": False,
+    "properties": {FIELD: {"type": "array", "items": _PICTURE, "minItems": 1}},
+}
 _BODY = {
     "required": True,
-    "description": "One picture as the body itself, or several as parts of a form.",
+    "description": f"One picture as the body itself, or up to {Limits().pictures} as parts of a form.",
     "content": {"multipart/form-data": {"schema": _FORM}, "image/*": {"schema": _PICTURE}},
 }
 _ONE_PICTURE = {"required": True, "content": {"image/*": {"schema": _PICTURE}, "multipart/form-data": {"schema": _FORM}}}
