@@ -22,8 +22,14 @@ function draw() {
   part("classes").children[active]?.scrollIntoView({ block: "nearest" });
 }
 
-function finish(name) {
+// The field would keep the focus until the next frame, and a key pressed before that would be lost in it.
+function leave() {
   part("chooser").close();
+  part("wanted").blur();
+}
+
+function finish(name) {
+  leave();
   chosen(name);
 }
 
@@ -44,7 +50,7 @@ part("wanted").addEventListener("keydown", event => {
   if (event.key in moves) {
     active = (active + moves[event.key] + shown.length) % Math.max(shown.length, 1);
     draw();
-  } else if (event.key === "Escape") part("chooser").close();  // at once, so that the next key is not lost
+  } else if (event.key === "Escape") leave();
   else if (event.key === "Enter" && shown.length) finish(shown[active]);
   else if (numbered && !event.target.value && /^[1-9]$/.test(event.key) && shown[event.key - 1]) finish(shown[event.key - 1]);
   else return;
