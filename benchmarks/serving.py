@@ -1,8 +1,8 @@
 """Pictures per second of `thawlab serve`, at several numbers of clients, beside the bare predictor and a plain handler.
 
 `python benchmarks/serving.py --photos FOLDER --backbone … --out FILE`: photographs through MobileNetV2-1.0 at 224 px in float32,
-the same threads everywhere. Clients are threads of one process, each with a connection of its own and one picture per request; they
-take their share of the same cores. Programs take turns within a repetition; the medians over the repetitions are reported.
+the same threads everywhere. Clients are threads of one process, each with a connection of its own and one picture per request;
+they take their share of the same cores. Programs take turns within a repetition; the medians over the repetitions are reported.
 """
 
 from __future__ import annotations
