@@ -113,6 +113,11 @@ class _Parts:
     def _finish(self) -> None:
         self.ended = True
 
+    def forget(self) -> None:
+        """Let go of all bytes at once: parser and parts refer to each other, and would stay until garbage is collected."""
+        self._chunks, self.whole = [], []
+        self.parser.callbacks = {}
+
 
 def check_size(size: int, limits: Limits) -> None:
     """Refuse a picture of too many bytes."""
@@ -182,6 +187,7 @@ async def _parts(request: Request, limits: Limits, budget: Budget, boundary: byt
             raise RefusedError(422, f"there is no picture in the body; send at least one field named '{FIELD}'")
     finally:
         budget.give(parts.held)
+        parts.forget()
 
 
 async def _chunks(request: Request, limits: Limits) -> AsyncIterator[bytes]:
