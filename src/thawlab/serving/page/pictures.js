@@ -50,7 +50,8 @@ function bars(answer) {
 function verdict(answer) {
   if (answer.novel) return element("span", { className: "badge novel", textContent: "not like anything in training" });
   if (answer.unsure) return element("span", { className: "badge unsure", textContent: `unsure: ${answer.prediction_set.length} classes are possible` });
-  if (answer.prediction_set?.length === 0) return element("span", { className: "badge unsure", textContent: "less sure than it usually is" });
+  // Sets are empty also where a class is all but certain and most others are more certain still: that needs no warning.
+  if (answer.prediction_set?.length === 0 && answer.predictions[0].probability < 0.9) return element("span", { className: "badge unsure", textContent: "less sure than it usually is" });
   return "";
 }
 
