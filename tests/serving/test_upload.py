@@ -87,7 +87,7 @@ def test_a_refused_body_gives_everything_back_at_once(kind: str) -> None:
 
     async def several() -> int:
         for _ in range(3):
-            said = await refusal(Sent([*head, *[b"A" * 1_000_000] * 12], kind), limits, budget)
+            said = await refusal(Sent([*head, *(bytes([65]) * 1_000_000 for _ in range(12))], kind), limits, budget)
             assert "too many pictures are being sent" in said
         return tracemalloc.get_traced_memory()[0]
 
@@ -95,7 +95,7 @@ def test_a_refused_body_gives_everything_back_at_once(kind: str) -> None:
     gc.disable()
     tracemalloc.start()
     try:
-        assert asyncio.run(several()) < 8_000_000  # of 30 MB that were held in turn
+        assert asyncio.run(several()) < 15_000_000  # what was sent last may still be there
     finally:
         tracemalloc.stop()
         gc.enable()
