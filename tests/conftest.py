@@ -19,6 +19,7 @@ from PIL import Image
 from thawlab import progress
 from thawlab.recipe import Recipe, parse_recipe, with_overrides
 
+CHROMIUM = Path("/usr/bin/chromium")
 # Real data and weights lie beside the project on its makers' machines; users do not have them.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -54,6 +55,19 @@ def fruits360() -> Path:
 def mobilenet() -> str:
     """A small real pretrained backbone."""
     return f"local-dir:{_shared('weights/mobilenetv2_035.in1k')}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium that is already on the machine, driven by Playwright; for one module, since its event loop bars others."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.exists():
+        pytest.skip("there is no Chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture

@@ -278,8 +278,7 @@ def serve(
     from thawlab.serving.settings import Limits, read_access
     from thawlab.serving.shelf import served
 
-    token = None if token_file is None else user_path(token_file)
-    access = read_access(host, token, no_token, tuple(allow_hosts), tuple(origins))
+    access = read_access(host, token_file, no_token, allow_hosts, origins)
     folders = list({folder.path.resolve(): folder for folder in (_folder(model, runs) for model in models)}.values())
     if len({folder.name for folder in folders}) < len(folders):
         raise UsageError("two of these runs have the same name; serve one of them, or rename a folder")
@@ -323,8 +322,7 @@ def studio(
     from thawlab.serving.shelf import served
     from thawlab.serving.studio import studio as show
 
-    token = None if token_file is None else user_path(token_file)
-    access = read_access(host, token, no_token, tuple(allow_hosts), tuple(origins))
+    access = read_access(host, token_file, no_token, allow_hosts, origins)
 
     def opened(folder: RunFolder) -> Served:
         return served(folder, load(Run(folder), device=device), None)

@@ -137,7 +137,7 @@ def run_folder(recipe: Recipe, runs: Path) -> RunFolder:
     return RunFolder(runs / f"{recipe.name}-{recipe.digest[:12]}")
 
 
-_TELLING = ("recipe.toml", "imported.json")  # one of them lies in every run
+TELLING = ("recipe.toml", "imported.json")  # one of them lies in every run
 
 
 def find_run(name: str, runs: Path) -> RunFolder:
@@ -147,9 +147,9 @@ def find_run(name: str, runs: Path) -> RunFolder:
         UsageError: if there is no such run; the message gives the nearest name.
     """
     for path in (Path(name), runs / name):
-        if any((path / file).is_file() for file in _TELLING):
+        if any((path / file).is_file() for file in TELLING):
             return RunFolder(path)
-    known = sorted(entry.parent.name for file in _TELLING for entry in runs.glob(f"*/{file}"))
+    known = sorted(entry.parent.name for file in TELLING for entry in runs.glob(f"*/{file}"))
     starts = [candidate for candidate in known if candidate.startswith(name)]
     if len(starts) == 1:
         return RunFolder(runs / starts[0])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,7 @@ from thawlab.report.page import write_report
 from thawlab.report.probe_page import write_probe
 from thawlab.run import RunFolder
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = Path("/usr/bin/chromium")
 NASTY = ["<img src=x onerror=console.error(1)>", "y" * 200, "ant", "bee"]
-
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium on this machine")
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +38,6 @@ def comparison(compared: Callable[..., Comparison], tmp_path_factory: pytest.Tem
     found = compared(skills, 2, "What <i>helps</i>?", dict(zip(skills, NASTY, strict=False)))
     found = replace(found, pairs=found.pairs * 6)  # more than are open at once
     return write_comparison(found, tmp_path_factory.mktemp("page") / "comparison.html")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
-        yield chromium
-        chromium.close()
 
 
 def opened(browser: Any, file: Path, scheme: str, width: int) -> tuple[Any, list[str], list[str]]:

@@ -52,5 +52,11 @@ def test_only_numbers_and_named_hosts_are_known() -> None:
     assert not any(access.knows(host) for host in others)
 
 
+@pytest.mark.parametrize("name", ["", "https://photos.example", "two names", "*"])
+def test_what_is_no_name_of_a_host_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"--allow-host '.*': must be a name"):
+        read_access("localhost", None, False, (name,), ())
+
+
 def test_the_token_is_not_shown() -> None:
     assert "secret" not in repr(Access(token="my-secret-my-secret"))

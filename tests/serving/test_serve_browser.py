@@ -10,10 +10,6 @@ from typing import Any
 import pytest
 from asking import Server, picture
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium on this machine")
-
 # Drops files on the page as a hand would; they are given as base64.
 DROP = """(target, files) => {
   const data = new DataTransfer();
@@ -24,15 +20,6 @@ DROP = """(target, files) => {
   for (const kind of ["dragover", "drop"])
     target.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=[("light", 1200), ("dark", 390)], ids=["light desktop", "dark phone"])

@@ -89,16 +89,8 @@ class Predictor:
 
     def _outputs(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return logits, and features where a novelty reference was saved."""
-        inputs, rest = self._model.card.preprocessing.inputs, len(pixels) % INFERENCE_BATCH
-        last = next(batch for batch in self._batches if batch >= rest)
-        whole = len(pixels) - rest
-        ranges = [(np.arange(whole), INFERENCE_BATCH), (np.arange(whole, len(pixels)), last)]
-        parts = [
-            infer_parts(self._network, pixels, rows, inputs, self._device, batch=batch)
-            for rows, batch in ranges
-            if len(rows) or not len(pixels)
-        ]
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+        inputs = self._model.card.preprocessing.inputs
+        return infer_parts(self._network, pixels, np.arange(len(pixels)), inputs, self._device, sizes=self._batches)
 
     def hurry(self) -> tuple[int, ...]:
         """Compute few images in smaller batches from now on, where a trial shows that every bit stays; return their sizes.

@@ -1,6 +1,6 @@
 """Running a network over many rows: batches of one shape, so that no sample's numbers depend on its neighbours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,24 +49,26 @@ def infer_parts(
     prepare: Prepare,
     device: torch.device,
     label: str = "",
-    batch: int = INFERENCE_BATCH,
+    sizes: Sequence[int] = (INFERENCE_BATCH,),
 ) -> list[Floats]:
     """Apply a module that gives one or several tensors, as `infer` does; returns an array for each, or none without rows.
 
-    Another `batch` than INFERENCE_BATCH gives the same bits only if it is among `equal_batches`.
+    The last batch is filled up to the least of `sizes`, in rising order, that holds it: `equal_batches` gives those which change
+    no bit.
     """
-    starts = list(range(0, len(indices), batch))
+    starts = list(range(0, len(indices), INFERENCE_BATCH))
 
     def gather(start: int) -> torch.Tensor:
-        chosen = indices[start : start + batch]
-        filled = np.resize(chosen, batch)  # repeats from the start to fill up
+        chosen = indices[start : start + INFERENCE_BATCH]
+        size = next(size for size in sizes if size >= len(chosen))
+        filled = np.resize(chosen, size)  # repeats from the start to fill up
         return torch.from_numpy(np.take(rows, filled, axis=0))
 
     batches: list[list[Floats]] = []
     network: nn.Module | None = None
     with eval_mode(module), torch.inference_mode(), progress.task(label, len(indices) if label else 0) as advance:
         for start, gathered in prefetched(starts, gather):
-            count = min(batch, len(indices) - start)
+            count = min(INFERENCE_BATCH, len(indices) - start)
             inputs = prepare(gathered.to(device))
             network = folded(module, inputs.shape[1:]) if network is None else network
             outputs = network(inputs)
@@ -95,7 +97,10 @@ def equal_batches(module: nn.Module, shape: tuple[int, ...], prepare: Prepare, d
     whole = infer_parts(module, noise, everything, prepare, device)
     equal = [INFERENCE_BATCH]
     for batch in _SMALLER:
-        parts = infer_parts(module, noise, everything, prepare, device, batch=batch)
+        pieces = [
+            infer_parts(module, noise, few, prepare, device, sizes=(batch,)) for few in np.split(everything, len(noise) // batch)
+        ]
+        parts = [np.concatenate(part) for part in zip(*pieces, strict=True)]
         if all(np.array_equal(part, full) for part, full in zip(parts, whole, strict=True)):
             equal.append(batch)
     return tuple(sorted(equal))

@@ -2,25 +2,20 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from thawlab.deploy.prediction import Prediction
+from thawlab.results import Diagnosis, Value
 
 
-class Answer(BaseModel):
-    """The base of all answers; keys are written by their names in JSON."""
-
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True, frozen=True)
-
-
-class ClassProbability(Answer):
+class ClassProbability(Value):
     """A class and its calibrated probability."""
 
     class_name: Annotated[str, Field(alias="class", examples=["cat"])]
     probability: Annotated[float, Field(ge=0, le=1, examples=[0.94])]
 
 
-class ModelAnswer(Answer):
+class ModelAnswer(Value):
     """What one model says of a picture."""
 
     model: Annotated[str, Field(description="The name of the model, as /v1/models lists it.", examples=["photos-0123456789ab"])]
@@ -36,31 +31,24 @@ class ModelAnswer(Answer):
     novel: Annotated[bool | None, Field(description="Whether the picture is like nothing in training; null if unknown.")]
 
 
-class PictureAnswer(Answer):
+class PictureAnswer(Value):
     """What is said of one picture, or why it could not be read."""
 
     picture: Annotated[int, Field(description="Its place in the request, from 0.", ge=0)]
-    answers: Annotated[list[ModelAnswer], Field(description="One for each model; none for a picture that cannot be read.")] = []
+    answers: Annotated[
+        tuple[ModelAnswer, ...], Field(description="One for each model; none for a picture that cannot be read.")
+    ] = ()
     error: Annotated[str | None, Field(description="Why it cannot be read.")] = None
 
 
-class Predicted(Answer):
+class Predicted(Value):
     """The answer to a request for predictions, in the order of its pictures."""
 
     request_id: str
     pictures: list[PictureAnswer]
 
 
-class Finding(Answer):
-    """Something that the model's owner should know."""
-
-    id: str
-    severity: str
-    evidence: str
-    advice: str
-
-
-class ModelFacts(Answer):
+class ModelFacts(Value):
     """What a model was trained on, and how good it is, from its run's results; null where that is not known."""
 
     name: str
@@ -74,16 +62,16 @@ class ModelFacts(Answer):
     test_accuracy: float | None = None
     test_accuracy_ci95: tuple[float, float] | None = None
     calibration_error: float | None = None
-    findings: list[Finding] = []
+    findings: tuple[Diagnosis, ...] = ()
 
 
-class Models(Answer):
+class Models(Value):
     """The models of this server, the first one being the default."""
 
     models: list[ModelFacts]
 
 
-class Failure(Answer):
+class Failure(Value):
     """Why a request was refused."""
 
     status: Annotated[int, Field(examples=[413])]
@@ -91,13 +79,13 @@ class Failure(Answer):
     request_id: str
 
 
-class Refused(Answer):
+class Refused(Value):
     """The body of every answer that is not 200."""
 
     error: Failure
 
 
-class Health(Answer):
+class Health(Value):
     """Whether the server is up."""
 
     status: Annotated[str, Field(examples=["ok"])]
@@ -116,20 +104,22 @@ def model_answer(model: str, prediction: Prediction, top_k: int) -> ModelAnswer:
     )
 
 
+_ABOUT = {
+    400: "The request cannot be read.",
+    401: "The token is missing or wrong.",
+    403: "A page of another site may not ask.",
+    404: "There is no such thing.",
+    408: "The body came too slowly.",
+    413: "Too large, or too many pictures.",
+    415: "Neither a picture nor a form.",
+    421: "Sent to a name that is not this server's.",
+    422: "A picture cannot be read, or a parameter is wrong.",
+    431: "Headers are too long.",
+    500: "The server failed; its log says why.",
+    503: "Too much to do; Retry-After says when to try again.",
+}
+
+
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the answers of a route that are not 200, for the schema."""
-    about = {
-        400: "The request cannot be read.",
-        401: "The token is missing or wrong.",
-        403: "A page of another site may not ask.",
-        404: "There is no such thing.",
-        408: "The body came too slowly.",
-        413: "Too large, or too many pictures.",
-        415: "Neither a picture nor a form.",
-        421: "Sent to a name that is not this server's.",
-        422: "A picture cannot be read, or a parameter is wrong.",
-        431: "Headers are too long.",
-        500: "The server failed; its log says why.",
-        503: "Too much to do; Retry-After says when to try again.",
-    }
-    return {status: {"model": Refused, "description": about[status]} for status in statuses}
+    return {status: {"model": Refused, "description": _ABOUT[status]} for status in statuses}

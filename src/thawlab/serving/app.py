@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from thawlab.serving.answers import Health, refusals
 from thawlab.serving.decoding import Decoders
 from thawlab.serving.guard import Guard, refusal
-from thawlab.serving.observing import Observed
 from thawlab.serving.predicting import Desk, prediction_routes
 from thawlab.serving.refusals import RefusedError, busy
 
@@ -52,8 +52,7 @@ def make_app(
     """
     decoders = Decoders(limits)
     desk = Desk(shelf, decoders, limits)
-    observed = Observed(lambda: shelf.waiting, lambda: desk.budget.taken)
-    desk.observed, shelf.observe = observed, observed.batches.observe
+    shelf.observed.watch(lambda: shelf.waiting, lambda: desk.budget.taken)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -76,17 +75,17 @@ def make_app(
     app.include_router(prediction_routes(desk, ask_all))
     for routes in more:
         app.include_router(routes(desk))
-    _add_health(app, desk, observed)
+    _add_health(app, desk)
     _add_pages(app, pages)
     _add_failures(app)
-    guarded: ASGIApp = Guard(app, access, _OPEN | frozenset(pages), observed)
+    guarded: ASGIApp = Guard(app, access, _OPEN | frozenset(pages), shelf.observed)
     if access.origins:
         headers = ["authorization", "content-type", "x-request-id"]
         guarded = CORSMiddleware(guarded, sorted(access.origins), allow_methods=["GET", "POST"], allow_headers=headers)
     return guarded
 
 
-def _add_health(app: FastAPI, desk: Desk, observed: Observed) -> None:
+def _add_health(app: FastAPI, desk: Desk) -> None:
     @app.get("/healthz", tags=["health"], summary="Whether the process answers")
     async def healthz() -> Health:
         return Health(status="ok")
@@ -99,16 +98,20 @@ def _add_health(app: FastAPI, desk: Desk, observed: Observed) -> None:
 
     @app.get("/metrics", tags=["health"], summary="Figures for Prometheus", response_class=Response, responses=refusals(401))
     async def metrics() -> Response:
-        return Response(observed.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(desk.shelf.observed.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_pages(app: FastAPI, pages: dict[str, str]) -> None:
     """Serve some files of the package; no path of a request reaches the file system."""
+    templates = Environment(
+        loader=PackageLoader("thawlab.serving", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     for path, name in pages.items():
-        content = files("thawlab.serving").joinpath("page", name).read_bytes()
+        file = files("thawlab.serving").joinpath("page", name)
+        content = templates.get_template(name).render() if name.endswith(".html") else file.read_text(encoding="utf-8")
         kind = _KINDS[name[name.rindex(".") :]]
 
-        def page(content: bytes = content, kind: str = kind) -> Response:
+        def page(content: str = content, kind: str = kind) -> Response:
             return Response(content, media_type=kind)
 
         app.add_api_route(path, page, methods=["GET"], include_in_schema=False)

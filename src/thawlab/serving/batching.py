@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, NamedTuple, final
 
@@ -82,12 +81,10 @@ class Batcher:
         pixels, top_k = np.stack([one.pixels for one in batch]), max(one.top_k for one in batch)
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._compute, self._predictor.predict_fitted, pixels, top_k)
-        except BaseException as error:
+        except Exception as error:
             for one in batch:
-                with contextlib.suppress(asyncio.InvalidStateError):
-                    one.answer.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
-            if not isinstance(error, Exception):
-                raise
+                if not one.answer.done():
+                    one.answer.set_exception(error)
             return
         for one, prediction in zip(batch, found, strict=True):
             if not one.answer.done():

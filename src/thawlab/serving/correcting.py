@@ -15,7 +15,7 @@ from thawlab.data.sources import datasets
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import found_path
 from thawlab.plan.resolve import beside
-from thawlab.serving.answers import Answer
+from thawlab.results import Value
 from thawlab.serving.suspects import suspects_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Decided(BaseModel):
     label: Annotated[str, Field(max_length=1024, description="The right class; for `relabel` alone.")] = ""
 
 
-class Row(Answer):
+class Row(Value):
     """A decision that the table holds."""
 
     id: str
@@ -43,7 +43,7 @@ class Row(Answer):
     time: str
 
 
-class Corrections(Answer):
+class Corrections(Value):
     """What was decided so far, where it is written, and what to do with it."""
 
     file: Annotated[str, Field(description="The table of corrections.")]

@@ -62,7 +62,7 @@ class _Decoder:
 
     def __init__(self, processes: int, niceness: int, limits: Limits) -> None:
         self._processes, self._niceness, self._limits = processes, niceness, limits
-        self._pool, self._scheduled = self._started(), False  # it starts with the first task
+        self._pool = self._started()
 
     def _started(self) -> ProcessPool:
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's locks as they happen to be
@@ -77,9 +77,8 @@ class _Decoder:
             return await self._fit(content, preprocessings, pixels)
 
     async def _fit(self, content: bytes, preprocessings: Sequence[Preprocessing], pixels: int) -> list[Pixels] | str | None:
-        if self._scheduled and not self._pool.active:
+        if not self._pool.active:
             self._pool = self._started()
-        self._scheduled = True
         arguments = [content, tuple(preprocessings), pixels, self._limits.pixels]
         try:
             future = self._pool.schedule(fitted, args=arguments, timeout=self._limits.decode_seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, final
 
@@ -21,7 +20,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32)
 class Observed:
     """The figures of one server."""
 
-    def __init__(self, waiting: Callable[[], int], held: Callable[[], int]) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter("thawlab_requests", "Requests answered.", ["route", "status"], registry=self.registry)
         self.seconds = Histogram(
@@ -35,6 +34,9 @@ class Observed:
         self.batches = Histogram(
             "thawlab_batch_pictures", "Pictures that the network took together.", buckets=_BATCHES, registry=self.registry
         )
+
+    def watch(self, waiting: Callable[[], int], held: Callable[[], int]) -> None:
+        """Show from now on how many pictures wait, and how many of their bytes are held."""
         Gauge("thawlab_waiting_pictures", "Pictures that wait for the network.", registry=self.registry).set_function(waiting)
         Gauge("thawlab_held_bytes", "Of pictures being received or decoded.", registry=self.registry).set_function(held)
 
@@ -51,8 +53,3 @@ def log(event: str, **details: Any) -> None:
         print(line, file=sys.stderr, flush=True)
     except (OSError, ValueError):  # the reader of the log has left; requests matter more
         return
-
-
-def seconds_since(start: float) -> float:
-    """Return the seconds since `time.perf_counter()` gave `start`, to a tenth of a millisecond."""
-    return round(time.perf_counter() - start, 4)

@@ -12,10 +12,9 @@ from PIL import Image
 
 from thawlab.data.types import Pixels
 from thawlab.errors import ThawlabError
-from thawlab.serving.answers import ModelAnswer, Models, PictureAnswer, Predicted, model_answer, refusals
+from thawlab.serving.answers import Models, PictureAnswer, Predicted, model_answer, refusals
 from thawlab.serving.batching import Batcher
 from thawlab.serving.decoding import Decoders
-from thawlab.serving.observing import Observed
 from thawlab.serving.refusals import RefusedError, busy
 from thawlab.serving.settings import Limits
 from thawlab.serving.shelf import Served, Shelf
@@ -53,9 +52,8 @@ class Desk:
     def __init__(self, shelf: Shelf, decoders: Decoders, limits: Limits) -> None:
         self.shelf, self.limits, self.budget = shelf, limits, Budget(limits.buffered_bytes)
         self._decoders, self._uploads = decoders, 0
-        self.observed: Observed | None = None
 
-    async def tasks(self, request: Request, models: Sequence[tuple[Served, Batcher]], top_k: int) -> list[PictureAnswer]:
+    async def answers(self, request: Request, models: Sequence[tuple[Served, Batcher]], top_k: int) -> list[PictureAnswer]:
         """Return what each picture of a request is, in their order.
 
         Raises:
@@ -112,20 +110,13 @@ class Desk:
         if isinstance(pixels, str):
             self._count("unreadable")
             return PictureAnswer(picture=number, error=pixels)
-        found = await asyncio.gather(
-            *(batcher.predict(own, top_k) for (_, batcher), own in zip(models, pixels, strict=True)), return_exceptions=True
-        )
-        answers: list[ModelAnswer] = []
-        for (model, _), prediction in zip(models, found, strict=True):
-            if isinstance(prediction, BaseException):
-                raise prediction
-            answers.append(model_answer(model.name, prediction, top_k))
+        found = await asyncio.gather(*(batcher.predict(own, top_k) for (_, batcher), own in zip(models, pixels, strict=True)))
+        answers = tuple(model_answer(model.name, prediction, top_k) for (model, _), prediction in zip(models, found, strict=True))
         self._count("predicted")
         return PictureAnswer(picture=number, answers=answers)
 
     def _count(self, outcome: str) -> None:
-        if self.observed is not None:
-            self.observed.pictures.labels(outcome).inc()
+        self.shelf.observed.pictures.labels(outcome).inc()
 
 
 def prediction_routes(desk: Desk, ask_all: bool) -> APIRouter:
@@ -157,7 +148,7 @@ def prediction_routes(desk: Desk, ask_all: bool) -> APIRouter:
     ) -> Predicted:
         if not (ask_all or model):
             raise RefusedError(422, "name the model: /v1/predict?model=RUN")
-        found = await desk.tasks(request, await chosen(model), top_k)
+        found = await desk.answers(request, await chosen(model), top_k)
         request.state.told = {"pictures": len(found)}
         if all(one.error for one in found):
             errors = ", ".join(dict.fromkeys(str(one.error) for one in found))

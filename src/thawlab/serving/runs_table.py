@@ -18,20 +18,18 @@ from pydantic import Field
 from thawlab.comparison.settings import settings
 from thawlab.errors import ThawlabError
 from thawlab.files import read_json
-from thawlab.results import read_results
-from thawlab.run import RunFolder
-from thawlab.serving.answers import Answer
+from thawlab.results import Value, read_results
+from thawlab.run import TELLING, RunFolder
 
 State = Literal["new", "running", "interrupted", "failed", "finished", "imported", "damaged"]
 _STATES = frozenset({"new", "running", "interrupted", "failed", "finished"})
-_TELLING = ("recipe.toml", "imported.json")  # one of them lies in every run
-_READ = (*_TELLING, "state.json", "metrics.jsonl", "results.json", ".owner")
+_READ = (*TELLING, "state.json", "metrics.jsonl", "results.json", ".owner")
 _TAIL_BYTES = 4096  # of the rows of epochs; the last one is much shorter
 Stamps = tuple[tuple[int, int] | None, ...]
 _OWNER = re.compile(r"process (\d+) on (.*)", re.DOTALL)
 
 
-class RunRow(Answer):
+class RunRow(Value):
     """What the table shows of a run; null where it is not known, or not yet."""
 
     name: str
@@ -48,7 +46,7 @@ class RunRow(Answer):
     settings: Annotated[dict[str, Any], Field(default_factory=dict, description="Its recipe by dotted key.")]
 
 
-class Rows(Answer):
+class Rows(Value):
     """The rows that changed since a version, and the names of the runs that are gone."""
 
     version: Annotated[str, Field(description="To be sent back as `since`, for what changes from now on.")]
@@ -69,7 +67,7 @@ def run_names(runs: Path) -> list[str]:
     """Return the names of all runs in a folder, sorted; what is no run, or has a name that is not UTF-8, is passed over."""
     with contextlib.suppress(OSError), os.scandir(runs) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-        return sorted(name for name in names if _is_text(name) and any((runs / name / file).is_file() for file in _TELLING))
+        return sorted(name for name in names if _is_text(name) and any((runs / name / file).is_file() for file in TELLING))
     return []
 
 

@@ -12,13 +12,8 @@ from thawlab.serving.shelf import Served, Shelf
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-PAGES = {
-    "/": "index.html",
-    "/base.css": "base.css",
-    "/serve.css": "serve.css",
-    "/serve.js": "serve.js",
-    "/pictures.js": "pictures.js",
-}
+_FILES = ("base.css", "serve.css", "serve.js", "session.js", "pictures.js")
+PAGES = {"/": "index.html", **{f"/{name}": name for name in _FILES}}
 
 
 def serve(models: Sequence[Served], host: str, port: int, access: Access, limits: Limits, started: Callable[[str], None]) -> None:
@@ -37,7 +32,4 @@ def serve(models: Sequence[Served], host: str, port: int, access: Access, limits
     """
     by_name = {model.name: model for model in models}
     shelf = Shelf(lambda: list(by_name), by_name.__getitem__, keep=len(by_name), waiting=limits.waiting)
-    with server.listen(host, port) as listening:
-        app = make_app(shelf, access, limits, PAGES, ask_all=True)
-        started(server.address_of(listening))
-        server.run(app, listening, limits)
+    server.run(make_app(shelf, access, limits, PAGES, ask_all=True), host, port, limits, started)

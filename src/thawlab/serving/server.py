@@ -44,14 +44,26 @@ def address_of(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def run(app: ASGIApp, listening: socket.socket, limits: Limits, ending: Callable[[], object] = lambda: None) -> None:
+def run(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    limits: Limits,
+    started: Callable[[str], None],
+    ending: Callable[[], object] = lambda: None,
+) -> None:
     """Answer requests until the process is told to stop; those that are being answered then have a few seconds.
 
     Args:
         app: what answers.
-        listening: the socket.
+        host: to listen to.
+        port: to listen at; 0 for any free one.
         limits: what is refused.
+        started: is called with the page's address once it can be asked for.
         ending: is called in the loop when the end begins, so that answers that never end can do so.
+
+    Raises:
+        ThawlabError: if the address cannot be taken.
     """
 
     @final
@@ -72,7 +84,9 @@ def run(app: ASGIApp, listening: socket.socket, limits: Limits, ending: Callable
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         h11_max_incomplete_event_size=_HEAD_BYTES,
     )
-    Ending(config).run(sockets=[listening])
+    with listen(host, port) as listening:
+        started(address_of(listening))
+        Ending(config).run(sockets=[listening])
 
 
 def _protocol(limits: Limits) -> type[asyncio.Protocol]:

@@ -1,11 +1,13 @@
 """What a server listens to, whom it lets in, and how much it takes at once."""
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
 from thawlab.errors import UsageError
+from thawlab.files import user_path
 
 _SHORTEST_TOKEN = 16
 
@@ -68,7 +70,7 @@ class Access:
         return name == "localhost" or name in self.hosts or _is_number(name)
 
 
-def read_access(host: str, token_file: Path | None, no_token: bool, hosts: tuple[str, ...], origins: tuple[str, ...]) -> Access:
+def read_access(host: str, token_file: str | Path | None, no_token: bool, hosts: Sequence[str], origins: Sequence[str]) -> Access:
     """Return who may ask a server that listens to `host`.
 
     Raises:
@@ -81,11 +83,14 @@ def read_access(host: str, token_file: Path | None, no_token: bool, hosts: tuple
             f"--host {host} can be reached from other machines: give --token-file FILE with a secret that clients must send "
             "(for example: python -c 'import secrets; print(secrets.token_urlsafe())' > FILE), or say --no-token"
         )
+    for name in hosts:
+        if not name or not set(name).isdisjoint("/ \t@*"):
+            raise UsageError(f"--allow-host '{name}': must be a name as in an address, such as photos.example")
     for origin in origins:
         if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
             raise UsageError(f"--cors {origin}: must be the origin of pages, such as https://example.org")
     names = {_without_port(name).lower() for name in (*hosts, host)}
-    return Access(frozenset(names), None if token_file is None else _token(token_file), frozenset(origins))
+    return Access(frozenset(names), None if token_file is None else _token(user_path(token_file)), frozenset(origins))
 
 
 def is_local(host: str) -> bool:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, final
 
 from thawlab.errors import ThawlabError, nearest
 from thawlab.results import read_results
-from thawlab.serving.answers import Finding, ModelFacts
+from thawlab.serving.answers import ModelFacts
 from thawlab.serving.batching import Batcher
+from thawlab.serving.observing import Observed
 from thawlab.serving.refusals import RefusedError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _measured(folder: RunFolder) -> dict[str, object]:
         "test_accuracy": test.accuracy if test.n else None,
         "test_accuracy_ci95": test.accuracy_ci95 if test.n else None,
         "calibration_error": test.ece_calibrated if test.n else None,
-        "findings": [Finding(id=d.id, severity=d.severity, evidence=d.evidence, advice=d.advice) for d in results.diagnoses],
+        "findings": results.diagnoses,
     }
 
 
@@ -77,7 +78,7 @@ class Shelf:
         self._open: OrderedDict[str, tuple[Served, Batcher]] = OrderedDict()
         self._opening = asyncio.Lock()
         self.compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        self.observe: Callable[[int], object] = lambda _: None
+        self.observed = Observed()
 
     @property
     def names(self) -> list[str]:
@@ -105,7 +106,7 @@ class Shelf:
                     model = await asyncio.get_running_loop().run_in_executor(self.compute, self._opener, name)
                 except ThawlabError as error:
                     raise RefusedError(422, f"'{name}' cannot be opened: {error}") from None
-                self._open[name] = model, Batcher(model.predictor, self.compute, self._limit, self.observe)
+                self._open[name] = model, Batcher(model.predictor, self.compute, self._limit, self.observed.batches.observe)
                 while len(self._open) > self._keep:
                     self._open.popitem(last=False)
             self._open.move_to_end(name)

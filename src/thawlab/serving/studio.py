@@ -54,10 +54,7 @@ def studio(
     if not runs.is_dir():
         raise UsageError(f"--runs {runs}: there is no such folder; train something first, or name another one")
     streams = Streams()
-    with server.listen(host, port) as listening:
-        app = studio_app(runs, opener, access, limits, streams)
-        started(server.address_of(listening))
-        server.run(app, listening, limits, ending=streams.end)
+    server.run(studio_app(runs, opener, access, limits, streams), host, port, limits, started, ending=streams.end)
 
 
 def studio_app(runs: Path, opener: Callable[[RunFolder], Served], access: Access, limits: Limits, streams: Streams) -> ASGIApp:

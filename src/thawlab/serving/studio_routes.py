@@ -12,10 +12,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from thawlab.errors import BusyError, ThawlabError, nearest
-from thawlab.results import EpochRow
+from thawlab.results import EpochRow, Value
 from thawlab.run import RunFolder
 from thawlab.serving import correcting, kept_pages, suspects
-from thawlab.serving.answers import Answer, refusals
+from thawlab.serving.answers import refusals
 from thawlab.serving.events import Streams, Tail, Watching
 from thawlab.serving.passes import with_pass
 from thawlab.serving.predicting import Desk
@@ -31,20 +31,20 @@ _HTML = {"content": {"text/html": {"schema": {"type": "string"}}}}
 _BODY = {"required": True, "content": {"application/json": {"schema": correcting.Decided.model_json_schema()}}}
 
 
-class Epochs(Answer):
+class Epochs(Value):
     """The epochs of a run so far."""
 
     rows: list[EpochRow]
     problem: Annotated[str, Query(description="What is wrong with a row; empty where nothing is.")] = ""
 
 
-class Samples(Answer):
+class Samples(Value):
     """Pictures of a run's training data."""
 
     samples: list[suspects.Sample]
 
 
-class Passed(Answer):
+class Passed(Value):
     """An address that a browser can follow without a token."""
 
     address: str

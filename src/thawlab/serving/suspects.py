@@ -19,22 +19,21 @@ from thawlab.data.selection import open_data
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.predictions import load_predictions
 from thawlab.plan.resolve import beside
-from thawlab.results import DataSummary, read_results, read_value
+from thawlab.results import DataSummary, Value, read_results, read_value
 from thawlab.run import RunFolder
-from thawlab.serving.answers import Answer
 from thawlab.serving.runs_table import stamps_of
+from thawlab.serving.settings import Limits
 
 if TYPE_CHECKING:
     from thawlab.data.listing import Listing
     from thawlab.data.types import Pixels
 
 _SIDE = 512
-_MOST_PIXELS = 25_000_000
 _EXACT = 96  # up to this side a picture is sent without loss
 _opening = threading.Lock()
 
 
-class Suspect(Answer):
+class Suspect(Value):
     """An image whose label may be wrong, or that the classifier takes for another class."""
 
     id: str
@@ -45,7 +44,7 @@ class Suspect(Answer):
     reason: Literal["suspected label", "mistake"]
 
 
-class Suspects(Answer):
+class Suspects(Value):
     """Images to look at, suspected labels first, then mistakes, the surest first."""
 
     classes: list[str]
@@ -130,15 +129,15 @@ def shown(content: bytes | Pixels) -> Pixels:
     """Return an image, encoded or as pixels, as a page shows it: whole, never enlarged, of at most 512 pixels a side.
 
     Raises:
-        BadImageError: if it cannot be decoded, or has more than 25 megapixels.
+        BadImageError: if it cannot be decoded, or has more pixels than are taken.
     """
     if isinstance(content, bytes):
-        with open_image(content, _MOST_PIXELS) as image:
+        with open_image(content, Limits().pixels) as image:
             side = max(image.size)
     else:
         side = max(content.shape[:2])
     look = Preprocessing(size=min(_SIDE, side), resize="pad", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
-    pixels = decode(content, look, _MOST_PIXELS)
+    pixels = decode(content, look, Limits().pixels)
     inner = (pixels != look.fill).any(axis=2)
     rows, columns = np.flatnonzero(inner.any(axis=1)), np.flatnonzero(inner.any(axis=0))
     return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else pixels
@@ -152,7 +151,7 @@ def encoded(pixels: Pixels) -> tuple[bytes, str]:
     return buffer.getvalue(), f"image/{kind}"
 
 
-class Sample(Answer):
+class Sample(Value):
     """A training image that the run kept."""
 
     label: str

@@ -1,4 +1,5 @@
 import { ask, element, percent, receive, show } from "/pictures.js";
+import { start } from "/session.js";
 
 const [drop, list, status, error] = ["drop", "pictures", "status", "drop-error"].map(id => document.getElementById(id));
 
@@ -18,28 +19,13 @@ function about(model) {
   return card;
 }
 
-async function start() {
-  const token = document.getElementById("token");
-  try {
-    const { models } = await (await ask("/v1/models")).json();
-    document.getElementById("models").replaceChildren(...models.map(about));
-    token.hidden = true;
-  } catch (problem) {
-    if (problem.status === 401) {
-      document.getElementById("token-error").textContent = sessionStorage.getItem("thawlab-token") ? "This token is not the right one." : "";
-      token.hidden = false;
-    } else error.textContent = problem.message;
-  }
+async function begin() {
+  const { models } = await (await ask("/v1/models")).json();
+  document.getElementById("models").replaceChildren(...models.map(about));
 }
-
-document.getElementById("token").addEventListener("submit", event => {
-  event.preventDefault();
-  sessionStorage.setItem("thawlab-token", document.getElementById("secret").value.trim());
-  start();
-});
 
 receive(drop, [document.getElementById("files"), document.getElementById("photo")], files => {
   error.textContent = files.length ? "" : "These files are no pictures.";
   if (files.length) show(files, { template: document.getElementById("picture"), list, status });
 });
-start();
+start(begin);

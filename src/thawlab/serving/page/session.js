@@ -1,4 +1,4 @@
-// What the studio's pages share: the token, and links that a browser can follow without it.
+// What all pages share: the token, and links that a browser can follow without it.
 
 import { ask, element } from "/pictures.js";
 
