@@ -323,6 +323,10 @@ def studio(
     from thawlab.serving.studio import studio as show
 
     access = read_access(host, token_file, no_token, allow_hosts, origins)
+    if device not in {"auto", "cpu"}:  # said now, and not when somebody first asks for a model
+        from thawlab.environment import choose_device
+
+        choose_device(device)
 
     def opened(folder: RunFolder) -> Served:
         return served(folder, load(Run(folder), device=device), None)

@@ -326,6 +326,13 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         api.studio(tmp_path / "nowhere")
 
 
+def test_a_device_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(thawlab.UsageError, match="no device 'cudaa'"):
+        from thawlab import api
+
+        api.studio(tmp_path, port=0, device="cudaa")
+
+
 def test_requests_that_are_cut_off_leave_the_server_well(studio_of_all: Server, trained_on_noise: Path) -> None:
     name = next((trained_on_noise / "runs").iterdir()).name
     for path in ("/compare?run=a", f"/api/runs/{name}/events", f"/runs/{name}/report"):
