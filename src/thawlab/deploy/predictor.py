@@ -27,7 +27,7 @@ from thawlab.evaluation.novelty import distances
 from thawlab.evaluation.predictions import calibrated
 from thawlab.files import mark_ours, user_path
 from thawlab.inference.folding import folded
-from thawlab.inference.infer import INFERENCE_BATCH, equal_batches, infer_parts
+from thawlab.inference.infer import INFERENCE_BATCH, Floats, equal_batches, infer_parts
 from thawlab.models.classifier import WithFeatures
 from thawlab.models.saved import SavedModel
 
@@ -59,6 +59,12 @@ class Predictor:
         network = folded(module.eval(), (3, side, side)).to(self._device)
         model.classifier.to(self._device)
         return network
+
+    @cached_property
+    def _bank(self) -> Floats:
+        """The features that new images are compared with, brought to single precision once; without rows where there are none."""
+        reference = self._model.reference
+        return np.zeros((0, 0), dtype=np.float32) if reference is None else reference.features.astype(np.float32)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -267,7 +273,7 @@ class Predictor:
         if card.set_threshold is not None:
             outputs["unsure"] = (probabilities >= card.set_threshold).sum(axis=1) > 1
         if reference is not None:
-            outputs["novel"] = distances(features[0], reference.features) > reference.limit
+            outputs["novel"] = distances(features[0], self._bank) > reference.limit
         return outputs
 
     def _fit(self, image: object) -> Pixels | str:

@@ -50,14 +50,15 @@ def unit(features: Features) -> npt.NDArray[np.float16]:
     return scaled
 
 
-def distances(features: Features, reference: npt.NDArray[np.float16]) -> Scores:
+def distances(features: Features, reference: npt.NDArray[np.float16] | Features) -> Scores:
     """Return how far images lie from the reference: one minus the cosine to the fifth nearest, in [0, 2].
 
     Args:
         features: float32, n × width.
-        reference: float16, m × width, of unit length; where there are fewer than five the farthest of them counts.
+        reference: float16 or the same values in float32, m × width, of unit length; where there are fewer than five the farthest
+            of them counts.
     """
-    bank = reference.astype(np.float32).T
+    bank = np.asarray(reference, dtype=np.float32).T
     neighbour = min(NEIGHBOUR, bank.shape[1])
     result = np.zeros(len(features))
     for start in range(0, len(features), _AT_ONCE):

@@ -20,9 +20,11 @@ def forward_hooks(layers: Iterable[nn.Module], hook: Callable[[Any, Any, Any], A
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """Run a module in eval mode, and give every layer its own mode back."""
     modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    if any(mode for _, mode in modes):
+        module.eval()
     try:
         yield
     finally:
         for part, mode in modes:
-            part.training = mode
+            if part.training != mode:  # to set an attribute of a module takes longer than to look at it
+                part.training = mode

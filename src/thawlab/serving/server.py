@@ -32,10 +32,12 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         [family, _, _, _, address], *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return socket.create_server(address[:2], family=family, backlog=512)
+        listening = socket.create_server(address[:2], family=family, backlog=512)
     except OSError as error:
         hint = "; --port 0 takes any free one" if port else ""
         raise ThawlabError(f"{host}:{port} cannot be listened to: {error.strerror or error}{hint}") from None
+    # Where the protocol is not named, asyncio leaves small packets to wait for the answer to earlier ones: 40 ms each time.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=listening.detach())
 
 
 def address_of(listening: socket.socket) -> str:
