@@ -47,7 +47,7 @@ class Predictor:
 
     def __init__(self, model: SavedModel, device: str = "cpu", engine: Session | None = None) -> None:
         self._model, self._device, self._engine = model, choose_device(device), engine
-        self._batches: tuple[int, ...] = (INFERENCE_BATCH,)
+        self._batches: dict[int, float] = {INFERENCE_BATCH: 1.0}
         if engine is None:
             _ = self._network  # ready before the first image comes; an engine does without
 
@@ -96,7 +96,7 @@ class Predictor:
     def _outputs(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return logits, and features where a novelty reference was saved."""
         inputs = self._model.card.preprocessing.inputs
-        return infer_parts(self._network, pixels, np.arange(len(pixels)), inputs, self._device, sizes=self._batches)
+        return infer_parts(self._network, pixels, np.arange(len(pixels)), inputs, self._device, seconds=self._batches)
 
     def hurry(self) -> tuple[int, ...]:
         """Compute few images in smaller batches from now on, where a trial shows that every bit stays; return their sizes.
@@ -106,7 +106,7 @@ class Predictor:
         if self._engine is None:
             side, inputs = self._model.card.preprocessing.size, self._model.card.preprocessing.inputs
             self._batches = equal_batches(self._network, (side, side, 3), inputs, self._device)
-        return self._batches
+        return tuple(self._batches)
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
         """Predict one image: a file, a Pillow image, or uint8 pixels (height × width × 3).

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from thawlab.data.types import Indices, Labels
 from thawlab.models.saved import Reference
@@ -58,11 +59,12 @@ def distances(features: Features, reference: npt.NDArray[np.float16] | Features)
         reference: float16 or the same values in float32, m × width, of unit length; where there are fewer than five the farthest
             of them counts.
     """
-    bank = np.asarray(reference, dtype=np.float32).T
+    # By torch, whose threads are there already: those of NumPy would wait for more, and take the cores from the next batch.
+    bank = torch.from_numpy(np.asarray(reference, dtype=np.float32)).T
     neighbour = min(NEIGHBOUR, bank.shape[1])
     result = np.zeros(len(features))
     for start in range(0, len(features), _AT_ONCE):
-        cosines = unit(features[start : start + _AT_ONCE]).astype(np.float32) @ bank
+        cosines = (torch.from_numpy(unit(features[start : start + _AT_ONCE]).astype(np.float32)) @ bank).numpy()
         result[start : start + _AT_ONCE] = 1 - np.partition(cosines, -neighbour, axis=1)[:, -neighbour]
     return result
 

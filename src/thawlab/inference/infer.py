@@ -1,6 +1,8 @@
 """Running a network over many rows: batches of one shape, so that no sample's numbers depend on its neighbours."""
 
-from collections.abc import Callable, Sequence
+import itertools
+import time
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,9 @@ from thawlab.models.hooks import eval_mode
 # batch can decide which kernel computes it, and a sample's numbers must not depend on how many others stood beside it.
 INFERENCE_BATCH = 32
 _SMALLER = (1, 4, 8, 16)
+_TIMED = 3  # trials of a batch size; the quickest counts
 
+_ONE_SIZE: Mapping[int, float] = {INFERENCE_BATCH: 1.0}
 
 Prepare = Callable[[torch.Tensor], torch.Tensor]
 Rows = npt.NDArray[np.generic]
@@ -49,26 +53,25 @@ def infer_parts(
     prepare: Prepare,
     device: torch.device,
     label: str = "",
-    sizes: Sequence[int] = (INFERENCE_BATCH,),
+    seconds: Mapping[int, float] = _ONE_SIZE,
 ) -> list[Floats]:
     """Apply a module that gives one or several tensors, as `infer` does; returns an array for each, or none without rows.
 
-    The last batch is filled up to the least of `sizes`, in rising order, that holds it: `equal_batches` gives those which change
-    no bit.
+    The rows are computed in the quickest batches of the sizes in `seconds`, which says what a batch of each takes, and the last
+    one is filled up; `equal_batches` gives the sizes that change no bit.
     """
-    starts = list(range(0, len(indices), INFERENCE_BATCH))
+    batches_of = quickest(len(indices), seconds)
 
-    def gather(start: int) -> torch.Tensor:
-        chosen = indices[start : start + INFERENCE_BATCH]
-        size = next(size for size in sizes if size >= len(chosen))
-        filled = np.resize(chosen, size)  # repeats from the start to fill up
+    def gather(part: tuple[int, int]) -> torch.Tensor:
+        start, size = part
+        filled = np.resize(indices[start : start + size], size)  # repeats from the start to fill up
         return torch.from_numpy(np.take(rows, filled, axis=0))
 
     batches: list[list[Floats]] = []
     network: nn.Module | None = None
     with eval_mode(module), torch.inference_mode(), progress.task(label, len(indices) if label else 0) as advance:
-        for start, gathered in prefetched(starts, gather):
-            count = min(INFERENCE_BATCH, len(indices) - start)
+        for (start, size), gathered in prefetched(batches_of, gather):
+            count = min(size, len(indices) - start)
             inputs = prepare(gathered.to(device))
             network = folded(module, inputs.shape[1:]) if network is None else network
             outputs = network(inputs)
@@ -79,8 +82,24 @@ def infer_parts(
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
-def equal_batches(module: nn.Module, shape: tuple[int, ...], prepare: Prepare, device: torch.device) -> tuple[int, ...]:
-    """Return the batch sizes, up to INFERENCE_BATCH, that give every bit as INFERENCE_BATCH does, found by trying.
+def quickest(count: int, seconds: Mapping[int, float]) -> list[tuple[int, int]]:
+    """Return batches that hold some rows, as pairs of the first row and the size, in the least time together.
+
+    Args:
+        count: of the rows.
+        seconds: that a batch takes, by its size; all but the last are full, and in falling size.
+    """
+    largest = max(seconds)
+    best: list[tuple[float, list[int]]] = [(0.0, [])]
+    for rows in range(1, count % largest + 1):
+        covers = ((size, *best[max(0, rows - size)]) for size in seconds)
+        best.append(min((seconds[size] + spent, sorted([size, *others], reverse=True)) for size, spent, others in covers))
+    sizes = [largest] * (count // largest) + best[-1][1]
+    return list(zip(itertools.accumulate(sizes, initial=0), sizes, strict=False))
+
+
+def equal_batches(module: nn.Module, shape: tuple[int, ...], prepare: Prepare, device: torch.device) -> dict[int, float]:
+    """Return the batch sizes, up to INFERENCE_BATCH, that give every bit as INFERENCE_BATCH does, and their seconds, by trying.
 
     Which kernel computes a batch, and in which order it sums, depends on shapes and not on values: where all outputs of random
     images are equal, the sums were taken alike.
@@ -91,16 +110,17 @@ def equal_batches(module: nn.Module, shape: tuple[int, ...], prepare: Prepare, d
         prepare: as `infer_parts` takes it.
         device: where the module is.
     """
-    draws = np.random.default_rng(0)
-    noise = draws.integers(0, 256, (INFERENCE_BATCH, *shape), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (INFERENCE_BATCH, *shape), dtype=np.uint8)
     everything = np.arange(INFERENCE_BATCH)
-    whole = infer_parts(module, noise, everything, prepare, device)
-    equal = [INFERENCE_BATCH]
-    for batch in _SMALLER:
-        pieces = [
-            infer_parts(module, noise, few, prepare, device, sizes=(batch,)) for few in np.split(everything, len(noise) // batch)
-        ]
-        parts = [np.concatenate(part) for part in zip(*pieces, strict=True)]
-        if all(np.array_equal(part, full) for part, full in zip(parts, whole, strict=True)):
-            equal.append(batch)
-    return tuple(sorted(equal))
+
+    def computed(size: int) -> list[Floats]:
+        return infer_parts(module, noise, everything, prepare, device, seconds={size: 1.0})
+
+    def trial(size: int) -> float:
+        start = time.perf_counter()
+        infer_parts(module, noise, everything[:size], prepare, device, seconds={size: 1.0})
+        return time.perf_counter() - start
+
+    whole = computed(INFERENCE_BATCH)
+    equal = [size for size in _SMALLER if all(map(np.array_equal, computed(size), whole))]
+    return {size: min(trial(size) for _ in range(_TIMED)) for size in (*equal, INFERENCE_BATCH)}

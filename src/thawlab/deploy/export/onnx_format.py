@@ -152,6 +152,8 @@ def _session(model: Path | bytes, inputs: Callable[[Pixels], dict[str, np.ndarra
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     options.log_severity_level = 3  # errors alone
+    # Threads that wait let go of their core: whatever decodes the next images, and the user's other work, has a use for it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 

@@ -1,0 +1,73 @@
+"""Batches: which sizes hold some rows the quickest, and that none changes a bit."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from thawlab.inference.infer import INFERENCE_BATCH, equal_batches, infer, infer_parts, quickest
+
+SECONDS = st.dictionaries(st.sampled_from([1, 2, 4, 8, 16]), st.floats(0.01, 1.0)).map(lambda some: {**some, 32: 1.0})
+
+
+@given(st.integers(0, 200), SECONDS)
+def test_every_row_is_in_exactly_one_batch_and_only_the_last_is_filled_up(count: int, seconds: dict[int, float]) -> None:
+    batches = quickest(count, seconds)
+    end = 0
+    for start, size in batches:
+        assert start == end
+        assert start < count
+        assert size in seconds
+        end = start + size
+    assert count <= end
+
+
+def covers(count: int, sizes: list[int]) -> list[list[int]]:
+    if count <= 0:
+        return [[]]
+    return [[size, *rest] for size in sizes for rest in covers(count - size, [one for one in sizes if one <= size])]
+
+
+@given(st.integers(1, 31), SECONDS)
+def test_no_other_batches_of_these_sizes_are_quicker(count: int, seconds: dict[int, float]) -> None:
+    sizes = sorted((size for size in seconds if size >= 4), reverse=True)
+    seconds = {size: seconds[size] for size in sizes}
+    least = min(sum(seconds[size] for size in cover) for cover in covers(count, sizes))
+    assert np.isclose(sum(seconds[size] for _, size in quickest(count, seconds)), least)
+
+
+def test_more_rows_than_the_largest_batch_fill_it_first() -> None:
+    assert quickest(70, {4: 0.1, 8: 0.19, 32: 1.0}) == [(0, 32), (32, 32), (64, 4), (68, 4)]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+def prepare(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+def test_sizes_that_were_found_equal_change_no_bit_of_any_number_of_rows() -> None:
+    module, device = network(), torch.device("cpu")
+    rows = np.random.default_rng(1).integers(0, 256, (45, 16, 16, 3), dtype=np.uint8)
+    seconds = equal_batches(module, rows.shape[1:], prepare, device)
+    assert seconds[INFERENCE_BATCH] > 0
+    for count in (1, 3, 5, 31, 32, 33, 45):
+        whole = infer(module, rows, np.arange(count), prepare, device)
+        [few] = infer_parts(module, rows, np.arange(count), prepare, device, seconds=seconds)
+        assert few.shape == (count, 5)
+        np.testing.assert_array_equal(few, whole)
+
+
+class DependsOnTheBatch(nn.Module):
+    """Gives other numbers in a batch of eight."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.mean(dim=(2, 3)) + (len(inputs) == 8)
+
+
+def test_a_size_that_changes_a_bit_is_left_out() -> None:
+    assert sorted(equal_batches(DependsOnTheBatch(), (16, 16, 3), prepare, torch.device("cpu"))) == [1, 4, 16, 32]
