@@ -14,6 +14,7 @@ import collections
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import random
 import socket
@@ -24,6 +25,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +204,9 @@ def slow_body(head: str, seconds: float) -> Iterator[bytes]:
 
 def resident(pid: int) -> float:
     """Return the memory of a process and all below it in MiB, shared pages by their share."""
-    below = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout.split()
-    own = 0.0
+    own, below = 0.0, list[str]()
     with contextlib.suppress(OSError):
+        below = [one for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()]
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             own += int(line.split()[1]) / 1024 if line.startswith("Pss:") else 0
     return own + sum(resident(int(one)) for one in below)
@@ -230,6 +232,33 @@ def summary(seconds: list[float]) -> dict[str, float]:
     return {"n": len(seconds), "p50_ms": round(1e3 * percentiles[49], 1), "p99_ms": round(1e3 * percentiles[98], 1)}
 
 
+def attack(port: int, good: bytes, count: int, at_once: int) -> dict[str, dict[str, int]]:
+    """Send hostile requests of all kinds in turns, and return what became of them by kind."""
+    os.nice(10)  # clients on other machines would not take this one's time
+    every = kinds(good)
+    plan = [name for name, _ in zip(list(every) * count, range(count), strict=False)]
+    random.Random(0).shuffle(plan)
+    outcomes: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in every}
+    lock, left = threading.Lock(), list(enumerate(plan))
+
+    def send() -> None:
+        while True:
+            with lock:
+                if not left:
+                    return
+                number, name = left.pop()
+            outcome = every[name](port, random.Random(number))
+            with lock:
+                outcomes[name][outcome] += 1
+
+    threads = [threading.Thread(target=send) for _ in range(at_once)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {name: dict(counter) for name, counter in outcomes.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
@@ -246,47 +275,32 @@ def main() -> None:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout is not None
     port = int(server.stdout.readline().rsplit(":", 1)[1].split()[0])
-    every, rng = kinds(good), random.Random(0)
     for _ in range(20):
         good_request(port, good)
     memory = [resident(server.pid)]
     alone: list[float] = []
     deadline = time.monotonic() + wanted.alone
     good_ones(port, good, lambda: time.monotonic() > deadline, alone)
-    plan = [name for name, _ in zip(list(every) * wanted.count, range(wanted.count), strict=False)]
-    rng.shuffle(plan)
-    outcomes: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in every}
     beside: list[float] = []
-    lock, left = threading.Lock(), list(enumerate(plan))
-
-    def attack() -> None:
-        # Clients on other machines would not take this one's time; on Linux a thread has a niceness of its own.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-        while True:
-            with lock:
-                if not left:
-                    return
-                number, name = left.pop()
-            outcome = every[name](port, random.Random(number))
-            with lock:
-                outcomes[name][outcome] += 1
-
-    threads = [threading.Thread(target=attack) for _ in range(wanted.at_once)]
-    watcher = threading.Thread(target=good_ones, args=(port, good, lambda: not any(t.is_alive() for t in threads), beside))
     start = time.monotonic()
-    for thread in [*threads, watcher]:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        memory.append(resident(server.pid))
-        time.sleep(0.2)
-    watcher.join()
+    # In a process of their own: threads of this one would let the clock of the good requests wait for Python's lock.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        attacking = pool.submit(attack, port, good, wanted.count, wanted.at_once)
+        watcher = threading.Thread(target=good_ones, args=(port, good, attacking.done, beside))
+        watcher.start()
+        while not attacking.done():
+            memory.append(resident(server.pid))
+            time.sleep(0.5)
+        watcher.join()
+        outcomes = attacking.result()
     after = [good_request(port, good) for _ in range(20)]
     server.terminate()
     result = {
         "count": wanted.count,
         "at_once": wanted.at_once,
         "seconds": round(time.monotonic() - start, 1),
-        "outcomes": {name: dict(counter) for name, counter in outcomes.items()},
+        "outcomes": outcomes,
         "memory_mib": {"before": round(memory[0]), "most": round(max(memory)), "rise": round(max(memory) - memory[0])},
         "good_requests": {"alone": summary(alone), "beside": summary(beside), "after": summary(after)},
         "environment": environment({}, choose_device("cpu")),
