@@ -124,7 +124,7 @@ class Phase(Part):
     clip: float | None = Field(default=None, gt=0.0)
     accumulate: int = Field(default=1, ge=1)
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
-    batch_norm: Literal["eval", "train"] | None = None
+    batch_norm: Literal["eval", "train", "sync"] | None = None
     augment: tuple[str, ...] = ()
     views: int | None = Field(default=None, ge=1, le=1000)
     sizes: tuple[int, ...] = ()
@@ -165,6 +165,10 @@ class Phase(Part):
         ):
             if getattr(self, key) != fields[key].default and getattr(self, needed) != value:
                 raise ValueError(f'{key}: has no effect without {needed} = "{value}"')
+        if self.batch_norm == "sync" and (self.batch_size == "auto" or self.accumulate != 1):
+            raise ValueError(
+                'batch_norm: "sync" takes the statistics of whole batches; accumulate, or batch_size = "auto", parts them'
+            )
         if self.batch_size == "auto" and self.accumulate != 1:
             raise ValueError('accumulate: is found by batch_size = "auto"; leave one of the two out')
         if self.l2_backbone and self.train == "head":
