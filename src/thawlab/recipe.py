@@ -34,6 +34,10 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+# Whether decoded images are kept on the disk; it changes no result.
+Caching = Literal["auto", "decoded", "none"]
+
+
 class Data(Part):
     """Which images, how many, and how they are brought to the network's input."""
 
@@ -51,6 +55,7 @@ class Data(Part):
     path_column: str | None = Field(default=None, min_length=1)
     label_column: str | None = Field(default=None, min_length=1)
     long_tail: float | None = Field(default=None, ge=1.0)
+    cache: Caching = "auto"
 
     @field_validator("layout")
     @classmethod
@@ -244,12 +249,12 @@ class Recipe(Part):
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of the canonical JSON of everything but `[system]`.
+        """SHA-256, in hexadecimal, of the canonical JSON of everything but `[system]` and `data.cache`.
 
         Values that equal their defaults are left out, so that a key added later does not rename the runs made before it.
         The defaults therefore never change; a test pins them.
         """
-        settings = self.model_dump(mode="json", exclude={"system"}, exclude_defaults=True)
+        settings = self.model_dump(mode="json", exclude={"system": True, "data": {"cache"}}, exclude_defaults=True)
         text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
