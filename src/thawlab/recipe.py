@@ -71,6 +71,11 @@ class Data(Part):
             )
         return value
 
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _read_none(cls, value: Any) -> Any:
+        return "none" if value is None else value  # `data.cache=none` on the command line is nothing at all
+
     @model_validator(mode="after")
     def _check_long_tail(self) -> Self:
         if self.long_tail is not None and self.train_size is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, cast, final
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +70,7 @@ class Dataset:
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     labels: Labels
-    images: npt.NDArray[np.uint8] | OnDemand
+    images: npt.NDArray[np.uint8]
     splits: Splits
     fingerprint: str
     geometry: str
@@ -192,7 +192,7 @@ def _decoder(listing: Listing, preprocessing: Preprocessing, scan: Scan) -> Call
 
 def _decode_rows(
     listing: Listing, indices: Indices, preprocessing: Preprocessing, folder: Path, workers: int | None, scan: Scan, keep: bool
-) -> tuple[npt.NDArray[np.uint8] | OnDemand, dict[int, str]]:
+) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
     """Return all rows as an array of which `indices` are valid, and the reasons of those that could not be decoded.
 
     Only what the bytes themselves cause is recorded as bad, since the folder stands for the bytes. Where rows are not kept, every
@@ -223,7 +223,8 @@ def _decode_rows(
                 write_text(bad_file, json.dumps(bad, ensure_ascii=False))
                 store.commit(_without(missing[:done], list(bad)))
     reasons = bad | unreadable
-    images = store.array() if keep else OnDemand(partial(_sure, decode_one, listing), len(listing), size, workers)
+    taken = OnDemand(partial(_sure, decode_one, listing), len(listing), size, workers)
+    images = store.array() if keep else cast("npt.NDArray[np.uint8]", taken)  # an array in all that is asked of it
     return images, {index: reasons[index] for index in indices.tolist() if index in reasons}
 
 

@@ -52,14 +52,20 @@ class SyncedBatchNorm(TorchFunctionMode):
         values = input.float() if input.element_size() < 4 else input
         shape = [-1 if axis == 1 else 1 for axis in range(input.ndim)]
         own = values.new_tensor([self._counts * input.numel() / input.shape[1]])
-        sums = all_reduce(torch.cat([self._counts * values.sum(axes), own]))
+        sums = _over_all(torch.cat([self._counts * values.sum(axes), own]))
         count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
         centred = values - mean.view(shape)
-        var = all_reduce(self._counts * centred.square().sum(axes)) / count
+        var = _over_all(self._counts * centred.square().sum(axes)) / count
         if running_mean is not None and running_var is not None:
             with torch.no_grad():
                 running_mean.lerp_(mean.to(running_mean.dtype), momentum)
                 running_var.lerp_((var * count / (count - 1)).to(running_var.dtype), momentum)
         scale = torch.rsqrt(var + eps) if weight is None else torch.rsqrt(var + eps) * weight
-        result = centred * scale.view(shape)
+        result: torch.Tensor = centred * scale.view(shape)
         return (result if bias is None else result + bias.view(shape)).to(input.dtype)
+
+
+def _over_all(values: torch.Tensor) -> torch.Tensor:
+    """Return the sums over all processes, through which gradients flow."""
+    summed: torch.Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    return summed

@@ -135,8 +135,9 @@ class World:
         if self.size == 1:
             return module
         # Statistics are copied once an epoch, before they are used; to copy them in every step would change nothing.
-        key = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_KEYS else "broadcast_buffers"  # its name before torch 2.13
-        return DistributedDataParallel(module, **{key: False})
+        key = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_KEYS else "broadcast_buffers"  # its earlier name
+        options: dict[str, Any] = {key: False}
+        return DistributedDataParallel(module, **options)
 
     def unfinished(self, module: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Return a context in which gradients add up in each process, unless they are the last of a step."""
