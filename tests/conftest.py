@@ -70,7 +70,7 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe() -> Callable[..., Recipe]:
     """Make a small recipe, trained in about a second; overrides as on the command line."""
 

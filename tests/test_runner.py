@@ -174,8 +174,10 @@ def test_alternating_flips_show_every_image_both_ways_in_two_epochs(
     seen: list[tuple[int, bool]] = []
     original = PhaseData.take
 
-    def take(self: PhaseData, samples: Any, generator: torch.Generator, mirrored: Any = None) -> torch.Tensor:
-        rows = original(self, samples, generator, mirrored)
+    def take(
+        self: PhaseData, samples: Any, generator: torch.Generator, mirrored: Any = None, part: slice = slice(None)
+    ) -> torch.Tensor:
+        rows = original(self, samples, generator, mirrored, part)
         if mirrored is not None:
             plain = original(self, samples, generator)
             for sample, turned, row, before in zip(samples, mirrored, rows, plain, strict=True):

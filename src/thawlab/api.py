@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from thawlab.training.lr_finder import LrFinding
 
 
-def train(source: str | Path | Recipe, *, runs: str | Path = "runs", **overrides: Any) -> Run:
+def train(source: str | Path | Recipe, *, runs: str | Path = "runs", devices: int = 1, **overrides: Any) -> Run:
     """Train a classifier, judge it on the test split and save everything in a run folder.
 
     The same recipe is the same run: unfinished, it resumes where it stopped; finished, it is returned as it is.
@@ -40,6 +40,8 @@ def train(source: str | Path | Recipe, *, runs: str | Path = "runs", **overrides
         source: images (a folder, zip, tar, Parquet folder or CSV, or the name of a data set), the path of a recipe (`.toml`),
             or a recipe.
         runs: the folder of all runs.
+        devices: of this machine that train together, each in a process of its own: GPUs, or shares of the cores. Neither the
+            batches nor their order depend on it.
         **overrides: settings of the recipe by dotted key, as in `**{"phases.1.lr": 5e-5}`, or by the short names `backbone`,
             `size`, `train_size`, `device`, `data_dir` and `cache_dir`; `name` and `seed` are keys themselves.
 
@@ -57,9 +59,14 @@ def train(source: str | Path | Recipe, *, runs: str | Path = "runs", **overrides
         40
     """
     from thawlab import runner
-    from thawlab.plan.resolve import plan_of
+    from thawlab.plan.resolve import plan_of, resolve
 
-    return Run(runner.train(plan_of(source, overrides), user_path(runs)))
+    plan = resolve(plan_of(source, overrides))
+    if devices != 1:
+        from thawlab.launch import train_on
+
+        train_on(devices, plan, user_path(runs))
+    return Run(runner.train(plan, user_path(runs)))
 
 
 def find_lr(source: str | Path | Recipe, **overrides: Any) -> LrFinding:

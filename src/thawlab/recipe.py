@@ -34,6 +34,10 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+# Whether decoded images are kept on the disk; it changes no result.
+Caching = Literal["auto", "decoded", "none"]
+
+
 class Data(Part):
     """Which images, how many, and how they are brought to the network's input."""
 
@@ -51,6 +55,7 @@ class Data(Part):
     path_column: str | None = Field(default=None, min_length=1)
     label_column: str | None = Field(default=None, min_length=1)
     long_tail: float | None = Field(default=None, ge=1.0)
+    cache: Caching = "auto"
 
     @field_validator("layout")
     @classmethod
@@ -65,6 +70,11 @@ class Data(Part):
                 '"group" at most once and at most one of them below "class", and "*" for a level that means nothing'
             )
         return value
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _read_none(cls, value: Any) -> Any:
+        return "none" if value is None else value  # `data.cache=none` on the command line is nothing at all
 
     @model_validator(mode="after")
     def _check_long_tail(self) -> Self:
@@ -124,7 +134,7 @@ class Phase(Part):
     clip: float | None = Field(default=None, gt=0.0)
     accumulate: int = Field(default=1, ge=1)
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
-    batch_norm: Literal["eval", "train"] | None = None
+    batch_norm: Literal["eval", "train", "sync"] | None = None
     augment: tuple[str, ...] = ()
     views: int | None = Field(default=None, ge=1, le=1000)
     sizes: tuple[int, ...] = ()
@@ -165,6 +175,10 @@ class Phase(Part):
         ):
             if getattr(self, key) != fields[key].default and getattr(self, needed) != value:
                 raise ValueError(f'{key}: has no effect without {needed} = "{value}"')
+        if self.batch_norm == "sync" and (self.batch_size == "auto" or self.accumulate != 1):
+            raise ValueError(
+                'batch_norm: "sync" takes the statistics of whole batches; accumulate, or batch_size = "auto", parts them'
+            )
         if self.batch_size == "auto" and self.accumulate != 1:
             raise ValueError('accumulate: is found by batch_size = "auto"; leave one of the two out')
         if self.l2_backbone and self.train == "head":
@@ -240,12 +254,12 @@ class Recipe(Part):
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of the canonical JSON of everything but `[system]`.
+        """SHA-256, in hexadecimal, of the canonical JSON of everything but `[system]` and `data.cache`.
 
         Values that equal their defaults are left out, so that a key added later does not rename the runs made before it.
         The defaults therefore never change; a test pins them.
         """
-        settings = self.model_dump(mode="json", exclude={"system"}, exclude_defaults=True)
+        settings = self.model_dump(mode="json", exclude={"system": True, "data": {"cache"}}, exclude_defaults=True)
         text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

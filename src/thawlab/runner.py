@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from thawlab import progress
 from thawlab.data.overview import described, warnings_before_training
 from thawlab.environment import choose_device, deterministic, is_out_of_memory, release_memory
@@ -18,7 +20,8 @@ from thawlab.training.interruption import watch_signals
 from thawlab.training.lr_finder import LrFinding, find_lr
 from thawlab.training.memory_need import AUTO_BATCH_SIZE, in_parts, parts_that_fit
 from thawlab.training.phase_data import phase_data
-from thawlab.training.records import check_inputs, damaged, input_digests, restore_state, write_description
+from thawlab.training.records import check_inputs, damaged, input_digests, restore_together, write_description
+from thawlab.training.world import device_of, joined, noticing, world_of
 
 
 def train(recipe: Recipe | Plan, runs: Path) -> RunFolder:
@@ -84,17 +87,23 @@ def range_test(recipe: Recipe | Plan) -> LrFinding:
 def _run(plan: Plan, folder: RunFolder) -> RunFolder:
     """Finish the run of a closed recipe, from whatever state it is in."""
     recipe, spec = plan
-    device, timing = choose_device(recipe.system.device), Timing()
-    with deterministic(recipe.system.threads), watch_signals() as interruption:
-        if folder.path.is_dir():
+    world, timing = world_of(), Timing()
+    device = device_of(world, choose_device(recipe.system.device))
+    with deterministic(recipe.system.threads), watch_signals() as interruption, joined(world, device):
+        if folder.path.is_dir() and world.writes:
             with folder.locked():
                 pass  # fails before the data are read if another process trains this run
         with timing.measure("data"):
-            context = prepare(recipe, spec, device, folder, interruption)
+            context = prepare(recipe, spec, device, folder, interruption, world)
             release_memory()
+        if not world.writes:
+            with noticing(interruption):
+                _keep_company(context, timing)
+            return folder
         with folder.locked():
             try:
-                _fit_and_judge(context, timing)
+                with noticing(interruption):
+                    _fit_and_judge(context, timing)
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt)
                 folder.log(f"{'interrupted' if stopped else 'failed'}: {type(error).__name__}: {error}")
@@ -122,6 +131,14 @@ def _needs_less_memory(context: Context, error: BaseException) -> str:
     return f"{context.folder.path}: {reason}; {'; '.join(ways)}; nothing that was trained is lost"
 
 
+def _keep_company(context: Context, timing: Timing) -> None:
+    """Train as one of several processes of which another one writes the run, and wait until that has judged it."""
+    progress.silence()
+    state, resumed = restore_together(context, context.world.agreed(False))
+    fit(context, state, resumed, timing)
+    context.world.wait()
+
+
 def _fit_and_judge(context: Context, timing: Timing) -> None:
     folder = context.folder
     finished = folder.status == "finished"
@@ -133,13 +150,31 @@ def _fit_and_judge(context: Context, timing: Timing) -> None:
     for line in [*warnings_before_training(context.dataset), *(f"{d.id}: {d.evidence}; {d.advice}" for d in diagnoses)]:
         folder.log(line)
         progress.say(f"note: {line}")
-    state, resumed = restore_state(context, finished)
+    state, resumed = restore_together(context, context.world.agreed(finished))
     if not finished:
         folder.set_status("running")
+    for line in _said_of_processes(context):
+        context.report(line)
     data = fit(context, state, resumed, timing)
+    if context.device.type == "cpu":  # the others only wait from here on
+        torch.set_num_threads(torch.get_num_threads() * context.world.local_size)
     with timing.measure("evaluate"):
         results = judge(context, data, state, diagnoses)
     write_rows(folder.metrics, state.rows)
     seconds = timing.summary(sum(phase.seconds for phase in state.phases))
     write_results(folder.results, results.model_copy(update={"seconds": seconds}))
     folder.set_status("finished")
+    context.world.wait()
+
+
+def _said_of_processes(context: Context) -> list[str]:
+    """Return what the log says of the processes that train together; nothing of a single one."""
+    if context.world.size == 1:
+        return []
+    modes = {phase.batch_norm for phase in context.recipe.phases}
+    norm = {
+        "train": "each takes BatchNorm's statistics over its own images, and those of process 0 are kept",
+        "sync": "BatchNorm's statistics are taken over the images of all",
+    }
+    said = "; ".join(norm[mode] for mode in sorted(modes & norm.keys(), key=str) if mode)
+    return [f"{context.world.size} processes train together and share every batch{said and '; '}{said}"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from thawlab.data.augmentation import Augmentation, Pipeline, _resample, augmentations, parse_augmentation
+from thawlab.data.augmentation import Augmentation, Draws, Pipeline, _resample, augmentations, parse_augmentation
 from thawlab.errors import UsageError
 
 # Two images of 3 × 3 pixels, all values different.
@@ -74,7 +74,7 @@ def matrices_of(augmentation: Augmentation) -> torch.Tensor:
     assert augmentation.affine is not None
     drawn = []
     for seed in SEEDS:
-        matrices = augmentation.affine(2, seeded(seed))
+        matrices = augmentation.affine(2, Draws(seeded(seed)))
         drawn.append(matrices)
         if seed < 8:
             assert np.abs(changed(augmentation, seed).numpy() - sampled(PAIR, matrices)).max() < 0.01
@@ -388,3 +388,34 @@ def test_of_several_ways_to_mix_each_batch_takes_one() -> None:
 def test_a_wrong_step_is_named_with_its_place_in_the_list() -> None:
     with pytest.raises(UsageError, match=r"phases\.1\.augment\[1\]: there is no augmentation named 'rotat'"):
         Pipeline(["flip", "rotat:15"], "phases.1.augment")
+
+
+BY_IMAGE = [
+    "flip",
+    "rotate90",
+    "crop:1",
+    "shift:0.2",
+    "rotate:30",
+    "zoom:0.2",
+    "brightness:0.3",
+    "contrast:0.3",
+    "alternate-flip",
+]
+
+
+@pytest.mark.parametrize("names", [*([name] for name in BY_IMAGE), BY_IMAGE])
+def test_a_part_of_a_batch_is_changed_as_it_is_in_the_whole_batch(names: list[str]) -> None:
+    images = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8, generator=seeded(1))
+    targets = torch.arange(7)
+    pipeline = Pipeline(names)
+    assert pipeline.by_image
+    whole, _ = pipeline(images, targets, seeded(2))
+    for first, last in ((0, 4), (4, 7), (6, 7), (0, 7)):
+        part, kept = pipeline.part(images[first:last], targets[first:last], Draws(seeded(2), first, len(images)))
+        assert torch.equal(part, whole[first:last])
+        assert torch.equal(kept, targets[first:last])
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "randaugment", "erase"])
+def test_what_draws_for_one_image_after_another_or_mixes_them_takes_whole_batches(name: str) -> None:
+    assert not Pipeline(["flip", name]).by_image

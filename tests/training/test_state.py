@@ -19,6 +19,7 @@ from thawlab.run import RunFolder
 from thawlab.training.context import Context
 from thawlab.training.interruption import Interruption
 from thawlab.training.state import Best, OptimizerState, TrainingState, load_checkpoint, save_checkpoint, save_if_due
+from thawlab.training.world import ALONE
 
 # Saves twice; during the second save the process dies right after its n-th event that touches the file system.
 DYING = """
@@ -160,7 +161,7 @@ def test_a_checkpoint_is_written_when_due_and_a_signal_is_obeyed_only_after_it(
     monkeypatch.setattr("thawlab.training.state.time.monotonic", lambda: now)
     model, interruption, folder = nn.Linear(1, 1), Interruption(), RunFolder(tmp_path)
     optimizer, state = OptimizerState(torch.optim.SGD(model.parameters(), lr=0.1), None), TrainingState(saved=0.0)
-    context = cast(Context, SimpleNamespace(folder=folder, classifier=model, interruption=interruption))
+    context = cast(Context, SimpleNamespace(world=ALONE, folder=folder, classifier=model, interruption=interruption))
 
     def at(moment: float, within_epoch: bool) -> bool:
         """Return whether a checkpoint is written at a moment, and remove it."""

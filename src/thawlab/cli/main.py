@@ -14,7 +14,7 @@ from thawlab.cli.probe import probe_app
 from thawlab.cli.serve import serve_app
 from thawlab.cli.study import study_app
 from thawlab.cli.train import train_app
-from thawlab.errors import Interrupted, ThawlabError
+from thawlab.errors import Interrupted, ThawlabError, UsageError
 
 
 class Verbs(TyperGroup):
@@ -25,7 +25,9 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except (ThawlabError, Interrupted) as error:
-            print(f"thawlab: {error}", file=sys.stderr)
+            rank = os.environ.get("RANK", "0")  # of several processes under `torchrun`, whose first one says what all find
+            if rank == "0" or not isinstance(error, UsageError):
+                print(f"thawlab: {error}" if rank == "0" else f"thawlab, process {rank}: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             sys.exit(130)

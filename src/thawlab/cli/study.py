@@ -33,6 +33,9 @@ def study(
     parallel: Annotated[
         int | None, typer.Option(min=1, help="Cells at once; as many as cores and memory allow if omitted.")
     ] = None,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS|local", help="Run the cells on a Ray cluster: its address, auto, or local.")
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells with an estimate of their time; run nothing.")
     ] = False,
@@ -58,7 +61,7 @@ def study(
         planned = forecast(design, user_path(runs), parallel)
         print_json(planned.as_json()) if as_json else _print_forecast(planned)
         return
-    _print_outcome(run_study(design, user_path(runs), parallel, extend), as_json)
+    _print_outcome(run_study(design, user_path(runs), parallel, extend, ray), as_json)
 
 
 @study_app.command(epilog="Example: thawlab demo")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Train on this many devices of this machine together.")] = 1,
     lr_find: Annotated[bool, typer.Option("--lr-find", help="Only find a learning rate for the first phase.")] = False,
     data_dir: DataDirOption = None,
     cache_dir: CacheDirOption = None,
@@ -60,7 +62,9 @@ def train(
         print_table("", ["lr", "smoothed loss"], rows)
         print(f"suggestion for the first phase: lr = {found.suggestion:.2e}")
         return
-    run = api.train(target, runs=runs, **settings)
+    run = api.train(target, runs=runs, devices=devices, **settings)
+    if os.environ.get("RANK", "0") != "0":
+        return  # another process of `torchrun` says it
     if not run.folder.report.is_file():
         run.report()
     results = run.results

@@ -2,19 +2,23 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, cast, final
 
 import numpy as np
 import numpy.typing as npt
 import PIL
 
+from thawlab import progress
 from thawlab.data.corrections import changes_of
 from thawlab.data.decode import DECODING, BadImageError, decode, why_unreadable
 from thawlab.data.images import ArrayImages, content_digest, patiently
 from thawlab.data.listing import Listing
+from thawlab.data.on_demand import OnDemand
 from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
@@ -25,13 +29,15 @@ from thawlab.data.types import Indices, Labels, Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import cache_folder, write_text
 from thawlab.memory import remember
-from thawlab.recipe import Recipe, System
+from thawlab.recipe import Caching, Recipe, System
 
 # Decoded rows become valid in portions, so that an interruption loses little of a long decoding; a multiple of the chunks
 # that the threads work in.
 _PORTION = 4096
 # Above this share of bad images something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
+# Decoded images may take this share of what is free on the disk; more than so many bytes are worth a line.
+_DISK_SHARE, _WORTH_SAYING = 0.5, 1 << 30
 # Images per OOD source, to measure how well they are told apart.
 _OOD_IMAGES = 250
 # Stands in the fingerprint for the content of a file that cannot be read.
@@ -48,7 +54,7 @@ class Dataset:
         classes: class names; a label is an index into them.
         ids: a unique name per image.
         labels: int64 per image.
-        images: uint8, n × size × size × 3, in memory or memory-mapped; only rows of `splits` are valid.
+        images: uint8, n × size × size × 3, in memory, memory-mapped or decoded as taken; only rows of `splits` are valid.
         splits: disjoint indices for train, val and test.
         fingerprint: SHA-256 over classes, ids, labels, splits of the source and the content of every image.
         geometry: the key of the preprocessing that made `images`.
@@ -185,17 +191,19 @@ def _decoder(listing: Listing, preprocessing: Preprocessing, scan: Scan) -> Call
 
 
 def _decode_rows(
-    listing: Listing, indices: Indices, preprocessing: Preprocessing, folder: Path, workers: int | None, scan: Scan
+    listing: Listing, indices: Indices, preprocessing: Preprocessing, folder: Path, workers: int | None, scan: Scan, keep: bool
 ) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
     """Return all rows as an array of which `indices` are valid, and the reasons of those that could not be decoded.
 
-    Only what the bytes themselves cause is recorded as bad, since the folder stands for the bytes.
+    Only what the bytes themselves cause is recorded as bad, since the folder stands for the bytes. Where rows are not kept, every
+    image is decoded once all the same, to find the bad ones, and a mark is kept of it.
     """
     ready = ready_rows(listing, preprocessing)
     if ready is not None:
         return ready, {}
     size = preprocessing.size
-    store = RowStore(folder, len(listing), (size, size, 3), np.uint8)
+    store = RowStore(folder if keep else folder / "checked", len(listing), (size, size, 3) if keep else (1,), np.uint8)
+    decode_one = _decoder(listing, preprocessing, scan)
     bad_file = folder / "bad.json"
     unreadable = {k: reason for k, reason in scan.reasons.items() if scan.digests[k] == UNREADABLE_DIGEST}
     with store.filling():
@@ -203,18 +211,52 @@ def _decode_rows(
         bad: dict[int, str] = {int(key): reason for key, reason in recorded.items()}
         missing = _without(store.missing(indices), [*bad, *unreadable])
         done = 0
-        for chunk, rows in in_threads(_decoder(listing, preprocessing, scan), missing, workers, "decoding"):
+        for chunk, rows in in_threads(decode_one, missing, workers, "decoding" if keep else "checking"):
             found = dict(zip(chunk.tolist(), rows, strict=True))
             bad |= {index: row for index, row in found.items() if isinstance(row, str)}
             good = _without(chunk, list(bad))
             if len(good):
-                store.write(good, np.stack([found[index] for index in good.tolist()]))
+                rows_of = np.stack([found[index] for index in good.tolist()]) if keep else np.ones((len(good), 1), np.uint8)
+                store.write(good, rows_of)
             done += len(chunk)
             if done % _PORTION == 0 or done == len(missing):
                 write_text(bad_file, json.dumps(bad, ensure_ascii=False))
                 store.commit(_without(missing[:done], list(bad)))
     reasons = bad | unreadable
-    return store.array(), {index: reasons[index] for index in indices.tolist() if index in reasons}
+    taken = OnDemand(partial(_sure, decode_one, listing), len(listing), size, workers)
+    images = store.array() if keep else cast("npt.NDArray[np.uint8]", taken)  # an array in all that is asked of it
+    return images, {index: reasons[index] for index in indices.tolist() if index in reasons}
+
+
+def _sure(decode_one: Callable[[int], Pixels | str], listing: Listing, index: int) -> Pixels:
+    """Return an image that could be decoded before.
+
+    Raises:
+        ThawlabError: if it cannot be decoded any more.
+    """
+    found = decode_one(index)
+    if isinstance(found, str):
+        raise ThawlabError(f"{listing.ids[index]}: cannot be decoded any more ({found}); run the command again")
+    return found
+
+
+def _keeps_rows(caching: Caching, needed: Indices, listing: Listing, preprocessing: Preprocessing, folder: Path) -> bool:
+    """Return whether decoded images are kept, and say so where they take much room."""
+    if ready_rows(listing, preprocessing) is not None:
+        return True
+    row, place = preprocessing.size**2 * 3, folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    held = folder / "marks.bin"  # what is there already needs no room
+    lacking = len(needed) - (int(np.fromfile(held, dtype=np.bool_).sum()) if held.is_file() else 0)
+    keeps = caching == "decoded" or (caching == "auto" and lacking * row <= _DISK_SHARE * free)
+    takes = f"decoded images take {len(needed) * row / 2**30:,.1f} GiB, of {free / 2**30:,.1f} GiB free in {folder.parent}"
+    if not keeps:
+        progress.say(f"{takes}: none is kept, each is decoded when it is needed")
+    elif lacking * row > _WORTH_SAYING:
+        progress.say(f"{takes}; data.cache=none keeps none of them")
+    return keeps
 
 
 def _without(indices: Indices, others: Sequence[int]) -> Indices:
@@ -251,7 +293,7 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     listing = listing_of(recipe)
     splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test, data.long_tail)
     scan = remember(("scan", *_source(recipe)), lambda: hash_files(listing, recipe.system.workers))
-    dataset = decode_all(listing, preprocessing, recipe.system, splits, scan)
+    dataset = decode_all(listing, preprocessing, recipe.system, splits, scan, data.cache)
     if (before := listing.uncorrected) is not None:
         test = make_splits(before, recipe.seed, data.train_size, data.val, data.test, data.long_tail).test
         if (changes := changes_of(listing, test)) is not None:
@@ -303,7 +345,12 @@ def ood_datasets(preprocessing: Preprocessing, system: System, own: str) -> list
 
 
 def decode_all(
-    listing: Listing, preprocessing: Preprocessing, system: System, splits: Splits | None = None, scan: Scan | None = None
+    listing: Listing,
+    preprocessing: Preprocessing,
+    system: System,
+    splits: Splits | None = None,
+    scan: Scan | None = None,
+    caching: Caching = "auto",
 ) -> Dataset:
     """Decode the images of a listing and take out those that cannot be decoded.
 
@@ -313,6 +360,7 @@ def decode_all(
         system: says where caches are.
         splits: which images are needed; if omitted, all are decoded into the train split.
         scan: what a pass over the files gave already; they are not read again if it has `rows`.
+        caching: whether decoded images are kept on the disk: "auto" where they fit.
 
     Raises:
         ThawlabError: if too many images are bad, or the cache cannot be written.
@@ -323,7 +371,8 @@ def decode_all(
     needed = np.sort(np.concatenate(splits))
     determined_by = f"{identity}/{preprocessing.geometry}/Pillow {PIL.__version__}/decoding {DECODING}"
     folder = cache_folder(system.cache_dir, "decoded") / hashlib.sha256(determined_by.encode()).hexdigest()[:32]
-    images, bad = _decode_rows(listing, needed, preprocessing, folder, system.workers, scan)
+    keep = _keeps_rows(caching, needed, listing, preprocessing, folder)
+    images, bad = _decode_rows(listing, needed, preprocessing, folder, system.workers, scan, keep)
     quarantined = tuple((listing.ids[index], reason) for index, reason in sorted(bad.items()))
     if len(bad) > _MAX_BAD_SHARE * len(needed):
         first, reason = quarantined[0]

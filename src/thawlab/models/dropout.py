@@ -16,13 +16,21 @@ class Dropout(nn.Dropout):
 
     The rate is rounded to a multiple of 1/65536 on a CPU, and the values that stay are scaled by the rounded rate, so that
     the mean is kept exactly. Draws come from torch's global generator.
+
+    Attributes:
+        part: where the rows that are given are part of a batch, the place of the first and the number of all: they then get what
+            they get in the whole batch.
     """
+
+    part: tuple[int, int] | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the values, some of them zero and the others scaled, in training; the values themselves in eval mode."""
         if not self.training or input.device.type != "cpu":
             return F.dropout(input, self.p, self.training, self.inplace)
         dropped = min(round(self.p * _LEVELS), _LEVELS - 1)
-        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        kept = words.view(torch.int16)[: input.numel()].view(input.shape) >= _LOWEST + dropped
+        first, total = self.part or (0, len(input))
+        start, count = (rows * (input.numel() // len(input)) for rows in (first, total))
+        words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.int16)[start : start + input.numel()].view(input.shape) >= _LOWEST + dropped
         return input * (kept.to(input.dtype) * (_LEVELS / (_LEVELS - dropped)))

@@ -13,7 +13,7 @@ from thawlab import progress
 from thawlab.errors import Interrupted
 from thawlab.studies.folder import Entry, Record, StudyFolder
 from thawlab.studies.live import Table
-from thawlab.studies.workers import Pool
+from thawlab.studies.workers import LocalPool, Pool
 
 _POLL_SECONDS = 0.2
 _BUSY_SECONDS = 2.0
@@ -27,7 +27,34 @@ class Conducted(NamedTuple):
     failed: dict[str, str]
 
 
-def conduct(study: StudyFolder, record: Record, at_once: int) -> Conducted:
+class Places(NamedTuple):
+    """Where the cells of a study run.
+
+    Attributes:
+        at_once: how many on this machine.
+        ray: the address of a Ray cluster that runs them in its place, or "local"; empty for none.
+        wants_gpu: whether a cell computes on a GPU where the cluster has some.
+    """
+
+    at_once: int
+    ray: str = ""
+    wants_gpu: bool = False
+
+    def pool(self, threads: int, study: StudyFolder) -> Pool:
+        """Return what runs them.
+
+        Raises:
+            UsageError: if Ray is not installed.
+            ThawlabError: if there is no such cluster.
+        """
+        if not self.ray:
+            return LocalPool(self.at_once, threads, study.log)
+        from thawlab.studies.ray_pool import RayPool
+
+        return RayPool(self.ray, threads, study.path, self.wants_gpu)
+
+
+def conduct(study: StudyFolder, record: Record, places: Places) -> Conducted:
     """Run the cells of a study that have not finished, each in the order of the record.
 
     Raises:
@@ -37,7 +64,7 @@ def conduct(study: StudyFolder, record: Record, at_once: int) -> Conducted:
     table = Table(study, record)
     failed: dict[str, str] = {}
     if left:
-        with pool_of(at_once, record.threads, study) as pool, table.shown():
+        with pool_of(places, record.threads, study) as pool, table.shown():
             failed = _run_all(study, pool, left, table)
     return Conducted(len(left) - len(failed), len(record.entries) - len(left), failed)
 
@@ -76,13 +103,13 @@ def next_answer(pool: Pool) -> tuple[str, dict[str, Any]] | None:
 
 
 @contextmanager
-def pool_of(at_once: int, threads: int, study: StudyFolder) -> Iterator[Pool]:
+def pool_of(places: Places, threads: int, study: StudyFolder) -> Iterator[Pool]:
     """Yield workers, and end them afterwards; a signal lets the running cells be saved first, a second one does not wait.
 
     Raises:
         Interrupted: when a signal asked to stop.
     """
-    pool = Pool(at_once, threads, study.log)
+    pool = places.pool(threads, study)
     received: list[int] = []
 
     def receive(number: int, _frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ from thawlab import progress
 from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.results import read_results, read_rows
 from thawlab.run import RunFolder
-from thawlab.studies.conduct import next_answer, pool_of
+from thawlab.studies.conduct import Places, next_answer, pool_of
 from thawlab.studies.design import Design, Variant
 from thawlab.studies.folder import Entry, StudyFolder
 from thawlab.studies.ranges import Range, Search
@@ -43,7 +43,7 @@ class Found(NamedTuple):
         return {"best": self.variant._asdict(), "val_accuracy": self.val_accuracy, "trials": trials}
 
 
-def search(folder: StudyFolder, design: Design, parallel: int | None = None) -> Found:
+def search(folder: StudyFolder, design: Design, parallel: int | None = None, ray: str = "") -> Found:
     """Try recipes until the budget is spent, and return the best on validation; each trial is a run in the study's folder.
 
     The base is tried first. Trials use the first seed of the study: the others are for comparing the winner with the base.
@@ -81,7 +81,7 @@ def search(folder: StudyFolder, design: Design, parallel: int | None = None) -> 
     _tried_before(study, folder)
     at_once = parallel or cells_at_once(design.search.runs or 1000, recipe)
     threads = threads_each(at_once)
-    with pool_of(at_once, threads, folder) as pool:
+    with pool_of(Places(at_once, ray, recipe.system.device != "cpu"), threads, folder) as pool:
         _work(_Searching(study, folder, design, pool, threads), _Budget(design.search, study))
     return _best(study, design)
 

@@ -9,7 +9,7 @@ from thawlab.comparison.comparison import Comparison, compare_runs
 from thawlab.errors import ThawlabError
 from thawlab.files import write_json
 from thawlab.report.comparison_page import write_comparison
-from thawlab.studies.conduct import Conducted, conduct
+from thawlab.studies.conduct import Conducted, Places, conduct
 from thawlab.studies.design import Cell, Design
 from thawlab.studies.estimate import Cost, costs
 from thawlab.studies.folder import Record, StudyFolder, begin, find_runs
@@ -74,7 +74,7 @@ def forecast(design: Design, runs: Path, parallel: int | None = None) -> Forecas
     return Forecast(folder, cells, finished, costs(cells, finished, folder, threads), at_once)
 
 
-def run_study(design: Design, runs: Path, parallel: int | None = None, extend: bool = False) -> Outcome:
+def run_study(design: Design, runs: Path, parallel: int | None = None, extend: bool = False, ray: str = "") -> Outcome:
     """Run the cells of a study that are missing and write its page, `comparison.html`, and `comparison.json`.
 
     Args:
@@ -82,6 +82,7 @@ def run_study(design: Design, runs: Path, parallel: int | None = None, extend: b
         runs: the folder of all runs; the study has a folder in it.
         parallel: how many cells to run at once; as many as cores and memory allow if None.
         extend: whether cells may be added to a study that has some.
+        ray: the address of a Ray cluster that runs the cells, or "local" for one on this machine; empty for none.
 
     Raises:
         UsageError: if a variant is no recipe, two are the same, or the folder holds a study with other cells.
@@ -91,12 +92,13 @@ def run_study(design: Design, runs: Path, parallel: int | None = None, extend: b
     folder, cells = StudyFolder(runs / design.name), design.cells()
     found = None
     if design.search is not None:
-        found = search(folder, design, parallel)
+        found = search(folder, design, parallel, ray)
         cells = [*cells, *(design.cell(found.variant, seed) for seed in design.seeds)] if found.variant.changes else cells
     record = _begin(folder, design, cells, parallel, extend)
     at_once = parallel or cells_at_once(len(record.entries), cells[0].recipe, record.threads)
-    progress.say(f"{folder.path}: {len(record.entries)} cells, {at_once} at once with {record.threads} threads each")
-    conducted = conduct(folder, record, at_once)
+    where = f"on the Ray cluster {ray}," if ray else f"{at_once} at once"
+    progress.say(f"{folder.path}: {len(record.entries)} cells, {where} with {record.threads} threads each")
+    conducted = conduct(folder, record, Places(at_once, ray, cells[0].recipe.system.device != "cpu"))
     return Outcome(folder, write_outcome(folder, record), conducted, found)
 
 

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from thawlab.cores import usable_cores
 from thawlab.recipe import Recipe
 
 # Memory that a cell may need beside what the system shares between processes; an assumption, on the safe side for small images.
-_CELL_BYTES = 2 << 30
-_KILL_SECONDS = 120.0
+CELL_BYTES = 2 << 30
+# What a cell may take to save and end.
+KILL_SECONDS = 120.0
 
 
 def cells_at_once(cells: int, recipe: Recipe, threads: int | None = None) -> int:
@@ -31,7 +32,7 @@ def cells_at_once(cells: int, recipe: Recipe, threads: int | None = None) -> int
 
         if torch.cuda.is_available() or recipe.system.device != "auto":
             return 1
-    return max(1, min(cells, usable_cores() // (threads or 1), _free_memory() // _CELL_BYTES))
+    return max(1, min(cells, usable_cores() // (threads or 1), _free_memory() // CELL_BYTES))
 
 
 def _free_memory() -> int:
@@ -88,7 +89,7 @@ class Worker:
             with contextlib.suppress(OSError):
                 process.stdin.close()
             try:
-                process.wait(_KILL_SECONDS)
+                process.wait(KILL_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -116,9 +117,39 @@ class Worker:
             )
 
 
+class Pool(Protocol):
+    """Where the cells of a study run."""
+
+    answers: queue.Queue[tuple[str, dict[str, Any]]]
+    """Names of cells and how each ended: its status, and a reason where it failed."""
+
+    @property
+    def running(self) -> list[str]:
+        """The names of the cells that are running, or wait for a place that was promised."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another cell can be given."""
+
+    def give(self, name: str, recipe: Path, runs: Path) -> None:
+        """Run a cell; its answer comes through `answers`."""
+
+    def stop(self, name: str) -> None:
+        """Ask one cell to save and stop."""
+
+    def stop_all(self) -> None:
+        """Ask all running cells to save and stop."""
+
+    def close(self) -> None:
+        """Wait until the running cells have ended."""
+
+    def kill(self) -> None:
+        """End all at once."""
+
+
 @final
-class Pool:
-    """Several workers, each in a thread that gives it one cell after the other."""
+class LocalPool(Pool):
+    """Several workers on this machine, each in a thread that gives it one cell after the other."""
 
     def __init__(self, count: int, threads: int, log: Path) -> None:
         self._workers = [Worker(threads, log) for _ in range(count)]

@@ -1,5 +1,7 @@
 """What stays the same through all phases of a run, made ready from a closed recipe."""
 
+import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -19,11 +21,13 @@ from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_classifier, check_size, feature_map_side, make_preprocessing
 from thawlab.models.whitening import fit_whitening
 from thawlab.recipe import Phase, Recipe
-from thawlab.results import Diagnosis
+from thawlab.results import Diagnosis, EpochRow, write_rows
 from thawlab.run import RunFolder
 from thawlab.training.freezing import trained_names
 from thawlab.training.interruption import Interruption
+from thawlab.training.world import ALONE, World
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Training images that are examined before training.
 _LOOKED_AT = 32
 # The whitening of a first layer is estimated from at most this many images, or pixels: millions of patches.
@@ -33,7 +37,10 @@ _WHITENED_BY, _PIXELS = 5000, 5000 * 32 * 32
 @final
 @dataclass(frozen=True)
 class Context:
-    """A closed recipe with everything it names at hand, and where its run lies; the classifier is on the device."""
+    """A closed recipe with everything it names at hand, and where its run lies; the classifier is on the device.
+
+    Of several processes that train one run, each has its own; one of them writes.
+    """
 
     recipe: Recipe
     spec: BackboneSpec
@@ -43,16 +50,42 @@ class Context:
     classifier: Classifier
     folder: RunFolder
     interruption: Interruption
+    world: World = ALONE
 
     @property
     def feature_folder(self) -> Path:
         """The folder of all feature caches."""
         return cache_folder(self.recipe.system.cache_dir, "features")
 
+    def log(self, message: str) -> None:
+        """Keep a line in the run's log."""
+        if self.world.writes:
+            self.folder.log(message)
+
     def report(self, message: str) -> None:
         """Print a line and keep it in the run's log."""
-        self.folder.log(message)
+        self.log(message)
         progress.say(message)
+
+    def together(self, value: float) -> float:
+        """Return the sum of a value over all processes that train the run; a signal that asked one of them to stop asks all."""
+        if self.world.size == 1:
+            return value
+        requested = self.interruption.requested
+        total, *asked = self.world.total([value, *(float(requested == number) for number in _SIGNALS)])
+        if any(asked):
+            self.interruption.requested = _SIGNALS[asked.index(max(asked))]
+        return total
+
+    def stop_requested(self) -> int | None:
+        """Return the signal that asked one of the processes that train the run to stop, if one did."""
+        self.together(0.0)
+        return self.interruption.requested
+
+    def write_rows(self, rows: Sequence[EpochRow]) -> None:
+        """Write the metric rows of all epochs."""
+        if self.world.writes:
+            write_rows(self.folder.metrics, rows)
 
     def some_inputs(self, count: int) -> torch.Tensor:
         """Return at most `count` normalised training images, spread over the split."""
@@ -62,7 +95,9 @@ class Context:
         return self.preprocessing.inputs(images)
 
 
-def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: RunFolder, interruption: Interruption) -> Context:
+def prepare(
+    recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: RunFolder, interruption: Interruption, world: World = ALONE
+) -> Context:
     """Load the data and build the classifier of a closed recipe.
 
     Raises:
@@ -79,7 +114,7 @@ def prepare(recipe: Recipe, spec: BackboneSpec, device: torch.device, folder: Ru
         trained_names(classifier.backbone, phase.train, f"phases.{index}.train")
         for size in sorted(set(phase.sizes)):
             check_size(classifier.backbone, spec, size, f"phases.{index}.sizes")
-    context = Context(recipe, spec, device, preprocessing, dataset, classifier, folder, interruption)
+    context = Context(recipe, spec, device, preprocessing, dataset, classifier, folder, interruption, world)
     if not recipe.model.pretrained:
         count = max(1, min(_WHITENED_BY, _PIXELS // preprocessing.size**2))
         fit_whitening(classifier.backbone, lambda: context.some_inputs(count))

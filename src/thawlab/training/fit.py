@@ -14,7 +14,7 @@ from thawlab.training.lr_finder import find_lr
 from thawlab.training.memory_need import AUTO_BATCH_SIZE, in_parts, parts_that_fit
 from thawlab.training.phase_data import PhaseData, on_images, phase_data
 from thawlab.training.precision import choose_precision
-from thawlab.training.state import TrainingState, save_checkpoint
+from thawlab.training.state import TrainingState, save
 
 
 @final
@@ -61,8 +61,9 @@ def fit(context: Context, state: TrainingState, resumed: dict[str, Any] | None, 
             with context.interruption.deferring():
                 train_phase(context, data, state, resumed)
         resumed = None
-        if context.interruption.requested is not None:
-            raise Interrupted("saved at the end of a phase; run the same command to resume", context.interruption.requested)
+        context.world.copy_tensors(context.classifier)
+        if (requested := context.stop_requested()) is not None:
+            raise Interrupted("saved at the end of a phase; run the same command to resume", requested)
     if data is not None:
         return data
     last = context.recipe.phases[-1]  # training ended in an earlier process
@@ -76,10 +77,11 @@ def _settled(context: Context, data: PhaseData, index: int, state: TrainingState
     """
     if data.phase.batch_size == "auto":
         if index not in state.found_parts:
-            state.found_parts[index], why = parts_that_fit(context, data)
+            parts, why = parts_that_fit(context, data)
+            state.found_parts[index] = context.world.largest(parts)
             release_memory()
             context.report(f"{data.phase.name}: {_batches(state.found_parts[index])}, since {why}")
-            save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
+            save(context, state, None)
         data = in_parts(data, state.found_parts[index])
     phase = data.phase
     if phase.lr == "auto":
@@ -89,10 +91,10 @@ def _settled(context: Context, data: PhaseData, index: int, state: TrainingState
         data = replace(data, phase=phase.model_copy(update={"lr": state.found_lr[index]}))
     if context.recipe.precision == "auto":
         if index not in state.found_precision:
-            state.found_precision[index], why = choose_precision(context, data)
+            state.found_precision[index], why = context.world.agreed(choose_precision(context, data))
             release_memory()
             context.report(f"{phase.name}: precision = {state.found_precision[index]}, since {why}")
-            save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
+            save(context, state, None)
         data = replace(data, bfloat16=state.found_precision[index] == "bfloat16")
     return data
 

@@ -17,7 +17,7 @@ from thawlab.errors import DivergedError
 from thawlab.inference.infer import infer
 from thawlab.randomness import derive
 from thawlab.recipe import Phase
-from thawlab.results import EpochRow, PhaseResult, write_rows
+from thawlab.results import EpochRow, PhaseResult
 from thawlab.training.averaging import WeightAverage
 from thawlab.training.context import Context
 from thawlab.training.freezing import trainable_count
@@ -25,7 +25,7 @@ from thawlab.training.losses import l2_penalty, training_loss
 from thawlab.training.optimizers import lr_factor, lr_of, make_optimizer, set_lr
 from thawlab.training.phase_data import Batch, PhaseData
 from thawlab.training.plateau import after_epoch
-from thawlab.training.state import Best, OptimizerState, TrainingState, save_checkpoint, save_if_due, snapshot
+from thawlab.training.state import Best, OptimizerState, TrainingState, save, save_if_due, snapshot
 from thawlab.training.validation import validate
 
 # Batches of this many bytes are gathered in a thread of their own; smaller ones take less time than passing them on.
@@ -67,7 +67,7 @@ def train_phase(context: Context, data: PhaseData, state: TrainingState, resumed
             if state.epoch < phase.epochs:
                 save_if_due(context, state, optimizer, within_epoch=False)
     _finish_phase(context, data, state, optimizer, stopped)
-    save_checkpoint(context.folder.checkpoint, state, context.classifier, None)
+    save(context, state, None)
 
 
 def _train_epoch(
@@ -93,8 +93,8 @@ def _train_epoch(
         set_lr(optimizer.optimizer, lr)
         loss = take_step(context, data, state, optimizer, batch)
         state.step += 1
-        state.loss_sum += loss * len(batch.rows)
-        advance(len(batch.rows))
+        state.loss_sum += loss * batch.total
+        advance(batch.total)
         if state.step < len(spans):
             save_if_due(context, state, optimizer, within_epoch=True)
     rate = len(order) / (time.monotonic() - started) if first_step == 0 else None
@@ -107,24 +107,24 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
     Raises:
         DivergedError: if the loss is NaN or infinite.
     """
-    phase, device = data.phase, context.device
-    # `torch.manual_seed` would spend a tenth of a millisecond on absent devices.
-    seed_dropout = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
-    seed_dropout(derive(context.recipe.seed, "dropout", state.phase, state.epoch, state.step))
-    targets = batch.targets.to(device)
-    if data.pipeline.mixes:
-        targets = indicator(targets, len(data.dataset.classes))
-    inputs, targets = data.pipeline(data.arrange(batch.rows.to(device)), targets, batch.generator)
+    phase, device, world, share = data.phase, context.device, data.world, batch.share
+    _seed_dropout(context, data, state, batch)
+    inputs, targets = _augmented(context, data, batch)
     if phase.sizes:
         inputs = scaled(inputs, size_of(phase, state.epoch))
     optimizer.optimizer.zero_grad(set_to_none=True)
-    value = 0.0
-    for part, wanted in zip(inputs.chunk(phase.accumulate), targets.chunk(phase.accumulate), strict=True):
-        with torch.autocast(device.type, torch.bfloat16, enabled=data.bfloat16):
-            logits = data.stepped(data.prepare(part))
-        loss = training_loss(logits, wanted, phase, data.terms) * (len(part) / len(inputs))
-        loss.backward()  # type: ignore[no-untyped-call]
-        value += loss.item()
+    value, parts = 0.0, list(zip(inputs.chunk(phase.accumulate), targets.chunk(phase.accumulate), strict=True))
+    for number, (part, wanted) in enumerate(parts, 1):
+        weight = len(part) / len(inputs) * (share.counted / batch.total)
+        with world.unfinished(data.stepped, last=number == len(parts)):
+            with torch.autocast(device.type, torch.bfloat16, enabled=data.bfloat16), data.normalizing(share):
+                logits = data.stepped(data.prepare(part))
+            # Gradients are averaged over the processes, so that each gives its part of the mean times their number.
+            loss = training_loss(logits, wanted, phase, data.terms) * (weight * world.size)
+            loss.backward()  # type: ignore[no-untyped-call]
+        value += loss.item() / world.size
+    if world.size > 1:
+        value = context.together(value)
     if (penalty := l2_penalty(context.classifier, phase)) is not None:
         penalty.backward()  # type: ignore[no-untyped-call]
     if phase.clip is not None:
@@ -136,6 +136,30 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
     if not np.isfinite(value):
         raise _diverged(phase, state, f"the loss is {value}")
     return value
+
+
+def _seed_dropout(context: Context, data: PhaseData, state: TrainingState, batch: Batch) -> None:
+    """Let dropout of this step be drawn from its own seed, for each image as in the whole batch (on a CPU)."""
+    on_cpu, rank = context.device.type == "cpu", data.world.rank
+    # Other devices draw for the images that they have: each process from a seed of its own.
+    own = () if on_cpu or rank == 0 else (rank,)
+    # `torch.manual_seed` would spend a tenth of a millisecond on absent devices.
+    seed_dropout = torch.default_generator.manual_seed if on_cpu else torch.manual_seed
+    seed_dropout(derive(context.recipe.seed, "dropout", state.phase, state.epoch, state.step, *own))
+    for layer in data.dropouts:
+        layer.part = batch.share.first, batch.total
+
+
+def _augmented(context: Context, data: PhaseData, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images and targets that this process takes of a step, augmented as they are in the whole batch."""
+    targets = batch.targets.to(context.device)
+    if data.pipeline.mixes:
+        targets = indicator(targets, len(data.dataset.classes))
+    images = data.arrange(batch.rows.to(context.device))
+    if data.pipeline.by_image:
+        return data.pipeline.part(images, targets, batch.draws)
+    images, targets = data.pipeline(images, targets, batch.draws.generator)
+    return images[batch.share.rows], targets[batch.share.rows]
 
 
 def size_of(phase: Phase, epoch: int) -> int:
@@ -169,9 +193,10 @@ def _finish_epoch(context: Context, data: PhaseData, state: TrainingState, optim
     if not all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters()):
         raise _diverged(phase, state, "the weights contain NaN or infinity")
     val = None
-    if len(dataset.splits.val):
-        logits = infer(module, data.rows, dataset.splits.val, data.judged, context.device)
-        val = validate(dataset, logits, phase)
+    data.world.copy_buffers(module)
+    if count := len(dataset.splits.val):
+        own = infer(module, data.rows, dataset.splits.val[data.world.share(count).rows], data.judged, context.device)
+        val = validate(dataset, data.world.gathered(own, count), phase)
         # Epochs of smaller images than the phase's last do not compete: the others would be judged by images they never saw.
         competes = not phase.sizes or size_of(phase, state.epoch) == phase.sizes[-1]
         if not np.isfinite(val.loss):
@@ -196,9 +221,9 @@ def _finish_epoch(context: Context, data: PhaseData, state: TrainingState, optim
         val_macro_f1=val and val.macro_f1,
     )
     state.rows.append(row)
-    write_rows(context.folder.metrics, state.rows)
+    context.write_rows(state.rows)
     shown = f", {val.described()}" if val else ""
-    context.folder.log(f"{phase.name} epoch {epoch}/{phase.epochs}: train loss {row.train_loss:.4f}{shown}, {seconds:.1f} s")
+    context.log(f"{phase.name} epoch {epoch}/{phase.epochs}: train loss {row.train_loss:.4f}{shown}, {seconds:.1f} s")
     state.epoch, state.step, state.loss_sum = epoch, 0, 0.0
 
 

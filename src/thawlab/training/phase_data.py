@@ -1,6 +1,7 @@
 """What a phase trains on: images, or the cached output of the part of the network that it leaves frozen."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, final
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from thawlab.data.augmentation import Pipeline, scaled
+from thawlab.data.augmentation import Draws, Pipeline, scaled
 from thawlab.data.batches import balanced_order, epoch_order
 from thawlab.data.dataset import Dataset
 from thawlab.data.preprocessing import to_tensor
@@ -19,22 +20,30 @@ from thawlab.inference.feature_cache import FrozenNetwork, cached_rows, cached_v
 from thawlab.inference.folding import foldable
 from thawlab.inference.prefix import agrees, from_rows, split_backbone
 from thawlab.models.classifier import Classifier
+from thawlab.models.dropout import Dropout
 from thawlab.models.quicker import quicker
 from thawlab.recipe import Phase
 from thawlab.training.context import Context
 from thawlab.training.freezing import freeze, is_frozen, set_modes
 from thawlab.training.losses import ClassTerms, class_terms
+from thawlab.training.synced import SyncedBatchNorm
+from thawlab.training.world import ALONE, Share, World
 
 Rows = npt.NDArray[Any]
 _ALTERNATE = "alternate-flip"
 
 
 class Batch(NamedTuple):
-    """What one step trains on: rows and targets (int64), and the generator of their augmentation."""
+    """What this process takes of a step: rows, targets (int64), what their augmentation is drawn from, and its share.
+
+    The rows are those of the share, or of the whole batch where an augmentation needs them all.
+    """
 
     rows: torch.Tensor
     targets: torch.Tensor
-    generator: torch.Generator
+    draws: Draws
+    share: Share
+    total: int
 
 
 def _unchanged(rows: torch.Tensor) -> torch.Tensor:
@@ -60,6 +69,7 @@ class PhaseData:
         pipeline: augmentation of what was taken.
         arrange: from a batch of rows to what augmentations take.
         prepare: from a batch of augmented rows to the module's input.
+        world: the processes that share the batches.
     """
 
     phase: Phase
@@ -75,6 +85,7 @@ class PhaseData:
     pipeline: Pipeline = field(default_factory=lambda: Pipeline(()))
     arrange: Callable[[torch.Tensor], torch.Tensor] = from_rows
     prepare: Callable[[torch.Tensor], torch.Tensor] = _unchanged
+    world: World = ALONE
 
     @property
     def batch_size(self) -> int:
@@ -84,12 +95,23 @@ class PhaseData:
 
     @cached_property
     def stepped(self) -> nn.Module:
-        """What takes the steps in the module's place: the same function of the same weights, quicker where there is one."""
+        """What takes the steps in the module's place: the same function of the same weights, quicker; over all processes."""
         if self.rows.ndim != 4:
-            return self.module
+            return self.world.parallel(self.module)
         height, width, channels = self.rows.shape[1:]
         shapes = [(channels, height, width), *((channels, size, size) for size in set(self.phase.sizes))]
-        return quicker(self.module, shapes, foldable(self.module) if self.phase.batch_norm == "eval" else ())
+        fixed = foldable(self.module) if self.phase.batch_norm == "eval" else ()
+        return self.world.parallel(quicker(self.module, shapes, fixed))
+
+    @cached_property
+    def dropouts(self) -> list[Dropout]:
+        """The layers that draw for each image what they would draw for it in the whole batch."""
+        return [layer for layer in self.stepped.modules() if isinstance(layer, Dropout)] if self.world.size > 1 else []
+
+    def normalizing(self, share: Share) -> AbstractContextManager[object]:
+        """Return the context of a step's forward pass: within it BatchNorm may take the images of all processes together."""
+        together = self.phase.batch_norm == "sync" and self.world.size > 1
+        return SyncedBatchNorm(share.counted > 0) if together else nullcontext()
 
     def judged(self, rows: torch.Tensor) -> torch.Tensor:
         """Return a batch of rows as the module takes it to be judged: at the last of the phase's sizes.
@@ -115,12 +137,22 @@ class PhaseData:
 
     def batch(self, samples: Indices, seed: int, mirrored: npt.NDArray[np.bool_] | None = None) -> Batch:
         """Return some samples for a step; the views and the augmentation are each drawn from the seed."""
-        rows = self.take(samples, torch.Generator().manual_seed(seed), mirrored)
-        return Batch(rows, torch.from_numpy(self.dataset.labels[samples]), torch.Generator().manual_seed(seed))
+        share, total = self.world.share(len(samples)), len(samples)
+        taken = share.rows if self.pipeline.by_image else slice(None)
+        rows = self.take(samples, torch.Generator().manual_seed(seed), mirrored, taken)
+        draws = Draws(torch.Generator().manual_seed(seed), taken.start or 0, total)
+        return Batch(rows, torch.from_numpy(self.dataset.labels[samples[taken]]), draws, share, total)
 
-    def take(self, samples: Indices, generator: torch.Generator, mirrored: npt.NDArray[np.bool_] | None = None) -> torch.Tensor:
-        """Return the rows of some samples, each in a view that the generator draws, or mirrored as the epoch wants it."""
+    def take(
+        self,
+        samples: Indices,
+        generator: torch.Generator,
+        mirrored: npt.NDArray[np.bool_] | None = None,
+        part: slice = slice(None),
+    ) -> torch.Tensor:
+        """Return the rows of a part of some samples, each in a view that is drawn, or mirrored as the epoch wants it."""
         if len(self.views) == 1:
+            samples, mirrored = samples[part], None if mirrored is None else mirrored[part]
             rows = np.take(self.views[0], samples, axis=0)
             if mirrored is not None:
                 rows[mirrored] = rows[mirrored, :, ::-1]
@@ -131,6 +163,7 @@ class PhaseData:
             drawn = (torch.rand(len(samples), generator=generator) < 0.5).numpy()
         else:
             drawn = torch.randint(0, len(self.views), (len(samples),), generator=generator).numpy()
+        samples, drawn = samples[part], drawn[part]
         taken = np.empty((len(samples), *self.rows.shape[1:]), dtype=self.rows.dtype)
         for number, view in enumerate(self.views):
             chosen = np.flatnonzero(drawn == number)
@@ -158,7 +191,7 @@ def phase_data(context: Context, phase: Phase, as_before: bool | None = None) ->
         return on_images(context, phase)
     if as_before is None:
         views = 2 if _flips_only(phase) else (phase.views or 0) + 1
-        as_before = fits_on_disk(parts[0], len(splits.train) + len(splits.val), views, folder)
+        as_before = context.world.agreed(fits_on_disk(parts[0], len(splits.train) + len(splits.val), views, folder))
     if not as_before:
         return on_images(context, phase, f"not cached, since {folder} has too little room")
     return _on_cache(context, phase, *parts)
@@ -179,6 +212,7 @@ def on_images(context: Context, phase: Phase, note: str = "") -> PhaseData:
         pipeline=Pipeline([step for step in phase.augment if step != _ALTERNATE]),
         arrange=to_tensor,
         prepare=context.preprocessing.normalize,
+        world=context.world,
     )
 
 
@@ -221,9 +255,20 @@ def _on_cache(context: Context, phase: Phase, network: FrozenNetwork, module: nn
     elif phase.augment:
         views = cached_views(network, dataset, train, folder, phase.augment, phase.views or 1, context.recipe.seed)
         note += f", in {len(views)} fixed random views of each image"
-    bfloat16, alternates = context.recipe.precision == "bfloat16", phase.augment == (_ALTERNATE,)
+    # A head's step takes less time than exchanging its gradients: each process takes whole batches, and all take the same steps.
+    world = ALONE if module is context.classifier.head else context.world
     return PhaseData(
-        phase, dataset, rows, tuple(views), module, bfloat16, _terms(context, phase), network, note, alternates=alternates
+        phase,
+        dataset,
+        rows,
+        tuple(views),
+        module,
+        context.recipe.precision == "bfloat16",
+        _terms(context, phase),
+        network,
+        note,
+        alternates=phase.augment == (_ALTERNATE,),
+        world=world,
     )
 
 

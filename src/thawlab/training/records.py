@@ -56,6 +56,26 @@ def restore_state(context: Context, finished: bool) -> tuple[TrainingState, dict
     return TrainingState(phase=len(context.recipe.phases), rows=read_rows(folder.metrics), phases=list(phases)), None
 
 
+def restore_together(context: Context, finished: bool) -> tuple[TrainingState, dict[str, Any] | None]:
+    """Return where training stands, as all processes that train the run find it.
+
+    Raises:
+        ThawlabError: if one of them does not see the run folder that the others see.
+    """
+    state, resumed = restore_state(context, finished)
+    place = state.phase, state.epoch, state.step
+    if context.world.total([float(place != context.world.agreed(place))])[0]:
+        raise ThawlabError(
+            f"{context.folder.path}: the processes do not see the same run folder; --runs must lie where all of them see it"
+        )
+    processes = context.world.size
+    if state.processes != processes and state.rows:
+        now = "1 process" if processes == 1 else f"{processes} processes"
+        context.report(f"trained by {now} from here on, by {state.processes} before; sums in another order round differently")
+    state.processes = processes
+    return state, resumed
+
+
 def check_inputs(folder: RunFolder, now: dict[str, str]) -> None:
     """Refuse a run whose images or weights are not those it began with."""
     try:
@@ -78,7 +98,7 @@ def write_description(context: Context) -> None:
     write_text(folder.recipe_file, context.recipe.to_toml())
     write_json(folder.path / "data.json", {**dataset.summary(), **digests})
     system = context.recipe.system.model_dump(exclude={"data_dir", "cache_dir", "base_dirs"})
-    write_json(folder.path / "environment.json", environment(system, context.device))
+    write_json(folder.path / "environment.json", {**environment(system, context.device), "processes": context.world.size})
 
 
 def _weights_digest(spec: BackboneSpec) -> dict[str, str]:

@@ -59,6 +59,7 @@ class TrainingState:
         found_precision: the arithmetic of the phases whose recipe leaves it to be timed.
         found_parts: in how many parts the steps of phases are computed whose recipe leaves the batch size open.
         cached: whether this phase trains on cached output of its frozen part; None before it has begun.
+        processes: how many train it together.
         saved: when the last checkpoint was written, in seconds of the process's own clock.
     """
 
@@ -75,6 +76,7 @@ class TrainingState:
     found_precision: dict[int, str] = field(default_factory=dict)
     found_parts: dict[int, int] = field(default_factory=dict)
     cached: bool | None = None
+    processes: int = 1
     saved: float = field(default_factory=time.monotonic)
 
     def begin_phase(self, phase: int) -> None:
@@ -121,6 +123,13 @@ def snapshot(module: nn.Module) -> StateDict:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
+def save(context: Context, state: TrainingState, optimizer: OptimizerState | None) -> None:
+    """Write a run's checkpoint; of several processes, one does."""
+    if context.world.writes:
+        save_checkpoint(context.folder.checkpoint, state, context.classifier, optimizer)
+    state.saved = time.monotonic()
+
+
 def save_checkpoint(path: Path, state: TrainingState, model: nn.Module, optimizer: OptimizerState | None) -> None:
     """Write a checkpoint atomically; on a full disk the one before it stays."""
     content = {
@@ -163,7 +172,6 @@ def save_if_due(context: Context, state: TrainingState, optimizer: OptimizerStat
     requested = context.interruption.requested
     if requested is None and time.monotonic() - state.saved < (_OLD_SECONDS if within_epoch else _YOUNG_SECONDS):
         return
-    save_checkpoint(context.folder.checkpoint, state, context.classifier, optimizer)
-    state.saved = time.monotonic()
+    save(context, state, optimizer)
     if requested is not None:
         raise Interrupted(f"saved after epoch {state.epoch}; run the same command to resume", requested)
