@@ -15,8 +15,8 @@ import os
 import random
 import statistics
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,6 @@ def epochs(run: RunFolder) -> list[dict[str, Any]]:
     return [row.model_dump(exclude={"seconds", "images_per_second"}) for row in read_rows(run.metrics)]
 
 
-def lose_a_node(cluster: Cluster, nodes: list[Any], after: float) -> None:
-    """Kill one of the nodes with cores after some seconds, and let a new one join."""
-    time.sleep(after)
-    cluster.remove_node(nodes.pop(0), allow_graceful=False)
-    nodes.append(cluster.add_node(num_cpus=1))
-
-
 def main() -> None:
     """Run everything, and write after each study what is known so far."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,10 +98,12 @@ def main() -> None:
             wanted.out.write_text(json.dumps(result, indent=1) + "\n")
         for number in range(wanted.losses):
             after = draws.uniform(0.1, 0.8) * seconds
-            losing = threading.Thread(target=lose_a_node, args=(cluster, nodes, after))
-            losing.start()
-            on_ray, ray_seconds, ray_failed = study(Path(place) / f"lossy{number}", wanted, cluster.address)
-            losing.join()
+            with ThreadPoolExecutor(1) as pool:
+                running = pool.submit(study, Path(place) / f"lossy{number}", wanted, cluster.address)
+                time.sleep(after)
+                cluster.remove_node(nodes.pop(0), allow_graceful=False)
+                nodes.append(cluster.add_node(num_cpus=1))  # in this thread, since it sets signal handlers
+                on_ray, ray_seconds, ray_failed = running.result()
             row = {"lost_after": round(after, 2), "seconds": round(ray_seconds, 2), "failed": ray_failed}
             resumed = sum("resuming" in (on_ray.run(entry).path / "log.txt").read_text() for entry in on_ray.read().entries)
             result["losses"].append({**row, "resumed_cells": resumed, "differing_cells": differences(local, on_ray)})

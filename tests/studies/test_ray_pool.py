@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,9 @@ def cluster() -> Iterator[Callable[[], Any]]:
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [made.add_node(num_cpus=1) for _ in range(2)]
 
-    def lose_one() -> str:
+    def lose_one() -> None:
         made.remove_node(nodes.pop(0), allow_graceful=False)
         nodes.append(made.add_node(num_cpus=1))
-        return str(made.address)
 
     lose_one.address = made.address  # type: ignore[attr-defined]
     yield lose_one
@@ -105,16 +104,12 @@ def test_the_cells_on_a_cluster_are_the_local_ones(cluster: Any, tmp_path: Path)
 def test_a_lost_node_costs_no_cell(cluster: Any, tmp_path: Path) -> None:
     local = run_study(small(2000, 6), tmp_path / "local", parallel=2)
     study = StudyFolder(tmp_path / "ray" / "cells")
-
-    def lose() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_study, small(2000, 6), tmp_path / "ray", parallel=2, ray=cluster.address)
         while not any(study.path.glob("*/metrics.jsonl")):
             time.sleep(0.1)
-        cluster()
-
-    losing = threading.Thread(target=lose)
-    losing.start()
-    on_ray = run_study(small(2000, 6), tmp_path / "ray", parallel=2, ray=cluster.address)
-    losing.join()
+        cluster()  # in this thread, since a node that joins sets signal handlers
+        on_ray = running.result()
     assert on_ray.conducted.failed == {}
     assert_equal(local.folder, on_ray.folder)
 

@@ -67,7 +67,7 @@ class RayPool(Pool):
         self._ray = ray = optional("ray", "ray", "--ray")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # GPUs are left as they are where none is asked for
-        own: dict[str, Any] = {"num_cpus": usable_cores(), "include_dashboard": False}
+        own: dict[str, Any] = {"address": "local", "num_cpus": usable_cores(), "include_dashboard": False}
         try:
             ray.init(**(own if address == "local" else {"address": address}), logging_level="error", log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -160,6 +160,9 @@ def _run_on_node(order: _Order) -> dict[str, Any]:
     return answer
 
 
+_while_it_lives = ExitStack()
+
+
 @cache
 def _prepare_once() -> None:
     """Make a process of Ray's fit for computing, and let it keep what its cells share."""
@@ -167,7 +170,7 @@ def _prepare_once() -> None:
     from thawlab.memory import remembering
 
     process.prepare()
-    ExitStack().enter_context(remembering())
+    _while_it_lives.enter_context(remembering())
 
 
 def archived(run: Path) -> bytes:
