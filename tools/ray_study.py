@@ -80,6 +80,7 @@ def main() -> None:
     wanted = parser.parse_args()
     process.prepare()
     result: dict[str, Any] = {**environment({}, choose_device("cpu")), "cells": 24, "timed": [], "losses": []}
+    wanted.out.parent.mkdir(parents=True, exist_ok=True)
     draws = random.Random(wanted.seed)
     with tempfile.TemporaryDirectory(prefix="ray-study-") as place:
         wanted.cache = Path(place) / "cache"
