@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -126,15 +127,27 @@ def test_runs_of_nodes_that_do_not_see_the_folder_come_back(
 
 
 @pytest.mark.slow
-def test_a_node_without_the_data_is_named(cluster: Any, tmp_path: Path, photos: Path) -> None:
+def test_a_node_without_the_data_is_named(cluster: Any, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images are found from the folder that the driver is in; the nodes have no such folder."""
+    (tmp_path / "here").mkdir()
+    photos.rename(tmp_path / "here" / "photos")
+    monkeypatch.chdir(tmp_path / "here")
     settings = {"data.image_size": 16, "model.backbone": "cnn5", "phases.0.epochs": 1, "system.device": "cpu"}
-    design = read_design(str(photos), vary=["phases.0.lr=0.01,0.02"], seeds="1", question="", name="cells", overrides=settings)
-    photos.rename(tmp_path / "elsewhere")
-    with pytest.raises(ThawlabError, match=r"0 of 2 cells finished.*photos"):
-        run_study(design, tmp_path / "runs", ray=cluster.address)
+    vary = ["phases.0.lr=0.01,0.02"]
+    design = read_design("./photos", vary=vary, seeds="2", question="", name="cells", overrides=settings)
+    monkeypatch.setattr(ray_pool, "_folder", lambda: tmp_path / "nowhere")
+    with pytest.raises(ThawlabError, match=r"0 of 4 cells finished"):
+        run_study(design, tmp_path / "there", ray=cluster.address)
+    pool = ray_pool.RayPool(cluster.address, 1, tmp_path / "there" / "cells", wants_gpu=False)
+    study = StudyFolder(tmp_path / "there" / "cells")
+    entry = study.read().entries[0]
+    pool.give(entry.run, study.recipe(entry), study.path)
+    _, answer = pool.answers.get(timeout=60)
+    pool.close()
+    assert answer["status"] == "failed"
+    assert re.search(r"on node \S+: .*photos", answer["reason"])
 
 
-@pytest.mark.slow
 def test_an_address_without_a_cluster_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(ThawlabError, match=r"--ray 127\.0\.0\.1:1: there is no such cluster"):

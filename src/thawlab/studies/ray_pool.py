@@ -10,6 +10,7 @@ import io
 import os
 import platform
 import queue
+import socket
 import tarfile
 import tempfile
 import time
@@ -28,6 +29,7 @@ from thawlab.studies.workers import CELL_BYTES, KILL_SECONDS, Pool
 # How often a cell begins again where it stopped because its process or its node was lost.
 _RETRIES = 10
 _WAIT_SECONDS = 0.1
+_CONNECT_SECONDS = 10.0
 
 
 class _Order(NamedTuple):
@@ -67,6 +69,7 @@ class RayPool(Pool):
         self._ray = ray = optional("ray", "ray", "--ray")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # GPUs are left as they are where none is asked for
+        _check_reachable(address)
         own: dict[str, Any] = {"address": "local", "num_cpus": usable_cores(), "include_dashboard": False}
         try:
             ray.init(**(own if address == "local" else {"address": address}), logging_level="error", log_to_driver=False)
@@ -91,7 +94,7 @@ class RayPool(Pool):
 
     def give(self, name: str, recipe: Path, runs: Path) -> None:
         """Run a cell on the cluster; its answer comes through `answers`."""
-        order = _Order(recipe.resolve(), recipe.read_text(encoding="utf-8"), runs.resolve(), _token_of(runs), Path.cwd())
+        order = _Order(recipe.resolve(), recipe.read_text(encoding="utf-8"), runs.resolve(), _token_of(runs), _folder())
         ref = self._refs[name] = self._task.remote(order)
         ref.future().add_done_callback(partial(self._answer, name))
 
@@ -133,6 +136,25 @@ class RayPool(Pool):
         """End all cells at once."""
         for ref in list(self._refs.values()):
             self._ray.cancel(ref, force=True)
+
+
+def _folder() -> Path:
+    """Return the folder from which relative paths start."""
+    return Path.cwd()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address at which nobody listens, for which Ray itself would wait for minutes.
+
+    Raises:
+        ThawlabError: if so.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise ThawlabError(f"--ray {address}: there is no such cluster ({first_line(error)})") from None
 
 
 def _token_of(study: Path) -> str:
