@@ -38,7 +38,8 @@ def test_no_other_batches_of_these_sizes_are_quicker(count: int, seconds: dict[i
 
 
 def test_more_rows_than_the_largest_batch_fill_it_first() -> None:
-    assert quickest(70, {4: 0.1, 8: 0.19, 32: 1.0}) == [(0, 32), (32, 32), (64, 4), (68, 4)]
+    assert quickest(70, {4: 0.1, 8: 0.19, 32: 1.0}) == [(0, 32), (32, 32), (64, 8)]
+    assert quickest(70, {4: 0.1, 8: 0.21, 32: 1.0}) == [(0, 32), (32, 32), (64, 4), (68, 4)]
 
 
 def network() -> nn.Module:

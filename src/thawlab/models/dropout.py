@@ -30,7 +30,7 @@ class Dropout(nn.Dropout):
             return F.dropout(input, self.p, self.training, self.inplace)
         dropped = min(round(self.p * _LEVELS), _LEVELS - 1)
         first, total = self.part or (0, len(input))
-        start, count = (rows * (input.numel() // len(input)) for rows in (first, total))
+        start, count = (rows * (input.numel() // max(len(input), 1)) for rows in (first, total))
         words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
         kept = words.view(torch.int16)[start : start + input.numel()].view(input.shape) >= _LOWEST + dropped
         return input * (kept.to(input.dtype) * (_LEVELS / (_LEVELS - dropped)))
