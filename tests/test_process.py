@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+
+from thawlab import process
 
 _SHOW = "import gc, os, warnings; print(gc.get_threshold()[0], os.environ.get('GOMP_SPINCOUNT'), len(warnings.filters))"
 _CLEAN = {key: value for key, value in os.environ.items() if key not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
@@ -45,3 +49,48 @@ def test_leaving_keeps_the_exit_code_and_the_output(code: str, status: int) -> N
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (status, "kept")
     assert done.stderr == ("a message\n" if status == 1 else "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "rank"),
+    [
+        ({}, 0),
+        ({"RANK": "1"}, 0),  # some schedulers set it for purposes of their own
+        ({"RANK": "1", "WORLD_SIZE": "2"}, 1),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, 0),
+        ({"RANK": "7", "WORLD_SIZE": "2"}, 0),  # what is wrong must be said
+        ({"RANK": "x", "WORLD_SIZE": "2"}, 0),
+        ({"RANK": "1", "WORLD_SIZE": "two"}, 0),
+    ],
+)
+def test_only_one_of_several_processes_speaks_for_all(
+    variables: dict[str, str], rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert process.rank() == rank
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a system call of Linux")
+def test_a_process_ends_with_its_parent() -> None:
+    child = (
+        "import os, signal, sys, time; from thawlab import process\n"
+        "process.end_with(int(sys.argv[1]), signal.SIGKILL); print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import os, subprocess, sys, time\n"
+        "subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())]); time.sleep(60)"
+    )
+    started = subprocess.Popen([sys.executable, "-c", parent, child], stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    number = int(started.stdout.readline())
+    started.kill()
+    started.wait()
+    end = time.monotonic() + 10
+    while Path(f"/proc/{number}/stat").exists() and Path(f"/proc/{number}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < end, "it goes on without its parent"
+        time.sleep(0.05)
+    orphan = subprocess.run([sys.executable, "-c", child, "1234567"], capture_output=True, check=False)  # not its parent's number
+    assert orphan.returncode == -9

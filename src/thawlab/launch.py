@@ -15,13 +15,13 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thawlab import process
 from thawlab.cores import usable_cores
 from thawlab.errors import Interrupted, ThawlabError, UsageError, first_line
 
 if TYPE_CHECKING:
     from thawlab.plan.resolve import Plan
 
-_PARENT_DIED = 1  # PR_SET_PDEATHSIG of Linux' prctl
 _WATCH_SECONDS = 0.1
 _RECIPE = "recipe.toml"
 
@@ -69,6 +69,10 @@ def _check(devices: int, plan: Plan) -> None:
 
     from thawlab.environment import choose_device
 
+    if "WORLD_SIZE" in os.environ:
+        raise UsageError("--devices: torchrun has started the processes already; leave the option out")
+    if devices < 1:
+        raise UsageError(f"--devices {devices}: must be at least 1")
     device = choose_device(plan.recipe.system.device)
     if device.type == "mps":
         raise UsageError("--devices: there is one device of the kind mps")
@@ -93,10 +97,8 @@ def _told(place: Path, error: Any) -> BaseException:
 
 def _main(place: Path, runs: Path) -> int:
     """Train as one of the processes, and tell how it failed."""
-    from thawlab import process
-
     process.prepare()
-    _end_with_the_launcher()
+    process.end_with(os.getppid(), signal.SIGTERM)  # it is saved, and stops, when nobody watches it any more
     from thawlab import runner
     from thawlab.plan.resolve import plan_of
     from thawlab.training.world import LeftAloneError
@@ -112,23 +114,11 @@ def _main(place: Path, runs: Path) -> int:
         code, message, alone = 1, f"{type(error).__name__}: {first_line(error)}", False
     else:
         return 0
-    rank = int(os.environ["RANK"])
+    rank = process.rank()
     told = {"rank": rank, "exit_code": code, "message": message, "alone": alone}
     (place / f"failure-{rank}.json").write_text(json.dumps(told), encoding="utf-8")
     return code
 
 
-def _end_with_the_launcher() -> None:
-    """Save and stop when the process that watches this one dies (Linux)."""
-    import contextlib
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
-
-
 if __name__ == "__main__":
-    code = _main(Path(sys.argv[1]), Path(sys.argv[2]))
-    from thawlab import process
-
-    process.leave(code)
+    process.leave(_main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import platform
+import signal
 import sys
 import warnings
 from io import TextIOWrapper
@@ -14,6 +15,7 @@ _ALLOCATIONS_PER_COLLECTION = 100_000
 # GNU's OpenMP lets a waiting thread spin this often before it sleeps; by default so long that, beside a busy process, threads
 # spend their time slices waiting for one that has none (measured: benchmarks/README.md).
 _SPIN = "1000"
+_PARENT_DIED = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
 
 def prepare() -> None:
@@ -43,6 +45,22 @@ def keep_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3  # of malloc.h
     library.mallopt(mmap_threshold, 24 << 20)
     library.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def rank() -> int:
+    """Return the number of this process among those that `torchrun` has started, of which number 0 speaks for all; else 0."""
+    number, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    return int(number) if number.isdecimal() and size.isdecimal() and int(number) < int(size) else 0
+
+
+def end_with(parent: int, number: signal.Signals) -> None:
+    """Let this process receive a signal when its parent ends, or at once if that has happened already (Linux)."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PARENT_DIED, number)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), number)
 
 
 def leave(code: object) -> NoReturn:

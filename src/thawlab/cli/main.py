@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from thawlab import process
 from thawlab.cli.data import data_app, lists_app
 from thawlab.cli.exchange import exchange_app
 from thawlab.cli.judge import judge_app
@@ -25,9 +26,10 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except (ThawlabError, Interrupted) as error:
-            rank = os.environ.get("RANK", "0")  # of several processes under `torchrun`, whose first one says what all find
-            if rank == "0" or not isinstance(error, UsageError):
-                print(f"thawlab: {error}" if rank == "0" else f"thawlab, process {rank}: {error}", file=sys.stderr)
+            if (rank := process.rank()) == 0:
+                print(f"thawlab: {error}", file=sys.stderr)
+            elif not isinstance(error, UsageError):  # which process 0 finds as well
+                print(f"thawlab, process {rank}: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             sys.exit(130)

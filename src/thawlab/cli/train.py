@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from thawlab import process
 from thawlab.cli.console import CacheDirOption, DataDirOption, JsonOption, RunsOption, print_json, print_table
 from thawlab.errors import UsageError
 
@@ -54,6 +54,8 @@ def train(
     settings = {key: options[key] for key in (*SHORT, "seed", "name") if options[key] is not None}
     settings |= parse_overrides(overrides or [])
     if lr_find:
+        if devices != 1:
+            raise UsageError("--devices: has no effect on --lr-find; leave it out")
         found = api.find_lr(target, **settings)
         if as_json:
             print_json(found.as_json())
@@ -63,8 +65,8 @@ def train(
         print(f"suggestion for the first phase: lr = {found.suggestion:.2e}")
         return
     run = api.train(target, runs=runs, devices=devices, **settings)
-    if os.environ.get("RANK", "0") != "0":
-        return  # another process of `torchrun` says it
+    if process.rank():
+        return  # process 0 says it
     if not run.folder.report.is_file():
         run.report()
     results = run.results

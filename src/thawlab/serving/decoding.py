@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, final
 
 from pebble import ProcessExpired, ProcessPool
 
+from thawlab import process
 from thawlab.data.decode import UNREADABLE, decode, open_image, why_unreadable
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 
 # Pictures of more pixels are decoded by a process of their own, one at a time and after all others.
 _LARGE = 4_000_000
-_PATIENT = 10  # its niceness, where there is no policy for it
-_PARENT_DIED = 1  # PR_SET_PDEATHSIG of Linux' prctl
+_PATIENT = 10  # its niceness
 
 
 @final
@@ -36,7 +36,7 @@ class Decoders:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._quick, self._large = _Decoder(limits.decoders, limits), _Decoder(1, limits, is_patient=True)
+        self._quick, self._large = _Decoder(limits.decoders, 0, limits), _Decoder(1, _PATIENT, limits)
 
     async def start(self) -> None:
         """Start the processes, so that the first picture does not wait for them."""
@@ -60,13 +60,13 @@ class Decoders:
 class _Decoder:
     """Some processes, started anew when something kills them all."""
 
-    def __init__(self, processes: int, limits: Limits, is_patient: bool = False) -> None:
-        self._processes, self._limits, self._is_patient = processes, limits, is_patient
+    def __init__(self, processes: int, niceness: int, limits: Limits) -> None:
+        self._processes, self._niceness, self._limits = processes, niceness, limits
         self._pool = self._started()
 
     def _started(self) -> ProcessPool:
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's locks as they happen to be
-        arguments = [self._limits.decode_bytes, self._is_patient, os.getpid()]
+        arguments = [self._limits.decode_bytes, self._niceness, os.getpid()]
         return ProcessPool(self._processes, initializer=_prepare, initargs=arguments, context=context)
 
     async def fit(self, content: bytes, preprocessings: Sequence[Preprocessing], pixels: int) -> list[Pixels] | str | None:
@@ -124,24 +124,16 @@ def _decoded_pixels(image: Image.Image, preprocessing: Preprocessing) -> float:
     return image.width * image.height / scale**2
 
 
-def _prepare(extra_bytes: int, is_patient: bool, parent: int) -> None:
-    """Bound the memory of a decoder, leave interruptions to the server, and die with it; a patient one takes idle cores alone."""
+def _prepare(extra_bytes: int, niceness: int, parent: int) -> None:
+    """Bound the memory of a decoder, leave interruptions to the server, and die with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if is_patient:
-        with contextlib.suppress(OSError, AttributeError):
-            os.nice(_PATIENT)
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # Linux
     with contextlib.suppress(ImportError, OSError, ValueError, AttributeError):  # where the system has no such limits
         import resource
 
+        os.nice(niceness)
         resource.setrlimit(resource.RLIMIT_AS, (_address_space() + extra_bytes,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError, AttributeError):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before that was said
-            os._exit(1)
+    process.end_with(parent, signal.SIGKILL)
 
 
 def _address_space() -> int:
