@@ -403,7 +403,7 @@ def test_a_phase_continues_as_it_began_when_the_disk_fills_up(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("thawlab.training.loop._finish_phase", stop)
         train(recipe(phases=phases), tmp_path / "cut")
-    monkeypatch.setattr("thawlab.inference.feature_cache._DISK_SHARE", 0.0)
+    monkeypatch.setattr("thawlab.inference.feature_cache.room_for_cache", lambda _: 0)
     assert_same_run(expected, train(recipe(phases=phases), tmp_path / "cut"))
 
 

@@ -174,6 +174,12 @@ def cache_root() -> Path:
     return home / ".cache" / "thawlab"
 
 
+def room_for_cache(folder: Path) -> int:
+    """Return how many bytes a cache may take in a folder, made or not: half of what is free on its disk."""
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(place).free // 2
+
+
 def cache_folder(cache_dir: str | None, kind: str) -> Path:
     """Return the folder of one kind of cache ("decoded", "features") under `system.cache_dir`, or under `cache_root()`."""
     return (user_path(cache_dir) if cache_dir else cache_root()) / kind

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,13 +20,13 @@ from thawlab.data.listing import Listing
 from thawlab.data.on_demand import OnDemand
 from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.rowstore import RowStore
+from thawlab.data.rowstore import RowStore, marks_in
 from thawlab.data.selection import open_data
 from thawlab.data.sources import open_recorded, open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
 from thawlab.data.types import Indices, Labels, Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.files import cache_folder, write_text
+from thawlab.files import cache_folder, room_for_cache, write_text
 from thawlab.memory import remember
 from thawlab.recipe import Caching, Recipe, System
 
@@ -36,8 +35,8 @@ from thawlab.recipe import Caching, Recipe, System
 _PORTION = 4096
 # Above this share of bad images something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
-# Decoded images may take this share of what is free on the disk; more than so many bytes are worth a line.
-_DISK_SHARE, _WORTH_SAYING = 0.5, 1 << 30
+# Decoded images that take more bytes are worth a line before they are written.
+_WORTH_SAYING = 1 << 30
 # Images per OOD source, to measure how well they are told apart.
 _OOD_IMAGES = 250
 # Stands in the fingerprint for the content of a file that cannot be read.
@@ -223,9 +222,11 @@ def _decode_rows(
                 write_text(bad_file, json.dumps(bad, ensure_ascii=False))
                 store.commit(_without(missing[:done], list(bad)))
     reasons = bad | unreadable
-    taken = OnDemand(partial(_sure, decode_one, listing), len(listing), size, workers)
-    images = store.array() if keep else cast("npt.NDArray[np.uint8]", taken)  # an array in all that is asked of it
-    return images, {index: reasons[index] for index in indices.tolist() if index in reasons}
+    found_bad = {index: reasons[index] for index in indices.tolist() if index in reasons}
+    if keep:
+        return store.array(), found_bad
+    images = OnDemand(partial(_sure, decode_one, listing), len(listing), size, workers)
+    return cast("npt.NDArray[np.uint8]", images), found_bad  # an array in all that is asked of it
 
 
 def _sure(decode_one: Callable[[int], Pixels | str], listing: Listing, index: int) -> Pixels:
@@ -244,17 +245,13 @@ def _keeps_rows(caching: Caching, needed: Indices, listing: Listing, preprocessi
     """Return whether decoded images are kept, and say so where they take much room."""
     if ready_rows(listing, preprocessing) is not None:
         return True
-    row, place = preprocessing.size**2 * 3, folder
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    held = folder / "marks.bin"  # what is there already needs no room
-    lacking = len(needed) - (int(np.fromfile(held, dtype=np.bool_).sum()) if held.is_file() else 0)
-    keeps = caching == "decoded" or (caching == "auto" and lacking * row <= _DISK_SHARE * free)
-    takes = f"decoded images take {len(needed) * row / 2**30:,.1f} GiB, of {free / 2**30:,.1f} GiB free in {folder.parent}"
+    room, row = room_for_cache(folder), preprocessing.size**2 * 3
+    lacking = row * int((~marks_in(folder, len(listing))[needed]).sum())  # what is there already needs no room
+    keeps = caching == "decoded" or (caching == "auto" and lacking <= room)
+    takes = f"decoded images take {len(needed) * row / 2**30:,.1f} GiB, of {2 * room / 2**30:,.1f} GiB free in {folder.parent}"
     if not keeps:
         progress.say(f"{takes}: none is kept, each is decoded when it is needed")
-    elif lacking * row > _WORTH_SAYING:
+    elif lacking > _WORTH_SAYING:
         progress.say(f"{takes}; data.cache=none keeps none of them")
     return keeps
 

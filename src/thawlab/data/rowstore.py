@@ -24,6 +24,7 @@ from thawlab.errors import ThawlabError
 _GIVEN_BACK = 8 * 2**20
 # Seconds after which a wait for another process is worth a line.
 _PATIENCE = 1.0
+_MARKS = "marks.bin"
 
 
 @final
@@ -46,13 +47,22 @@ class _Mapped(np.memmap[Any, Any]):
         return taken
 
 
+def marks_in(folder: Path, rows: int) -> npt.NDArray[np.bool_]:
+    """Return which rows of the store in a folder are valid; none where there is no store of so many rows."""
+    with suppress(FileNotFoundError):
+        marks = np.fromfile(folder / _MARKS, dtype=np.bool_)
+        if len(marks) == rows:
+            return marks
+    return np.zeros(rows, dtype=np.bool_)
+
+
 @final
 class RowStore:
     """Rows on disk, one per sample, all of one shape and type; the folder is made if needed."""
 
     def __init__(self, folder: Path, rows: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.folder, self.rows, self.shape, self.dtype = folder, rows, shape, np.dtype(dtype)
-        self._data_file, self._mark_file = folder / "rows.bin", folder / "marks.bin"
+        self._data_file, self._mark_file = folder / "rows.bin", folder / _MARKS
         self._row_bytes = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
         with self._refusing():
             folder.mkdir(parents=True, exist_ok=True)
@@ -73,11 +83,7 @@ class RowStore:
 
     def marks(self) -> npt.NDArray[np.bool_]:
         """Return which rows are valid."""
-        with suppress(FileNotFoundError):
-            marks = np.fromfile(self._mark_file, dtype=np.bool_)
-            if len(marks) == self.rows:
-                return marks
-        return np.zeros(self.rows, dtype=np.bool_)
+        return marks_in(self.folder, self.rows)
 
     def missing(self, indices: Indices) -> Indices:
         """Return those of the indices whose rows are not there yet."""

@@ -27,7 +27,7 @@ from thawlab.evaluation.novelty import distances
 from thawlab.evaluation.predictions import calibrated
 from thawlab.files import mark_ours, user_path
 from thawlab.inference.folding import folded
-from thawlab.inference.infer import INFERENCE_BATCH, Floats, equal_batches, infer_parts
+from thawlab.inference.infer import INFERENCE_BATCH, ONE_SIZE, Floats, equal_batches, infer_parts
 from thawlab.models.classifier import WithFeatures
 from thawlab.models.saved import SavedModel
 
@@ -47,7 +47,7 @@ class Predictor:
 
     def __init__(self, model: SavedModel, device: str = "cpu", engine: Session | None = None) -> None:
         self._model, self._device, self._engine = model, choose_device(device), engine
-        self._batches: dict[int, float] = {INFERENCE_BATCH: 1.0}
+        self._batches = ONE_SIZE
         if engine is None:
             _ = self._network  # ready before the first image comes; an engine does without
 

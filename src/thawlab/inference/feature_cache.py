@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from thawlab.data.rowstore import RowStore
 from thawlab.data.shared_work import portions
 from thawlab.data.types import Indices
 from thawlab.environment import device_name
+from thawlab.files import room_for_cache
 from thawlab.inference.infer import INFERENCE_BATCH, Prepare, infer
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import build_backbone, load_weights, weights_digest
@@ -32,8 +32,6 @@ from thawlab.randomness import derive
 
 # Rows become valid in portions: an interruption loses little, and several processes can share the work.
 _PORTION = 16 * INFERENCE_BATCH
-# A cache may take this share of the free disk space; beyond it, features are recomputed.
-_DISK_SHARE = 0.5
 
 Rows = npt.NDArray[np.float32]
 
@@ -88,9 +86,8 @@ class FrozenNetwork:
 
 def fits_on_disk(network: FrozenNetwork, samples: int, views: int, folder: Path) -> bool:
     """Return whether there is room to keep the rows of this many samples and views."""
-    folder.mkdir(parents=True, exist_ok=True)
     needed = 4 * int(np.prod(network.row_shape())) * samples * views
-    return needed <= _DISK_SHARE * shutil.disk_usage(folder).free
+    return needed <= room_for_cache(folder)
 
 
 def frozen_backbone(spec: BackboneSpec, preprocessing: Preprocessing) -> FrozenNetwork:

@@ -18,10 +18,10 @@ from thawlab.models.hooks import eval_mode
 # All inference outside the training step runs in batches of exactly this many rows, the last one filled up: the shape of a
 # batch can decide which kernel computes it, and a sample's numbers must not depend on how many others stood beside it.
 INFERENCE_BATCH = 32
+# The seconds of a batch by its size, where there is one size only.
+ONE_SIZE: Mapping[int, float] = {INFERENCE_BATCH: 1.0}
 _SMALLER = (1, 4, 8, 16)
 _TIMED = 3  # trials of a batch size; the quickest counts
-
-_ONE_SIZE: Mapping[int, float] = {INFERENCE_BATCH: 1.0}
 
 Prepare = Callable[[torch.Tensor], torch.Tensor]
 Rows = npt.NDArray[np.generic]
@@ -53,7 +53,7 @@ def infer_parts(
     prepare: Prepare,
     device: torch.device,
     label: str = "",
-    seconds: Mapping[int, float] = _ONE_SIZE,
+    seconds: Mapping[int, float] = ONE_SIZE,
 ) -> list[Floats]:
     """Apply a module that gives one or several tensors, as `infer` does; returns an array for each, or none without rows.
 
