@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import queue
 import re
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ def test_an_archive_that_leads_outside_is_refused(tmp_path: Path) -> None:
     with pytest.raises(tarfile.TarError):
         unpacked(buffer.getvalue(), study)
     assert not (tmp_path / "outside.txt").exists()
+    assert list(study.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:300], lambda content: content[::-1], lambda _content: b""])
+def test_an_archive_that_was_damaged_on_its_way_fails_its_cell(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    run, study = tmp_path / "node" / "a-run", tmp_path / "study"
+    run.mkdir(parents=True)
+    (run / "weights").write_bytes(np.random.default_rng(0).bytes(5000))
+    study.mkdir()
+    pool = ray_pool.RayPool.__new__(ray_pool.RayPool)  # without a cluster
+    pool._ray, pool._study, pool._refs, pool.answers = ray, study, {}, queue.Queue()
+    future: Future[dict[str, Any]] = Future()
+    future.set_result({"status": "finished", "run": "a-run", "archive": damage(archived(run))})
+    pool._answer("a-run", future)
+    name, answer = pool.answers.get_nowait()
+    assert (name, answer["status"]) == ("a-run", "failed")
+    assert "the run that came back cannot be read or written" in answer["reason"]
     assert list(study.iterdir()) == []
 
 

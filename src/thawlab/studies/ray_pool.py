@@ -109,8 +109,8 @@ class RayPool(Pool):
             answer = {"status": "interrupted"}
         except exceptions.RayError as error:
             answer = {"status": "failed", "reason": f"Ray lost the cell {_RETRIES + 1} times ({first_line(error)[:200]})"}
-        except (OSError, tarfile.TarError) as error:
-            reason = f"{self._study}: the run that came back cannot be written ({first_line(error)})"
+        except Exception as error:  # a cell without an answer would be waited for for ever
+            reason = f"{self._study}: the run that came back cannot be read or written ({first_line(error)})"
             answer = {"status": "failed", "reason": reason}
         self._refs.pop(name, None)
         self.answers.put((name, answer))
@@ -168,7 +168,7 @@ def _run_on_node(order: _Order) -> dict[str, Any]:
 
     _prepare_once()
     shares = _token_of(order.runs) == order.token != ""
-    with tempfile.TemporaryDirectory(prefix="thawlab-cell-") as place, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="thawlab-cell-") as place, ExitStack() as stack:
         if order.folder.is_dir():
             stack.enter_context(contextlib.chdir(order.folder))
         recipe, runs = (order.recipe, order.runs) if shares else (Path(place) / order.recipe.name, Path(place) / "runs")
@@ -208,7 +208,8 @@ def unpacked(archive: bytes, study: Path) -> None:
 
     Raises:
         OSError: if it cannot be written.
-        TarError: if it holds anything but files within a folder.
+        TarError: if it is damaged, or holds anything but files within a folder.
+        EOFError: if it was cut off.
     """
     with tempfile.TemporaryDirectory(prefix=".coming-", dir=study) as place:
         with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
