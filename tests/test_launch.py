@@ -147,13 +147,18 @@ def long_run(recipe: Make, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield api.train(recipe(*LONG), runs=tmp_path_factory.mktemp("runs"), devices=2).folder
 
 
+def within_second_phase(one: Recipe, runs: Path) -> RunFolder:
+    """Return the run of a recipe once it is there."""
+    folder = run_folder(resolve(one).recipe, runs)
+    wait_until(lambda: folder.metrics.is_file() and len(read_rows(folder.metrics)) >= 3)
+    return folder
+
+
 def begun(one: Recipe, runs: Path, tmp_path: Path) -> tuple[list[subprocess.Popen[str]], RunFolder]:
     """Start two processes and return when they are within the second phase."""
     (tmp_path / "recipe.toml").write_text(one.to_toml(), encoding="utf-8")
     processes = start(2, ["-m", "thawlab", "train", str(tmp_path / "recipe.toml"), "--runs", str(runs)])
-    folder = run_folder(resolve(one).recipe, runs)
-    wait_until(lambda: folder.metrics.is_file() and len(read_rows(folder.metrics)) >= 3)
-    return processes, folder
+    return processes, within_second_phase(one, runs)
 
 
 @pytest.mark.slow
@@ -196,18 +201,17 @@ def test_a_signal_to_one_process_stops_all_after_saving_and_another_number_of_th
     np.testing.assert_allclose(losses(resumed), losses(long_run), rtol=0.05)  # rounding grows from epoch to epoch
 
 
-def launched(place: Path) -> subprocess.Popen[str]:
+def launched(one: Recipe, place: Path) -> tuple[subprocess.Popen[str], RunFolder]:
+    """Start `thawlab train --devices 2` and return when it is within the second phase."""
+    (place / "recipe.toml").write_text(one.to_toml(), encoding="utf-8")
     command = ["-m", "thawlab", "train", str(place / "recipe.toml"), "--devices", "2", "--runs", str(place / "runs")]
-    return subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    launcher = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return launcher, within_second_phase(one, place / "runs")
 
 
 @pytest.mark.slow
 def test_the_launcher_says_in_a_line_which_process_was_killed(recipe: Make, tmp_path: Path) -> None:
-    one = recipe(*LONG)
-    (tmp_path / "recipe.toml").write_text(one.to_toml(), encoding="utf-8")
-    launcher = launched(tmp_path)
-    folder = run_folder(resolve(one).recipe, tmp_path / "runs")
-    wait_until(lambda: folder.metrics.is_file() and len(read_rows(folder.metrics)) >= 3)
+    launcher, folder = launched(recipe(*LONG), tmp_path)
     writer = read_json(folder.path / "state.json")["pid"]
     os.kill(writer, signal.SIGKILL)
     _, said = launcher.communicate(timeout=20)
@@ -217,11 +221,7 @@ def test_the_launcher_says_in_a_line_which_process_was_killed(recipe: Make, tmp_
 
 @pytest.mark.slow
 def test_ctrl_c_at_the_launcher_saves(recipe: Make, tmp_path: Path) -> None:
-    one = recipe(*LONG)
-    (tmp_path / "recipe.toml").write_text(one.to_toml(), encoding="utf-8")
-    launcher = launched(tmp_path)
-    folder = run_folder(resolve(one).recipe, tmp_path / "runs")
-    wait_until(lambda: folder.metrics.is_file() and len(read_rows(folder.metrics)) >= 3)
+    launcher, folder = launched(recipe(*LONG), tmp_path)
     launcher.send_signal(signal.SIGINT)
     _, said = launcher.communicate(timeout=30)
     assert launcher.returncode == 130, said
@@ -232,6 +232,8 @@ def test_ctrl_c_at_the_launcher_saves(recipe: Make, tmp_path: Path) -> None:
 def test_what_is_wrong_is_said_once(tmp_path: Path, recipe: Make) -> None:
     with pytest.raises(UsageError, match="--devices 3: this machine has 2 cores"):
         api.train(recipe(), runs=tmp_path, devices=3)
+    with pytest.raises(UsageError, match="--devices 0: must be at least 1"):
+        api.train(recipe(), runs=tmp_path, devices=0)
     with pytest.raises(UsageError, match="no-such-folder"):
         api.train(recipe("data.source=no-such-folder/"), runs=tmp_path, devices=2)
     with pytest.raises(UsageError, match='"sync" takes the statistics of whole batches'):

@@ -59,9 +59,9 @@ def train(source: str | Path | Recipe, *, runs: str | Path = "runs", devices: in
         40
     """
     from thawlab import runner
-    from thawlab.plan.resolve import plan_of, resolve
+    from thawlab.plan.resolve import plan_of
 
-    plan = resolve(plan_of(source, overrides))
+    plan = plan_of(source, overrides)
     if devices != 1:
         from thawlab.launch import train_on
 

@@ -89,6 +89,8 @@ def _run(plan: Plan, folder: RunFolder) -> RunFolder:
     recipe, spec = plan
     world, timing = world_of(), Timing()
     device = device_of(world, choose_device(recipe.system.device))
+    if not world.writes:
+        progress.silence()
     with deterministic(recipe.system.threads), watch_signals() as interruption, joined(world, device):
         if folder.path.is_dir() and world.writes:
             with folder.locked():
@@ -133,7 +135,6 @@ def _needs_less_memory(context: Context, error: BaseException) -> str:
 
 def _keep_company(context: Context, timing: Timing) -> None:
     """Train as one of several processes of which another one writes the run, and wait until that has judged it."""
-    progress.silence()
     state, resumed = restore_together(context, context.world.agreed(False))
     fit(context, state, resumed, timing)
     context.world.wait()
