@@ -36,7 +36,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         hint = "; --port 0 takes any free one" if port else ""
         raise ThawlabError(f"{host}:{port} cannot be listened to: {error.strerror or error}{hint}") from None
-    # Where the protocol is not named, asyncio leaves small packets to wait for the answer to earlier ones: 40 ms each time.
+    # Where the protocol is not named, asyncio lets small packets wait until earlier ones are acknowledged.
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=listening.detach())
 
 
