@@ -71,6 +71,22 @@ def test_bad_images_are_found_before_training(recipe: Make, photos: Path, tmp_pa
     assert again.quarantined == datasets[0].quarantined
 
 
+@pytest.mark.parametrize("cache", ["none", "decoded"])
+@pytest.mark.parametrize("damage", [b'{"1": ', b"\xff\x00", b"[]", b'{"x": "y"}', b""])
+def test_a_damaged_record_of_bad_images_is_made_anew(
+    damage: bytes, cache: str, recipe: Make, photos: Path, tmp_path: Path
+) -> None:
+    broken = photos / "red" / "03.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    one = recipe(f"data.source={photos}", "data.image_size=24", f"data.cache={cache}", f"system.cache_dir={tmp_path / 'cache'}")
+    before = of(one).quarantined
+    [record] = (tmp_path / "cache").rglob("bad.json")
+    kept = record.read_bytes()
+    record.write_bytes(damage)
+    assert of(one).quarantined == before
+    assert record.read_bytes() == kept
+
+
 def test_a_file_that_is_changed_meanwhile_stops_the_run(recipe: Make, photos: Path) -> None:
     dataset = of(recipe(f"data.source={photos}", "data.image_size=24", "data.cache=none"))
     Image.new("RGB", (30, 30)).save(photos / "blue" / "00.png")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from thawlab.data.sources import open_recorded, open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
 from thawlab.data.types import Indices, Labels, Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.files import cache_folder, room_for_cache, write_text
+from thawlab.files import cache_folder, read_json, room_for_cache, write_text
 from thawlab.memory import remember
 from thawlab.recipe import Caching, Recipe, System
 
@@ -206,8 +207,9 @@ def _decode_rows(
     bad_file = folder / "bad.json"
     unreadable = {k: reason for k, reason in scan.reasons.items() if scan.digests[k] == UNREADABLE_DIGEST}
     with store.filling():
-        recorded = json.loads(bad_file.read_text(encoding="utf-8")) if bad_file.is_file() else {}
-        bad: dict[int, str] = {int(key): reason for key, reason in recorded.items()}
+        bad: dict[int, str] = {}
+        with suppress(ThawlabError, ValueError):  # where the record is lost or damaged, they are found bad once more
+            bad = {int(key): str(reason) for key, reason in read_json(bad_file).items()}
         missing = _without(store.missing(indices), [*bad, *unreadable])
         done = 0
         for chunk, rows in in_threads(decode_one, missing, workers, "decoding" if keep else "checking"):
