@@ -27,9 +27,9 @@ def recipe(name: str, source: str, size: int, train_size: int, backbone: str, ph
     return "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in phase.items())]) + "\n"
 
 
-def seconds_of(place: Path, text: str, devices: int, number: int, data: Path) -> float:
+def seconds_of(place: Path, text: str, devices: int, data: Path) -> float:
     """Train, and return the seconds of the last epoch."""
-    file, runs = place / "recipe.toml", place / f"runs-{devices}-{number}"
+    file, runs = place / "recipe.toml", Path(tempfile.mkdtemp(dir=place))
     file.write_text(text)
     command = [THAWLAB, "train", str(file), "--devices", str(devices), "--runs", str(runs), "--data-dir", str(data)]
     subprocess.run(
@@ -48,26 +48,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     wanted = parser.parse_args()
     tasks = {
-        "ResNet-20 from scratch, 32 px, 10,000 images, batches of 128": (
+        "ResNet-20 from scratch, 32 px, 4,000 images, batches of 128": (
             32,
-            10_000,
+            4_000,
             "resnet20",
             {"optimizer": "sgd", "lr": 0.1, "batch_size": 128, "augment": ["flip", "crop"]},
         ),
-        "EfficientNet-Lite0, 96 px, 1,500 images, batches of 32": (
+        "EfficientNet-Lite0, 96 px, 1,000 images, batches of 32": (
             96,
-            1_500,
+            1_000,
             wanted.backbone,
             {"lr": 1e-4, "batch_size": 32, "batch_norm": "eval"},
         ),
     }
     result: dict[str, Any] = {**machine.measure("float32"), "seconds": {}, "ratio": {}}
     with tempfile.TemporaryDirectory(prefix="bench-devices-") as folder:
-        for number in range(wanted.repetitions):
+        for _ in range(wanted.repetitions):
             for name, (size, train_size, backbone, phase) in tasks.items():
                 text = recipe("devices", "cifar10", size, train_size, backbone, phase)
                 for devices in (1, 2):
-                    found = seconds_of(Path(folder), text, devices, number, wanted.cifar10)
+                    found = seconds_of(Path(folder), text, devices, wanted.cifar10)
                     result["seconds"].setdefault(name, {}).setdefault(str(devices), []).append(found)
                     print(name, devices, found, flush=True)
                 pairs = zip(*result["seconds"][name].values(), strict=True)

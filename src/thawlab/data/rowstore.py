@@ -49,7 +49,7 @@ class _Mapped(np.memmap[Any, Any]):
 
 def marks_in(folder: Path, rows: int) -> npt.NDArray[np.bool_]:
     """Return which rows of the store in a folder are valid; none where there is no store of so many rows."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         marks = np.fromfile(folder / _MARKS, dtype=np.bool_)
         if len(marks) == rows:
             return marks
