@@ -751,6 +751,72 @@ def show_data(
     return overview(listing) | ({} if file is None else {"sheet": str(file)})
 
 
+def write_shards(
+    source: str | Path,
+    folder: str | Path,
+    *,
+    shard_mib: float = 128,
+    val: float | None = None,
+    test: float | None = None,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Write the images of a source into shards: tar files with an index, which are read in any order, here or from afar.
+
+    Args:
+        source: images by name, path or address.
+        folder: to write into; new, empty, or of the same writing that was interrupted.
+        shard_mib: after so many MiB a shard ends.
+        val: the fraction of the images to train on that goes into shards for validation; if omitted, the source's own split.
+        test: the fraction of all images that goes into shards for testing; if omitted, the source's own split.
+        data_dir: a local copy of the named data set.
+        cache_dir: where copies of remote sources are kept.
+        **settings: how the source is read, by dotted key.
+
+    Returns:
+        The number of images, shards and bytes, and what was left out.
+
+    Raises:
+        UsageError: if there are no such images, or the folder holds something else.
+        ThawlabError: if images cannot be read, or the disk does not take the shards.
+    """
+    from thawlab.data.selection import open_data
+    from thawlab.data.shards.splitting import with_fixed_splits
+    from thawlab.data.shards.writer import write_shards as write
+
+    if not 0 < shard_mib <= 1 << 20:
+        raise UsageError(f"--shard-mib {shard_mib:g}: must be above 0, and at most 1,048,576")
+    system = parse_part(System, {"data_dir": data_dir, "cache_dir": cache_dir}, "data shards")
+    listing = with_fixed_splits(open_data(_data(source, settings, "data shards"), system), val, test)
+    index, unreadable = write(listing, user_path(folder), int(shard_mib * (1 << 20)))
+    return {
+        "folder": str(folder),
+        "n": sum(shard.images for shard in index.shards),
+        "shards": len(index.shards),
+        "bytes": sum(shard.bytes for shard in index.shards),
+        "unreadable": [{"id": name, "reason": reason} for name, reason in unreadable],
+    }
+
+
+def verify_shards(folder: str | Path) -> dict[str, Any]:
+    """Read all shards of a folder and compare them with their index.
+
+    Returns:
+        The number of shards and images, and a line on each shard that is not what the index says.
+
+    Raises:
+        UsageError: if the folder holds no shards with an index, or the index is damaged.
+    """
+    from thawlab.data.shards.source import read_index
+    from thawlab.data.shards.writer import verify_shards as verify
+
+    path = user_path(folder)
+    index = read_index(path)
+    wrong = verify(path, index)
+    return {"folder": str(folder), "shards": len(index.shards), "n": sum(s.images for s in index.shards), "wrong": wrong}
+
+
 def list_models(pattern: str | None = None) -> list[dict[str, str]]:
     """Return name, kind and description of the backbones; with a wildcard, also of timm's pretrained ones that match it.
 

@@ -34,8 +34,8 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-# Whether decoded images are kept on the disk; it changes no result.
-Caching = Literal["auto", "decoded", "none"]
+# What is kept on the disk: decoded images, or copies of remote shards; it changes no result.
+Caching = Literal["auto", "decoded", "encoded", "none"]
 
 
 class Data(Part):
@@ -56,6 +56,7 @@ class Data(Part):
     label_column: str | None = Field(default=None, min_length=1)
     long_tail: float | None = Field(default=None, ge=1.0)
     cache: Caching = "auto"
+    shuffle_buffer: int | None = Field(default=None, ge=2)
 
     @field_validator("layout")
     @classmethod
@@ -251,6 +252,12 @@ class Recipe(Part):
     phases: tuple[Phase, ...] = Field(min_length=1)
     evaluation: Evaluation = Evaluation()
     system: System = System()
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.data.shuffle_buffer is not None and any(phase.sampling == "balanced" for phase in self.phases):
+            raise ValueError('data.shuffle_buffer: sampling = "balanced" draws from all images at once; leave out one of the two')
+        return self
 
     @property
     def digest(self) -> str:

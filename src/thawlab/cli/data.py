@@ -100,6 +100,60 @@ def data_check(
             print(f"{what}: {path}")
 
 
+@data_app.command("shards", epilog="Example: thawlab data shards photos/ shards/ --val 0.05 --test 0.1")
+def data_shards(
+    source: Annotated[str, typer.Argument(help="A data set's name, a path or an address.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write; new, or of the same writing that was interrupted.")],
+    settings: DataSettings = None,
+    shard_mib: Annotated[float, typer.Option(help="After so many MiB a shard ends.")] = 128,
+    val: Annotated[float | None, typer.Option(help="Fraction of the training images for val shards.")] = None,
+    test: Annotated[float | None, typer.Option(help="Fraction of all images for test shards.")] = None,
+    data_dir: DataDirOption = None,
+    cache_dir: CacheDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write images into shards: tar files with an index and checksums, for data larger than memory or on other machines."""
+    from thawlab import api
+    from thawlab.recipe import parse_overrides
+
+    written = api.write_shards(
+        source,
+        folder,
+        shard_mib=shard_mib,
+        val=val,
+        test=test,
+        data_dir=data_dir,
+        cache_dir=cache_dir,
+        **parse_overrides(settings or []),
+    )
+    if as_json:
+        print_json(written)
+        return
+    print(f"{folder}: {written['n']:,} images in {written['shards']:,} shards, {written['bytes'] / 2**20:,.1f} MiB")
+    for lost in written["unreadable"][:5]:
+        print(f"left out: {lost['id']} ({lost['reason']})")
+    if (more := len(written["unreadable"]) - 5) > 0:
+        print(f"left out: {more:,} more; index.json lists them all")
+
+
+@data_app.command("verify", epilog="Example: thawlab data verify shards/")
+def data_verify(
+    folder: Annotated[Path, typer.Argument(help="A folder of shards with an index.")], as_json: JsonOption = False
+) -> None:
+    """Read shards and compare them with their index; exit code 1 if one is damaged."""
+    from thawlab import api
+
+    found = api.verify_shards(folder)
+    if as_json:
+        print_json(found)
+    else:
+        print(f"{folder}: {found['n']:,} images in {found['shards']:,} shards; {len(found['wrong']):,} shards are damaged")
+        for line in found["wrong"]:
+            print(line)
+    if found["wrong"]:
+        raise typer.Exit(1)
+
+
 @lists_app.command(epilog="Example: thawlab models 'mobilenet*'")
 def models(
     pattern: Annotated[

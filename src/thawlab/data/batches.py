@@ -24,6 +24,30 @@ def epoch_order(seed: int, phase: int, epoch: int, count: int) -> torch.Tensor:
     return torch.randperm(count, generator=generator)
 
 
+def buffered_order(seed: int, phase: int, epoch: int, shards: Indices, buffer: int) -> Indices:
+    """Return the order of an epoch in which shards are read one after the other, as a stream with a shuffle buffer has it.
+
+    The shards are drawn in a new order, and what follows one another in it is shuffled, `buffer` samples at a time. A function
+    of its arguments alone, so that it is known at every position without reading what comes before.
+
+    Args:
+        seed: of the recipe.
+        phase: its index.
+        epoch: counted from 0.
+        shards: int64, the shard of each sample.
+        buffer: samples that are shuffled together, at least 2.
+
+    Returns:
+        int64, a permutation of the positions in `shards`.
+    """
+    generator = np.random.default_rng(derive(seed, "buffered-order", phase, epoch))
+    ranks = generator.permutation(int(shards.max(initial=0)) + 1)
+    order = np.argsort(ranks[shards], kind="stable")
+    for start in range(0, len(order), buffer):
+        generator.shuffle(order[start : start + buffer])
+    return order
+
+
 def balanced_order(seed: int, phase: int, epoch: int, labels: Labels) -> Indices:
     """Return the order of an epoch of as many samples as there are, in which every class occurs equally often.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,12 +15,14 @@ import PIL
 
 from thawlab import progress
 from thawlab.data.corrections import changes_of
-from thawlab.data.decode import DECODING, BadImageError, decode, why_unreadable
-from thawlab.data.images import ArrayImages, content_digest, patiently
+from thawlab.data.decode import DECODER, DECODING, BadImageError, decode, why_unreadable
+from thawlab.data.images import ArrayImages, content_digest, expect, fetches_again, patiently
 from thawlab.data.listing import Listing
+from thawlab.data.names import Digests
 from thawlab.data.on_demand import OnDemand
 from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.remote import is_remote
 from thawlab.data.rowstore import RowStore, marks_in
 from thawlab.data.selection import open_data
 from thawlab.data.sources import open_recorded, open_source
@@ -29,7 +31,7 @@ from thawlab.data.types import Indices, Labels, Pixels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import cache_folder, read_json, room_for_cache, write_text
 from thawlab.memory import remember
-from thawlab.recipe import Caching, Recipe, System
+from thawlab.recipe import Caching, Data, Recipe, System
 
 # Decoded rows become valid in portions, so that an interruption loses little of a long decoding; a multiple of the chunks
 # that the threads work in.
@@ -64,11 +66,12 @@ class Dataset:
         layout: what the levels of folders, or the columns, were taken for.
         notes: what else the data's owner should know of how they were read.
         corrected_test: test images whose labels people corrected, or that they left out.
+        shards: the number of the shard that each image lies in; None where they lie in none.
     """
 
     name: str
     classes: tuple[str, ...]
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     labels: Labels
     images: npt.NDArray[np.uint8]
     splits: Splits
@@ -80,6 +83,7 @@ class Dataset:
     layout: str = ""
     notes: tuple[str, ...] = ()
     corrected_test: int = 0
+    shards: Indices | None = None
 
     def indices(self, split: str) -> Indices:
         """Return the indices of a split."""
@@ -114,17 +118,19 @@ class Scan(NamedTuple):
         rows: uint8, n × size × size × 3, the decoded images; None where nothing was decoded.
     """
 
-    digests: tuple[bytes, ...]
+    digests: Sequence[bytes]
     reasons: Mapping[int, str]
     rows: npt.NDArray[np.uint8] | None = None
 
 
 def hash_files(listing: Listing, workers: int | None = None) -> Scan:
-    """Read every image of a listing once and hash its content.
+    """Read every image of a listing once and hash its content, unless its index holds the digests.
 
     Raises:
         ThawlabError: if reading fails for a reason that says nothing about the file.
     """
+    if listing.known is not None:
+        return Scan(listing.known.digests, {})
     reasons: dict[int, str] = {}
 
     def hash_one(index: int) -> bytes:
@@ -143,22 +149,51 @@ def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
 
     Of a corrected one also of the ids and labels before, which its splits are made of.
     """
-    header = [listing.classes, listing.ids, listing.labels.tolist(), listing.splits.tolist()]
+    header: list[Any] = [listing.classes, listing.ids, listing.labels, listing.splits]
     if listing.groups is not None:
-        header.append(listing.groups.tolist())
+        header.append(listing.groups)
     if (before := listing.uncorrected) is not None:
-        header.append([before.classes, before.ids, before.labels.tolist()])
-    digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
+        header.append([before.classes, before.ids, before.labels])
+    digest = hashlib.sha256()
+    for piece in _as_json(header):
+        digest.update(piece.encode())
     images = listing.images
-    digest.update(np.ascontiguousarray(images.array).data if isinstance(images, ArrayImages) else b"".join(digests))
+    if isinstance(images, ArrayImages):
+        digest.update(np.ascontiguousarray(images.array).data)
+    elif isinstance(digests, Digests):
+        digest.update(digests.rows.data)
+    else:
+        digest.update(b"".join(digests))
     return digest.hexdigest()
+
+
+def _as_json(value: Any) -> Iterator[str]:
+    """Yield what `json.dumps` gives of a value, piece by piece: of millions of names it would take gigabytes at once."""
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        yield json.dumps(value, ensure_ascii=False)
+        return
+    yield "["
+    if isinstance(value, list) and any(isinstance(part, Sequence | np.ndarray) and not isinstance(part, str) for part in value):
+        for number, part in enumerate(value):
+            yield ", " if number else ""
+            yield from _as_json(part)
+    else:
+        for start in range(0, len(value), _PORTION):
+            part = value[start : start + _PORTION]
+            yield (", " if start else "") + json.dumps(
+                part.tolist() if isinstance(part, np.ndarray) else part, ensure_ascii=False
+            )[1:-1]
+    yield "]"
 
 
 def leaks_between(splits: Splits, digests: Sequence[bytes]) -> tuple[tuple[int, int], ...]:
     """Return the val and test images that are identical to a training image, as (training image, other)."""
-    trained = {digests[index]: index for index in splits.train.tolist()[::-1]}
-    judged = np.concatenate([splits.val, splits.test]).tolist()
-    return tuple((trained[digests[index]], index) for index in judged if digests[index] in trained)
+    # Numbers first: a table of all digests would take hundreds of bytes an image.
+    start = np.array([int.from_bytes(digest[:8], "big") for digest in digests], dtype=np.uint64)
+    judged = np.concatenate([splits.val, splits.test])
+    train = splits.train[np.isin(start[splits.train], start[judged])]
+    trained = {digests[index]: index for index in train.tolist()[::-1]}
+    return tuple((trained[digests[index]], index) for index in judged.tolist() if digests[index] in trained)
 
 
 def ready_rows(listing: Listing, preprocessing: Preprocessing) -> npt.NDArray[np.uint8] | None:
@@ -184,7 +219,10 @@ def _decoder(listing: Listing, preprocessing: Preprocessing, scan: Scan) -> Call
         except BadImageError as error:
             return str(error)
         except OSError as error:
-            raise ThawlabError(f"{listing.ids[index]}: was changed while the data were read; run the command again") from error
+            what = "was changed while the data were read; run the command again"
+            if listing.known is not None:
+                what = f"is not what the index of the shards says ({error}); `thawlab data verify` names what is damaged"
+            raise ThawlabError(f"{listing.ids[index]}: {what}") from error
 
     rows = scan.rows
     return decode_one if rows is None else lambda index: scan.reasons.get(index) or rows[index]
@@ -202,8 +240,11 @@ def _decode_rows(
     if ready is not None:
         return ready, {}
     size = preprocessing.size
-    store = RowStore(folder if keep else folder / "checked", len(listing), (size, size, 3) if keep else (1,), np.uint8)
     decode_one = _decoder(listing, preprocessing, scan)
+    if not keep and listing.known is not None and listing.known.checked_by == DECODER:
+        known = listing.known.reasons
+        return _on_demand(decode_one, listing, size, workers), {k: known[k] for k in indices.tolist() if k in known}
+    store = RowStore(folder if keep else folder / "checked", len(listing), (size, size, 3) if keep else (1,), np.uint8)
     bad_file = folder / "bad.json"
     unreadable = {k: reason for k, reason in scan.reasons.items() if scan.digests[k] == UNREADABLE_DIGEST}
     with store.filling():
@@ -211,6 +252,7 @@ def _decode_rows(
         with suppress(ThawlabError, ValueError):  # where the record is lost or damaged, they are found bad once more
             bad = {int(key): str(reason) for key, reason in read_json(bad_file).items()}
         missing = _without(store.missing(indices), [*bad, *unreadable])
+        expect(listing.images, missing)
         done = 0
         for chunk, rows in in_threads(decode_one, missing, workers, "decoding" if keep else "checking"):
             found = dict(zip(chunk.tolist(), rows, strict=True))
@@ -227,8 +269,15 @@ def _decode_rows(
     found_bad = {index: reasons[index] for index in indices.tolist() if index in reasons}
     if keep:
         return store.array(), found_bad
-    images = OnDemand(partial(_sure, decode_one, listing), len(listing), size, workers)
-    return cast("npt.NDArray[np.uint8]", images), found_bad  # an array in all that is asked of it
+    return _on_demand(decode_one, listing, size, workers), found_bad
+
+
+def _on_demand(
+    decode_one: Callable[[int], Pixels | str], listing: Listing, size: int, workers: int | None
+) -> npt.NDArray[np.uint8]:
+    """Return images that are decoded as they are taken; an array in all that is asked of it."""
+    images = OnDemand(partial(_sure, decode_one, listing), len(listing), size, workers, partial(expect, listing.images))
+    return cast("npt.NDArray[np.uint8]", images)
 
 
 def _sure(decode_one: Callable[[int], Pixels | str], listing: Listing, index: int) -> Pixels:
@@ -291,8 +340,10 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     data = recipe.data
     listing = listing_of(recipe)
     splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test, data.long_tail)
+    _refuse_useless(data, listing)
     scan = remember(("scan", *_source(recipe)), lambda: hash_files(listing, recipe.system.workers))
     dataset = decode_all(listing, preprocessing, recipe.system, splits, scan, data.cache)
+    _refuse_fetching_again(data, listing, dataset.images)
     if (before := listing.uncorrected) is not None:
         test = make_splits(before, recipe.seed, data.train_size, data.val, data.test, data.long_tail).test
         if (changes := changes_of(listing, test)) is not None:
@@ -301,6 +352,36 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
     if missing:
         raise ThawlabError(f"{data.source}: no training image of '{missing[0]}' can be decoded; add some or remove the class")
     return dataset
+
+
+def _refuse_useless(data: Data, listing: Listing) -> None:
+    """Refuse settings that have no effect on this source.
+
+    Raises:
+        UsageError: naming the key.
+    """
+    if data.shuffle_buffer is not None and listing.known is None:
+        raise UsageError(
+            f"data.shuffle_buffer: {listing.name} does not lie in shards with an index, and is shuffled as a whole; leave it "
+            "out, or write shards with `thawlab data shards`"
+        )
+    if data.cache == "encoded" and not is_remote(data.source):
+        raise UsageError(
+            'data.cache = "encoded": keeps copies of a source that lies elsewhere, and this one lies here; leave it out'
+        )
+
+
+def _refuse_fetching_again(data: Data, listing: Listing, images: object) -> None:
+    """Refuse an order over all images where each comes from afar and few are kept.
+
+    Raises:
+        UsageError: if the recipe asks for one.
+    """
+    if data.shuffle_buffer is None and isinstance(images, OnDemand) and fetches_again(listing.images):
+        raise UsageError(
+            f"{data.source}: not all of its shards are kept here, and an order drawn over all images would fetch them again and "
+            'again; set data.shuffle_buffer, for example to 20000, or keep them with data.cache = "encoded"'
+        )
 
 
 def judged_part(listing: Listing) -> tuple[npt.NDArray[np.intp], str]:
@@ -392,6 +473,7 @@ def decode_all(
         ignored=listing.ignored,
         leaks=leaks_between(kept, scan.digests),
         layout=listing.layout,
+        shards=None if listing.known is None else listing.known.shards,
         notes=listing.notes if ready_rows(listing, preprocessing) is not None else (*listing.notes, *_grey_note(preprocessing)),
     )
 

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps
 
 from thawlab.data.formats import kind_of, plugins_here
@@ -17,6 +18,8 @@ from thawlab.errors import first_line
 
 # Part of the key of every cache of decoded images; raise it with each change by which equal bytes become other pixels.
 DECODING = 4
+# Who finds out which images can be decoded; another version may decide otherwise.
+DECODER = f"Pillow {PIL.__version__}/decoding {DECODING}"
 # An image of more pixels is refused: decoding it could exhaust the memory. Some of Pillow's readers have the same limit.
 MAX_PIXELS = 178_956_970
 # Formats of images only: Pillow's readers of documents (EPS) would start other programs.

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, TypeVar, final
 import numpy as np
 import numpy.typing as npt
 
-from thawlab.data.types import Pixels
+from thawlab.data.types import Indices, Pixels
 from thawlab.errors import ThawlabError
 
 T = TypeVar("T")
@@ -62,10 +62,12 @@ class Images(Protocol):
 
 
 class ReadImages(NamedTuple):
-    """Images that a function reads, given an index; another may read their first bytes alone."""
+    """Images that a function reads, given an index; others read their first bytes alone, or take note of what is read next."""
 
     read: Callable[[int], bytes | Pixels]
     head: Callable[[int], bytes] | None = None
+    expect: Callable[[Indices], None] | None = None
+    fetches_again: bool = False
 
 
 @final
@@ -113,3 +115,15 @@ def head_of(images: Images, index: int) -> bytes:
     head = getattr(images, "head", None)
     content = images.read(index) if head is None else head(index)
     return content if isinstance(content, bytes) else b""
+
+
+def fetches_again(images: Images) -> bool:
+    """Return whether images come from afar and are not kept: reading them in any order fetches the same bytes many times."""
+    return bool(getattr(images, "fetches_again", False))
+
+
+def expect(images: Images, indices: Indices) -> None:
+    """Let the images know in which order they will be read; those that come from afar can then be fetched ahead."""
+    take_note = getattr(images, "expect", None)
+    if take_note is not None:
+        take_note(indices)

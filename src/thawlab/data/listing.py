@@ -1,13 +1,14 @@
 """What a source holds before anything is decoded: classes, ids, labels, splits and access to each image's bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Optional, final
+from typing import NamedTuple, Optional, final
 
 import numpy as np
 import numpy.typing as npt
 
-from thawlab.data.images import ArrayImages, Images, ReadImages, head_of
+from thawlab.data.images import ArrayImages, Images, ReadImages, expect, fetches_again, head_of
+from thawlab.data.names import Digests, picked
 from thawlab.data.types import Indices, Labels
 from thawlab.errors import UsageError
 
@@ -41,6 +42,28 @@ class Reading:
 UNSAID = Reading()
 
 
+class Known(NamedTuple):
+    """What the index of a source says of its images, so that they need not be read to find it out.
+
+    Attributes:
+        digests: SHA-256 of each image's file.
+        reasons: by index, why an image cannot be decoded.
+        shards: the number of the shard that each lies in.
+        checked_by: the decoder that found the reasons; another one may find others.
+    """
+
+    digests: Digests
+    reasons: Mapping[int, str]
+    shards: Indices
+    checked_by: str
+
+    def chosen(self, indices: Indices) -> "Known":
+        """Return what is known of some of the images."""
+        places = {old: new for new, old in enumerate(indices.tolist()) if old in self.reasons} if self.reasons else {}
+        reasons = {places[old]: self.reasons[old] for old in places}
+        return Known(Digests(self.digests.rows[indices]), reasons, self.shards[indices], self.checked_by)
+
+
 @final
 @dataclass(frozen=True)
 class Listing:
@@ -60,11 +83,12 @@ class Listing:
         notes: what else its owner should know of how it was read, a line each.
         uncorrected: what it was before people's corrections; None where they changed nothing. Splits are made of that, so that
             no correction moves an image from one split to another.
+        known: what an index says of the images; None where they must be read.
     """
 
     name: str
     classes: tuple[str, ...]
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     labels: Labels
     splits: npt.NDArray[np.str_]
     images: Images
@@ -74,6 +98,7 @@ class Listing:
     layout: str = ""
     notes: tuple[str, ...] = ()
     uncorrected: Optional["Listing"] = None
+    known: Known | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,17 +106,22 @@ class Listing:
 
 def chosen(listing: Listing, indices: Indices) -> Listing:
     """Return a listing of some images of another one."""
-    places = indices.tolist()
     inner = listing.images
-    images: Images = ReadImages(lambda index: inner.read(places[index]), lambda index: head_of(inner, places[index]))
+    images: Images = ReadImages(
+        lambda index: inner.read(int(indices[index])),
+        lambda index: head_of(inner, int(indices[index])),
+        lambda order: expect(inner, indices[order]),
+        fetches_again(inner),
+    )
     if isinstance(listing.images, ArrayImages):
         images = ArrayImages(listing.images.array[indices])
     return replace(
         listing,
-        ids=tuple(listing.ids[place] for place in places),
+        ids=picked(listing.ids, indices),
         labels=listing.labels[indices],
         splits=listing.splits[indices],
         images=images,
-        columns={name: tuple(values[place] for place in places) for name, values in listing.columns.items()},
+        columns={name: tuple(values[place] for place in indices.tolist()) for name, values in listing.columns.items()},
         groups=None if listing.groups is None else listing.groups[indices],
+        known=listing.known and listing.known.chosen(indices),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thawlab.cores import usable_cores
-from thawlab.data.types import Pixels
+from thawlab.data.types import Indices, Pixels
 
 
 @final
@@ -23,12 +23,20 @@ class OnDemand:
         count: of the images.
         side: of an image in pixels.
         workers: threads that decode; as many as cores if None.
+        expect: takes note of which images will be taken next, in order.
     """
 
     dtype, ndim = np.dtype(np.uint8), 4
 
-    def __init__(self, decode: Callable[[int], Pixels], count: int, side: int, workers: int | None) -> None:
-        self._decode, self._workers = decode, workers
+    def __init__(
+        self,
+        decode: Callable[[int], Pixels],
+        count: int,
+        side: int,
+        workers: int | None,
+        expect: Callable[[Indices], None] | None = None,
+    ) -> None:
+        self._decode, self._workers, self._expect = decode, workers, expect
         self.shape = (count, side, side, 3)
 
     @cached_property
@@ -43,6 +51,11 @@ class OnDemand:
         if isinstance(place, int | np.integer):
             return self._decode(range(len(self))[int(place)])
         return self.take(np.arange(len(self))[place])
+
+    def expect(self, indices: Indices) -> None:
+        """Take note of which images will be taken next, in order, so that those from afar are fetched ahead."""
+        if self._expect is not None:
+            self._expect(indices)
 
     def take(self, indices: Any, axis: int = 0, out: Any = None, mode: str = "raise") -> npt.NDArray[np.uint8]:
         """Return some images, as `numpy.take` does of an array's first axis."""

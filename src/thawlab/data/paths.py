@@ -1,4 +1,4 @@
-"""Sources that are paths: a folder of images, of Parquet files, or a file with an opener of its own."""
+"""Sources that are paths: a folder of images, of Parquet files, of shards, or a file with an opener of its own."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from thawlab.data.folders import open_folder, walk
 from thawlab.data.listing import UNSAID, Listing, Reading
 from thawlab.data.openers import opener_of, openers
 from thawlab.data.parquet import open_parquet, parquet_files
+from thawlab.data.shards.source import holds_shards, open_shard_folder
 from thawlab.errors import UsageError, listed
 
 
@@ -17,6 +18,8 @@ def open_path(path: Path, reading: Reading = UNSAID) -> Listing:
         UsageError: if the path is neither, or holds no usable images.
     """
     if path.is_dir():
+        if holds_shards(path):
+            return open_shard_folder(path, reading)
         found = walk(path)
         if parquet_files(path, found):
             return open_parquet(path, reading)

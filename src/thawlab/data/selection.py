@@ -9,6 +9,7 @@ import numpy as np
 from thawlab.data.corrections import corrected, read_corrections
 from thawlab.data.csv_table import NO, YES, pick_column, read_table
 from thawlab.data.listing import Listing, Reading, chosen
+from thawlab.data.shards.remote_store import Keeping
 from thawlab.data.sources import open_recorded
 from thawlab.data.types import Indices
 from thawlab.errors import UsageError, listed, nearest
@@ -27,7 +28,8 @@ def open_data(data: Data, system: System) -> Listing:
         ThawlabError: if a download is needed and fails.
     """
     reading = Reading(data.layout, data.path_column, data.label_column)
-    listing = source = open_recorded(data.source, system.data_dir, reading, system.base_dirs)
+    keeping = Keeping(system.cache_dir, data.cache, data.shuffle_buffer)
+    listing = source = open_recorded(data.source, system.data_dir, reading, system.base_dirs, keeping)
     if data.exclude is not None:
         listing = without(source, excluded_ids(found_path(data.exclude, system.base_dirs)), data.exclude)
     if data.group is not None:

@@ -11,9 +11,12 @@ import numpy as np
 
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import UNSAID, Listing, Reading
+from thawlab.data.mirror import mirrored
 from thawlab.data.parquet import parquet_files
 from thawlab.data.paths import open_path
+from thawlab.data.remote import Remote, is_remote, remote
 from thawlab.data.shapes import SHAPES, draw_shapes
+from thawlab.data.shards.remote_store import EVERYTHING, Keeping, open_remote_shards
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import cache_root, found_path
 from thawlab.registry import Registry
@@ -38,6 +41,8 @@ def canonical(source: str) -> str:
     Raises:
         UsageError: if the source is a data set's bare name and a path as well.
     """
+    if is_remote(source):
+        return source.rstrip("/")
     if _named(source) is None:
         path = str(Path(source))
         return path if _named(path) is None else f"./{path}"
@@ -54,11 +59,18 @@ def canonical(source: str) -> str:
 
 
 def check_source(source: str, bases: Sequence[str] = ()) -> None:
-    """Check that a source is the name of a data set or an existing path, without opening it; `bases` as for `found_path`.
+    """Check that a source is the name of a data set, an existing path or an address that can be read, without opening it.
+
+    Args:
+        source: as it was written.
+        bases: as for `found_path`.
 
     Raises:
         UsageError: if it is neither, or both; the message gives the nearest name, or both spellings.
     """
+    if is_remote(source):
+        remote(source)
+        return
     path = found_path(source, bases)
     if _named(canonical(source)) or path.exists():
         return
@@ -71,7 +83,7 @@ def check_source(source: str, bases: Sequence[str] = ()) -> None:
 
 
 def open_source(source: str, data_dir: str | None = None) -> Listing:
-    """List the images of a named data set (`cifar10`, `shapes:500x64`) or a path (folder, zip, tar, Parquet, CSV).
+    """List the images of a named data set (`cifar10`, `shapes:500x64`), a path (folder, zip, tar, Parquet, CSV) or an address.
 
     `data_dir` holds a copy of a named data set, or takes its download.
 
@@ -83,8 +95,20 @@ def open_source(source: str, data_dir: str | None = None) -> Listing:
     return open_recorded(canonical(source), data_dir)
 
 
-def open_recorded(source: str, data_dir: str | None = None, reading: Reading = UNSAID, bases: Sequence[str] = ()) -> Listing:
-    """List the images of a source as recipes record it: a bare name is a data set, whatever lies here."""
+def open_recorded(
+    source: str, data_dir: str | None = None, reading: Reading = UNSAID, bases: Sequence[str] = (), keeping: Keeping = EVERYTHING
+) -> Listing:
+    """List the images of a source as recipes record it: a bare name is a data set, whatever lies here.
+
+    Args:
+        source: as it was written.
+        data_dir: as for `open_source`.
+        reading: what the owner says of it.
+        bases: as for `found_path`.
+        keeping: what is kept here of a source on another machine.
+    """
+    if is_remote(source):
+        return _open_remote(remote(source), reading, keeping)
     named = _named(source)
     if named is None:
         check_source(source, bases)
@@ -92,6 +116,12 @@ def open_recorded(source: str, data_dir: str | None = None, reading: Reading = U
     name, argument = named
     reading.refuse("layout", "path_column", "label_column", what=f"the data set '{name}'")
     return datasets.get(name)(argument, found_path(data_dir, bases) if data_dir else cache_root() / "data")
+
+
+def _open_remote(place: Remote, reading: Reading, keeping: Keeping) -> Listing:
+    """List the images at an address: shards as they are read, anything else from a copy."""
+    shards = open_remote_shards(place, reading, keeping)
+    return shards or open_path(mirrored(place, keeping.cache_dir), reading)
 
 
 def _no_argument(name: str, argument: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class NearLeaks(NamedTuple):
     pairs: tuple[tuple[int, int], ...]
     similarities: tuple[float, ...]
 
-    def as_json(self, ids: tuple[str, ...]) -> dict[str, Any]:
+    def as_json(self, ids: Sequence[str]) -> dict[str, Any]:
         """Return the findings as JSON values; the list is cut to 1,000 pairs, the count never is."""
         listed = [
             {"train": ids[one], "test": ids[other], "similarity": round(similarity, 4)}

@@ -87,6 +87,8 @@ def _train_epoch(
         turned = mirrored[positions[chosen]] if mirrored is not None else None
         return data.batch(order[chosen], derive(seed, "augmentation", state.phase, state.epoch, step), turned)
 
+    if first_step < len(spans):
+        data.expect(order[spans[first_step][0] :])
     threaded = data.rows[:1].nbytes * data.batch_size > _WORTH_A_THREAD
     for step, batch in prefetched(range(first_step, len(spans)), gather, threaded):
         lr = lr_of(phase) * state.plateau.factor * lr_factor(phase, state.epoch * len(spans) + step, len(spans))

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from thawlab.data.augmentation import Draws, Pipeline, scaled
-from thawlab.data.batches import balanced_order, epoch_order
+from thawlab.data.batches import balanced_order, buffered_order, epoch_order
 from thawlab.data.dataset import Dataset
+from thawlab.data.on_demand import OnDemand
 from thawlab.data.preprocessing import to_tensor
 from thawlab.data.types import Indices
 from thawlab.inference.feature_cache import FrozenNetwork, cached_rows, cached_views, fits_on_disk
@@ -70,6 +71,7 @@ class PhaseData:
         arrange: from a batch of rows to what augmentations take.
         prepare: from a batch of augmented rows to the module's input.
         world: the processes that share the batches.
+        buffer: samples that are shuffled together where they are read shard by shard; None to shuffle all.
     """
 
     phase: Phase
@@ -86,6 +88,7 @@ class PhaseData:
     arrange: Callable[[torch.Tensor], torch.Tensor] = from_rows
     prepare: Callable[[torch.Tensor], torch.Tensor] = _unchanged
     world: World = ALONE
+    buffer: int | None = None
 
     @property
     def batch_size(self) -> int:
@@ -132,8 +135,16 @@ class PhaseData:
         train = self.dataset.splits.train
         if self.phase.sampling == "balanced":
             return balanced_order(seed, number, epoch, self.dataset.labels[train])
+        if self.buffer is not None and self.dataset.shards is not None:
+            return buffered_order(seed, number, epoch, self.dataset.shards[train], self.buffer)
         order: Indices = epoch_order(seed, number, epoch, len(train)).numpy()
         return order
+
+    def expect(self, samples: Indices) -> None:
+        """Take note of which samples come next, in order: images that are decoded as they are taken may come from afar."""
+        images: object = self.views[0]  # an array in all that is asked of it elsewhere
+        if isinstance(images, OnDemand):
+            images.expect(samples)
 
     def batch(self, samples: Indices, seed: int, mirrored: npt.NDArray[np.bool_] | None = None) -> Batch:
         """Return some samples for a step; the views and the augmentation are each drawn from the seed."""
@@ -213,6 +224,7 @@ def on_images(context: Context, phase: Phase, note: str = "") -> PhaseData:
         arrange=to_tensor,
         prepare=context.preprocessing.normalize,
         world=context.world,
+        buffer=context.recipe.data.shuffle_buffer,
     )
 
 
@@ -269,6 +281,7 @@ def _on_cache(context: Context, phase: Phase, network: FrozenNetwork, module: nn
         note,
         alternates=phase.augment == (_ALTERNATE,),
         world=world,
+        buffer=context.recipe.data.shuffle_buffer,
     )
 
 

@@ -1,0 +1,1 @@
+"""Data in shards: tar files with an index, written once, read in any order from here or from afar."""

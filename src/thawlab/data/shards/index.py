@@ -1,0 +1,223 @@
+"""The index of shards: what each tar file must be, and where in it each image lies, with its label, split and digest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from thawlab.data.names import Digests, Names
+from thawlab.data.types import Indices, Labels
+from thawlab.errors import UsageError, first_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INDEX, ROWS = "index.json", "index.parquet"
+FORMAT = "thawlab shards 1"
+_NO_GROUP = -1
+_SPLITS = ("train", "val", "test")
+
+
+class Shard(BaseModel):
+    """A tar file of images.
+
+    Attributes:
+        name: of the file, beside the index.
+        bytes: its size.
+        sha256: of its content, in hexadecimal.
+        images: in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[\w-]+\.tar$")
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    images: int = Field(ge=0)
+
+
+class ShardIndex(BaseModel):
+    """What `index.json` says of all shards together.
+
+    Attributes:
+        format: of the index.
+        name: of the data.
+        classes: class names; a label is an index into them.
+        shards: in the order of their images.
+        rows_sha256: of the table of images, `index.parquet`.
+        checked_by: what found out which images can be decoded.
+        layout: how the source was read.
+        notes: what else its owner should know of it.
+        ignored: files of the source that are no images of a class, with the reason.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str
+    name: str
+    classes: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    rows_sha256: str
+    checked_by: str
+    layout: str = ""
+    notes: tuple[str, ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
+
+
+class Rows(NamedTuple):
+    """What the index says of each image, in the order in which they lie in the shards.
+
+    Attributes:
+        ids: of the source.
+        labels: int64.
+        splits: "train", "val" or "test".
+        groups: equal for images that belong together; None where each stands for itself.
+        shards: the number of the shard, int64.
+        offsets: of the first byte within the shard.
+        sizes: in bytes.
+        digests: of the content.
+        reasons: by index, why an image cannot be decoded.
+    """
+
+    ids: Names
+    labels: Labels
+    splits: npt.NDArray[np.str_]
+    groups: Indices | None
+    shards: Indices
+    offsets: Indices
+    sizes: Indices
+    digests: Digests
+    reasons: dict[int, str]
+
+
+def is_index(content: bytes) -> bool:
+    """Return whether a file called `index.json` is an index of shards: among images may lie any file of that name."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and str(value.get("format", "")).startswith("thawlab shards")
+
+
+def parsed(content: bytes, place: str) -> ShardIndex:
+    """Return what an `index.json` says.
+
+    Raises:
+        UsageError: if it is damaged, or of a later version.
+    """
+    try:
+        index = ShardIndex.model_validate_json(content)
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = ".".join(map(str, found["loc"]))
+        raise UsageError(f"{place}: is damaged: {where}: {found['msg']}; write the shards again") from None
+    if index.format != FORMAT:
+        raise UsageError(f"{place}: is written as '{index.format}', and this version of thawlab reads '{FORMAT}'; update it")
+    return index
+
+
+def table_of(
+    ids: pa.Array, labels: Labels, splits: npt.NDArray[np.str_], groups: Indices | None, places: Places, reasons: dict[int, str]
+) -> bytes:
+    """Return the table of images as a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "id": ids,
+            "label": pa.array(labels, pa.int32()),
+            "split": pa.array(splits).dictionary_encode(),
+            "group": pa.array(np.full(len(labels), _NO_GROUP) if groups is None else groups, pa.int64()),
+            "shard": pa.array(places.shards, pa.int32()),
+            "offset": pa.array(places.offsets, pa.int64()),
+            "size": pa.array(places.sizes, pa.int64()),
+            "digest": pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(32), len(labels), [None, pa.py_buffer(np.ascontiguousarray(places.digests))]
+            ),
+            "reason": pa.array([reasons.get(index) for index in range(len(labels))], pa.string()),
+        }
+    )
+    file = io.BytesIO()
+    pq.write_table(table, file, compression="zstd")
+    return file.getvalue()
+
+
+class Places(NamedTuple):
+    """Where images lie, one value each, and what they are: shard, offset, size, and digest (uint8, n × 32)."""
+
+    shards: Indices
+    offsets: Indices
+    sizes: Indices
+    digests: npt.NDArray[np.uint8]
+
+
+def rows_of(index: ShardIndex, content: bytes, place: str) -> Rows:
+    """Return the table of images, checked against the index.
+
+    Raises:
+        UsageError: if it is damaged, belongs to another index, or names an image twice.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if hashlib.sha256(content).hexdigest() != index.rows_sha256:
+        raise UsageError(f"{place}: is not the table that {INDEX} was written with; fetch both again, or write the shards again")
+    try:
+        table = pq.read_table(pa.BufferReader(content)).combine_chunks()
+        # Of a dictionary only the numbers: three texts stand for all.
+        split = table.column("split").dictionary_encode().combine_chunks()
+        names = np.array(split.dictionary.to_pylist() or [""], dtype=np.str_)
+        digests = table.column("digest").cast(pa.binary(32)).combine_chunks()
+        rows = Rows(
+            Names(_one(table, "id")),
+            _numbers(table, "label"),
+            names[split.indices.to_numpy()],
+            _numbers(table, "group"),
+            _numbers(table, "shard"),
+            _numbers(table, "offset"),
+            _numbers(table, "size"),
+            Digests(np.frombuffer(digests.buffers()[1], np.uint8, 32 * len(digests), 32 * digests.offset).reshape(-1, 32)),
+            {k: reason for k, reason in enumerate(_one(table, "reason").to_pylist()) if reason is not None},
+        )
+    except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError) as error:
+        raise UsageError(f"{place}: cannot be read as a table of images: {first_line(error)}") from None
+    _check(index, rows, place)
+    return rows if rows.groups is not None and (rows.groups != _NO_GROUP).any() else rows._replace(groups=None)
+
+
+def _one(table: pa.Table, name: str) -> pa.Array:
+    return table.column(name).combine_chunks()
+
+
+def _numbers(table: pa.Table, name: str) -> Indices:
+    numbers: Indices = _one(table, name).to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers
+
+
+def _check(index: ShardIndex, rows: Rows, place: str) -> None:
+    import pyarrow.compute as pc
+
+    counts = np.bincount(rows.shards, minlength=len(index.shards)) if len(rows.shards) else np.zeros(len(index.shards), int)
+    sizes = np.array([shard.bytes for shard in index.shards], dtype=np.int64)
+    wrong = ""
+    if counts.tolist() != [shard.images for shard in index.shards]:
+        wrong = "counts the images of the shards otherwise than " + INDEX
+    elif len(rows.labels) and not (rows.labels.min() >= 0 and rows.labels.max() < len(index.classes)):
+        wrong = "has a label that is no class"
+    elif not set(np.unique(rows.splits).tolist()) <= set(_SPLITS):
+        wrong = f"has a split that is none of {', '.join(_SPLITS)}"
+    elif (rows.offsets < 0).any() or (rows.sizes < 0).any() or (rows.offsets + rows.sizes > sizes[rows.shards]).any():
+        wrong = "has an image that ends behind its shard"
+    elif pc.count_distinct(rows.ids.texts).as_py() != len(rows.ids):
+        counted = pc.value_counts(rows.ids.texts)
+        twice = counted.filter(pc.greater(counted.field("counts"), 1))[0]["values"].as_py()
+        wrong = f"names the image '{twice}' twice"
+    if wrong:
+        raise UsageError(f"{place}: {wrong}; write the shards again")
