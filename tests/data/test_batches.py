@@ -5,10 +5,10 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thawlab.data.batches import alternating_turns, balanced_order, batch_spans, epoch_order, prefetched
+from thawlab.data.batches import alternating_turns, balanced_order, batch_spans, buffered_order, epoch_order, prefetched
 
 
 @given(st.integers(0, 2**40), st.integers(0, 10), st.integers(0, 1000), st.integers(0, 300))
@@ -112,3 +112,38 @@ def test_every_seed_phase_and_epoch_has_a_balanced_order_of_its_own(other: tuple
     labels = np.repeat(np.arange(3), [50, 40, 10])
     assert not np.array_equal(balanced_order(0, 0, 0, labels), balanced_order(*other, labels))
     assert set(np.concatenate([balanced_order(0, 0, epoch, labels) for epoch in range(20)]).tolist()) == set(range(100))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 7), min_size=1, max_size=9),
+    buffer=st.integers(2, 30),
+    seed=st.integers(0, 5),
+    epoch=st.integers(0, 3),
+)
+def test_a_shuffle_buffer_reads_shards_one_after_the_other(counts: list[int], buffer: int, seed: int, epoch: int) -> None:
+    shards = np.repeat(np.arange(len(counts)), counts)
+    order = buffered_order(seed, 0, epoch, shards, buffer)
+    assert sorted(order.tolist()) == list(range(len(shards)))
+    assert np.array_equal(order, buffered_order(seed, 0, epoch, shards, buffer))
+    # Within a buffer only the shards of a stretch of the epoch's order of shards occur.
+    seen: list[int] = []
+    for start in range(0, len(order), buffer):
+        now = set(shards[order[start : start + buffer]].tolist())
+        assert not now & set(seen[:-1])  # a shard that was left behind does not come back
+        seen += [shard for shard in sorted(now) if shard not in seen]
+        last = set(shards[order[start + buffer :]].tolist()) & now
+        assert len(last) <= 1  # at most one goes on into the next buffer
+        seen = [shard for shard in seen if shard not in last] + sorted(last)
+
+
+def test_a_shuffle_buffer_mixes_and_every_epoch_differs() -> None:
+    shards = np.repeat(np.arange(20), 50)
+    orders = [
+        buffered_order(seed, phase, epoch, shards, 200) for seed, phase, epoch in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))
+    ]
+    for place, one in enumerate(orders):
+        assert all(not np.array_equal(one, other) for other in orders[:place])
+        assert len({tuple(shards[one[start : start + 200]].tolist()) for start in range(0, 1000, 200)}) == 5
+        first = shards[one[:200]]
+        assert len(set(first.tolist())) == 4 and (np.diff(first) != 0).mean() > 0.5

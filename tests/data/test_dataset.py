@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from thawlab.data import dataset as loading
@@ -514,3 +516,30 @@ def test_a_copied_test_image_is_listed_in_the_summary(tmp_path: Path, encoded: E
     shutil.copy(tmp_path / "p/test/x/2.png", tmp_path / "p/train/y/copy.png")
     dataset = load(tmp_path / "p", val=0.0)
     assert dataset.summary()["leaks"] == {"count": 1, "pairs": [["train/y/copy.png", "test/x/2.png"]]}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(max_size=4), max_size=9), st.lists(st.integers(-5, 5), max_size=9), st.integers(1, 4))
+def test_names_are_written_piece_by_piece_as_at_once(names: list[str], numbers: list[int], portion: int) -> None:
+    value = [("a", "b"), names, np.array(numbers, dtype=np.int64), [tuple(names), tuple(names), np.array(["x"] * 3)]]
+    plain = [["a", "b"], names, numbers, [names, names, ["x"] * 3]]
+    before = loading._PORTION
+    loading._PORTION = portion
+    try:
+        assert "".join(loading._as_json(value)) == json.dumps(plain, ensure_ascii=False)
+    finally:
+        loading._PORTION = before
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([b"a", b"b", bytes(32), bytes(8) + b"c", b"unreadable", b"x" * 32]), min_size=3, max_size=12),
+    st.data(),
+)
+def test_leaks_are_those_that_a_table_of_all_digests_finds(digests: list[bytes], data: st.DataObject) -> None:
+    order = np.array(data.draw(st.permutations(range(len(digests)))), dtype=np.int64)
+    first, second = sorted(data.draw(st.tuples(st.integers(0, len(order)), st.integers(0, len(order)))))
+    splits = Splits(order[:first], order[first:second], order[second:])
+    trained = {digests[index]: index for index in splits.train.tolist()[::-1]}
+    expected = [(trained[digests[k]], k) for k in [*splits.val.tolist(), *splits.test.tolist()] if digests[k] in trained]
+    assert list(leaks_between(splits, digests)) == expected

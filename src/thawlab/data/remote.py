@@ -168,17 +168,14 @@ def fetch(place: Remote, target: Path, size: int, sha256: str | None = None) -> 
     Raises:
         ThawlabError: if the place does not answer, or has another file than is expected.
     """
-    try:
-        digest = hashlib.sha256()
+    digest = hashlib.sha256()
 
-        def write(file: Any) -> None:
-            for piece in _pieces(place, size):
-                digest.update(piece)
-                file.write(piece)
+    def write(file: Any) -> None:
+        for piece in _pieces(place, size):
+            digest.update(piece)
+            file.write(piece)
 
-        write_atomically(target, write)
-    except FileNotFoundError:
-        raise ThawlabError(f"{place.url}: is not there any more; the data were changed while they were read") from None
+    write_atomically(target, write)
     if sha256 is not None and digest.hexdigest() != sha256:
         target.unlink(missing_ok=True)
         raise ThawlabError(
@@ -200,6 +197,9 @@ def _pieces(place: Remote, size: int) -> Iterator[bytes]:
                 raise ConnectionError(f"{len(piece):,} of {end - start:,} bytes came")
             return piece
 
-        piece = patiently_remote(ask, place.url)
+        try:
+            piece = patiently_remote(ask, place.url)
+        except FileNotFoundError:
+            raise ThawlabError(f"{place.url}: is not there any more; the data were changed while they were read") from None
         yield piece
         start += len(piece)

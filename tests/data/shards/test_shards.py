@@ -241,7 +241,7 @@ def test_an_index_among_other_files_is_no_index_of_shards(photos: Path) -> None:
 
 def test_the_index_says_how_it_is_read(listing: Listing, tmp_path: Path) -> None:
     write_shards(listing, tmp_path / "out", SMALL)
-    with pytest.raises(UsageError, match="data.layout: has no effect on shards with an index"):
+    with pytest.raises(UsageError, match=r"data.layout: has no effect on shards with an index"):
         open_shard_folder(tmp_path / "out", Reading(layout="class"))
 
 
