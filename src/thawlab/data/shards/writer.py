@@ -16,7 +16,7 @@ from PIL import Image
 
 from thawlab import progress
 from thawlab.cores import usable_cores
-from thawlab.data.decode import DECODER, BadImageError, decode, open_image, why_unreadable
+from thawlab.data.decode import DECODER, BadImageError, decode, why_unreadable
 from thawlab.data.images import content_digest, patiently
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
@@ -31,6 +31,8 @@ _TRIAL = Preprocessing(size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 # Images that are read and tried at a time, and how many of such portions are ahead of the writing.
 _PORTION, _AHEAD = 128, 4
 _SPLITS = ("train", "val", "test")
+_STARTS = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"GIF8", ".gif"), (b"BM", ".bmp"))
+_STARTS += ((b"II*\0", ".tif"), (b"MM\0*", ".tif"))
 _UNFINISHED = ".unfinished.json"
 _BLOCK = 512
 
@@ -239,13 +241,12 @@ def _record(listing: Listing, number: int) -> _Record:
         return _Record(number, b"", "", b"", why_unreadable(error), readable=False)
     if not isinstance(content, bytes):
         content = _png(content)
-    reason, extension = None, ".bin"
+    reason = None
     try:
-        extension = _extension(content)
         patiently(lambda: decode(content, _TRIAL), listing.ids[number])
     except BadImageError as error:
         reason = str(error)
-    return _Record(number, content, extension, content_digest(content), reason, readable=True)
+    return _Record(number, content, _extension(content), content_digest(content), reason, readable=True)
 
 
 def _png(pixels: Pixels) -> bytes:
@@ -255,10 +256,8 @@ def _png(pixels: Pixels) -> bytes:
 
 
 def _extension(content: bytes) -> str:
-    """Return the extension of an image's format as WebDataset's readers know it."""
-    with open_image(content) as image:
-        kind = (image.format or "bin").lower()
-    return {"jpeg": ".jpg", "mpo": ".jpg", "tiff": ".tif", "jpeg2000": ".jp2"}.get(kind, f".{kind}")
+    """Return the extension by which other readers of WebDataset know an image's format; ours look at the content."""
+    return next((extension for start, extension in _STARTS if content.startswith(start)), ".bin")
 
 
 def _finish(
