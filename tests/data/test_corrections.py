@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thawlab.data import corrections as module
+from thawlab.data.content import fingerprint, hash_files
 from thawlab.data.corrections import COLUMNS, Changes, Correction, append_correction, changes_of, corrected, read_corrections
-from thawlab.data.dataset import fingerprint, hash_files
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
 from thawlab.data.overview import overview

@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from thawlab.data import content, decoded
 from thawlab.data import dataset as loading
 from thawlab.data import images as reading
-from thawlab.data.dataset import Dataset, fingerprint, hash_files, leaks_between, load_dataset, load_other
+from thawlab.data.content import fingerprint, hash_files, leaks_between
+from thawlab.data.dataset import Dataset, load_dataset, load_other
 from thawlab.data.images import FileImages
 from thawlab.data.listing import Listing
 from thawlab.data.overview import described, warnings_before_training
@@ -60,13 +62,13 @@ def used(dataset: Dataset) -> np.ndarray:
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count how often an image is decoded from now on."""
     counted: list[int] = []
-    decode = loading.decode
+    decode = decoded.decode
 
     def count(*arguments: Any) -> Any:
         counted.append(1)
         return decode(*arguments)
 
-    monkeypatch.setattr(loading, "decode", count)
+    monkeypatch.setattr(decoded, "decode", count)
     return counted
 
 
@@ -495,7 +497,7 @@ def test_a_class_that_the_classifier_does_not_know_is_named(photos: Path) -> Non
 def test_real_fruits_are_decoded(fruits360: Path) -> None:
     listing = open_source("fruits360", str(fruits360))
     for index in np.random.default_rng(0).choice(len(listing), 40, replace=False).tolist():
-        image = loading.decode(listing.images.read(index), LOOK)
+        image = decoded.decode(listing.images.read(index), LOOK)
         assert image.shape == (16, 16, 3) and image.std() > 5
 
 
@@ -523,12 +525,12 @@ def test_a_copied_test_image_is_listed_in_the_summary(tmp_path: Path, encoded: E
 def test_names_are_written_piece_by_piece_as_at_once(names: list[str], numbers: list[int], portion: int) -> None:
     value = [("a", "b"), names, np.array(numbers, dtype=np.int64), [tuple(names), tuple(names), np.array(["x"] * 3)]]
     plain = [["a", "b"], names, numbers, [names, names, ["x"] * 3]]
-    before = loading._PORTION
-    loading._PORTION = portion
+    before = content._AT_ONCE
+    content._AT_ONCE = portion
     try:
-        assert "".join(loading._as_json(value)) == json.dumps(plain, ensure_ascii=False)
+        assert "".join(content._as_json(value)) == json.dumps(plain, ensure_ascii=False)
     finally:
-        loading._PORTION = before
+        content._AT_ONCE = before
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from thawlab import check_data
-from thawlab.data.dataset import fingerprint, hash_files
+from thawlab.data.content import fingerprint, hash_files
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing
 from thawlab.data.paths import open_path

@@ -1,49 +1,36 @@
 """The dataset that training reads: images decoded once into uint8 rows, splits, and a fingerprint of the content."""
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, cast, final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 import PIL
 
-from thawlab import progress
+from thawlab.data.content import Scan, fingerprint, hash_files, leaks_between
 from thawlab.data.corrections import changes_of
-from thawlab.data.decode import DECODER, DECODING, BadImageError, decode, why_unreadable
-from thawlab.data.images import ArrayImages, content_digest, expect, fetches_again, patiently
+from thawlab.data.decode import DECODING
+from thawlab.data.decoded import decoded_rows, keeps_rows, ready_rows, without
+from thawlab.data.images import fetches_again
 from thawlab.data.listing import Listing
-from thawlab.data.names import Digests
 from thawlab.data.on_demand import OnDemand
-from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.remote import is_remote
-from thawlab.data.rowstore import RowStore, marks_in
 from thawlab.data.selection import open_data
 from thawlab.data.sources import open_recorded, open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
-from thawlab.data.types import Indices, Labels, Pixels
+from thawlab.data.types import Indices, Labels
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.files import cache_folder, read_json, room_for_cache, write_text
+from thawlab.files import cache_folder
 from thawlab.memory import remember
 from thawlab.recipe import Caching, Data, Recipe, System
 
-# Decoded rows become valid in portions, so that an interruption loses little of a long decoding; a multiple of the chunks
-# that the threads work in.
-_PORTION = 4096
 # Above this share of bad images something is wrong with the source, not with single files.
 _MAX_BAD_SHARE = 0.5
-# Decoded images that take more bytes are worth a line before they are written.
-_WORTH_SAYING = 1 << 30
 # Images per OOD source, to measure how well they are told apart.
 _OOD_IMAGES = 250
-# Stands in the fingerprint for the content of a file that cannot be read.
-UNREADABLE_DIGEST = b"unreadable"
 
 
 @final
@@ -107,208 +94,6 @@ class Dataset:
             "leaks": {"count": len(self.leaks), "pairs": [[self.ids[k] for k in pair] for pair in self.leaks[:1000]]},
             "ignored": {"count": len(self.ignored), "files": [{"id": i, "reason": r} for i, r in self.ignored[:1000]]},
         }
-
-
-class Scan(NamedTuple):
-    """What one pass over the files of a listing found, in its order.
-
-    Attributes:
-        digests: SHA-256 of each file's content; a word instead where it cannot be read.
-        reasons: by index, why an image cannot be read or, where there are `rows`, decoded.
-        rows: uint8, n × size × size × 3, the decoded images; None where nothing was decoded.
-    """
-
-    digests: Sequence[bytes]
-    reasons: Mapping[int, str]
-    rows: npt.NDArray[np.uint8] | None = None
-
-
-def hash_files(listing: Listing, workers: int | None = None) -> Scan:
-    """Read every image of a listing once and hash its content, unless its index holds the digests.
-
-    Raises:
-        ThawlabError: if reading fails for a reason that says nothing about the file.
-    """
-    if listing.known is not None:
-        return Scan(listing.known.digests, {})
-    reasons: dict[int, str] = {}
-
-    def hash_one(index: int) -> bytes:
-        try:
-            return patiently(lambda: content_digest(listing.images.read(index)), listing.ids[index])
-        except OSError as error:
-            reasons[index] = why_unreadable(error)
-            return UNREADABLE_DIGEST
-
-    parts = in_threads(hash_one, np.arange(len(listing)), workers, "reading")
-    return Scan(tuple(digest for _, part in parts for digest in part), reasons)
-
-
-def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
-    """Return the SHA-256 of a listing's classes, ids, labels, splits, groups and the content (`digests`) of its images.
-
-    Of a corrected one also of the ids and labels before, which its splits are made of.
-    """
-    header: list[Any] = [listing.classes, listing.ids, listing.labels, listing.splits]
-    if listing.groups is not None:
-        header.append(listing.groups)
-    if (before := listing.uncorrected) is not None:
-        header.append([before.classes, before.ids, before.labels])
-    digest = hashlib.sha256()
-    for piece in _as_json(header):
-        digest.update(piece.encode())
-    images = listing.images
-    if isinstance(images, ArrayImages):
-        digest.update(np.ascontiguousarray(images.array).data)
-    elif isinstance(digests, Digests):
-        digest.update(digests.rows.data)
-    else:
-        digest.update(b"".join(digests))
-    return digest.hexdigest()
-
-
-def _as_json(value: Any) -> Iterator[str]:
-    """Yield what `json.dumps` gives of a value, piece by piece: of millions of names it would take gigabytes at once."""
-    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
-        yield json.dumps(value, ensure_ascii=False)
-        return
-    yield "["
-    if isinstance(value, list) and any(isinstance(part, Sequence | np.ndarray) and not isinstance(part, str) for part in value):
-        for number, part in enumerate(value):
-            yield ", " if number else ""
-            yield from _as_json(part)
-    else:
-        for start in range(0, len(value), _PORTION):
-            part = value[start : start + _PORTION]
-            yield (", " if start else "") + json.dumps(
-                part.tolist() if isinstance(part, np.ndarray) else part, ensure_ascii=False
-            )[1:-1]
-    yield "]"
-
-
-def leaks_between(splits: Splits, digests: Sequence[bytes]) -> tuple[tuple[int, int], ...]:
-    """Return the val and test images that are identical to a training image, as (training image, other)."""
-    # Numbers first: a table of all digests would take hundreds of bytes an image.
-    start = np.array([int.from_bytes(digest[:8], "big") for digest in digests], dtype=np.uint64)
-    judged = np.concatenate([splits.val, splits.test])
-    train = splits.train[np.isin(start[splits.train], start[judged])]
-    trained = {digests[index]: index for index in train.tolist()[::-1]}
-    return tuple((trained[digests[index]], index) for index in judged.tolist() if digests[index] in trained)
-
-
-def ready_rows(listing: Listing, preprocessing: Preprocessing) -> npt.NDArray[np.uint8] | None:
-    """Return the images of a listing that holds them at working size already; None where they must be decoded."""
-    size = preprocessing.size
-    whole = preprocessing.resize != "crop" or preprocessing.crop_pct == 1.0
-    images = listing.images
-    return images.array if isinstance(images, ArrayImages) and images.array.shape[1:] == (size, size, 3) and whole else None
-
-
-def _decoder(listing: Listing, preprocessing: Preprocessing, scan: Scan) -> Callable[[int], Pixels | str]:
-    """Return the function that gives an image's row, or the reason that its bytes cannot be decoded."""
-
-    def read_and_decode(index: int) -> Pixels:
-        content = listing.images.read(index)
-        if content_digest(content) != scan.digests[index]:
-            raise OSError("has other content")
-        return decode(content, preprocessing)
-
-    def decode_one(index: int) -> Pixels | str:
-        try:
-            return patiently(lambda: read_and_decode(index), listing.ids[index])
-        except BadImageError as error:
-            return str(error)
-        except OSError as error:
-            what = "was changed while the data were read; run the command again"
-            if listing.known is not None:
-                what = f"is not what the index of the shards says ({error}); `thawlab data verify` names what is damaged"
-            raise ThawlabError(f"{listing.ids[index]}: {what}") from error
-
-    rows = scan.rows
-    return decode_one if rows is None else lambda index: scan.reasons.get(index) or rows[index]
-
-
-def _decode_rows(
-    listing: Listing, indices: Indices, preprocessing: Preprocessing, folder: Path, workers: int | None, scan: Scan, keep: bool
-) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
-    """Return all rows as an array of which `indices` are valid, and the reasons of those that could not be decoded.
-
-    Only what the bytes themselves cause is recorded as bad, since the folder stands for the bytes. Where rows are not kept, every
-    image is decoded once all the same, to find the bad ones, and a mark is kept of it.
-    """
-    ready = ready_rows(listing, preprocessing)
-    if ready is not None:
-        return ready, {}
-    size = preprocessing.size
-    decode_one = _decoder(listing, preprocessing, scan)
-    if not keep and listing.known is not None and listing.known.checked_by == DECODER:
-        known = listing.known.reasons
-        return _on_demand(decode_one, listing, size, workers), {k: known[k] for k in indices.tolist() if k in known}
-    store = RowStore(folder if keep else folder / "checked", len(listing), (size, size, 3) if keep else (1,), np.uint8)
-    bad_file = folder / "bad.json"
-    unreadable = {k: reason for k, reason in scan.reasons.items() if scan.digests[k] == UNREADABLE_DIGEST}
-    with store.filling():
-        bad: dict[int, str] = {}
-        with suppress(ThawlabError, ValueError):  # where the record is lost or damaged, they are found bad once more
-            bad = {int(key): str(reason) for key, reason in read_json(bad_file).items()}
-        missing = _without(store.missing(indices), [*bad, *unreadable])
-        expect(listing.images, missing)
-        done = 0
-        for chunk, rows in in_threads(decode_one, missing, workers, "decoding" if keep else "checking"):
-            found = dict(zip(chunk.tolist(), rows, strict=True))
-            bad |= {index: row for index, row in found.items() if isinstance(row, str)}
-            good = _without(chunk, list(bad))
-            if len(good):
-                rows_of = np.stack([found[index] for index in good.tolist()]) if keep else np.ones((len(good), 1), np.uint8)
-                store.write(good, rows_of)
-            done += len(chunk)
-            if done % _PORTION == 0 or done == len(missing):
-                write_text(bad_file, json.dumps(bad, ensure_ascii=False))
-                store.commit(_without(missing[:done], list(bad)))
-    reasons = bad | unreadable
-    found_bad = {index: reasons[index] for index in indices.tolist() if index in reasons}
-    if keep:
-        return store.array(), found_bad
-    return _on_demand(decode_one, listing, size, workers), found_bad
-
-
-def _on_demand(
-    decode_one: Callable[[int], Pixels | str], listing: Listing, size: int, workers: int | None
-) -> npt.NDArray[np.uint8]:
-    """Return images that are decoded as they are taken; an array in all that is asked of it."""
-    images = OnDemand(partial(_sure, decode_one, listing), len(listing), size, workers, partial(expect, listing.images))
-    return cast("npt.NDArray[np.uint8]", images)
-
-
-def _sure(decode_one: Callable[[int], Pixels | str], listing: Listing, index: int) -> Pixels:
-    """Return an image that could be decoded before.
-
-    Raises:
-        ThawlabError: if it cannot be decoded any more.
-    """
-    found = decode_one(index)
-    if isinstance(found, str):
-        raise ThawlabError(f"{listing.ids[index]}: cannot be decoded any more ({found}); run the command again")
-    return found
-
-
-def _keeps_rows(caching: Caching, needed: Indices, listing: Listing, preprocessing: Preprocessing, folder: Path) -> bool:
-    """Return whether decoded images are kept, and say so where they take much room."""
-    if ready_rows(listing, preprocessing) is not None:
-        return True
-    room, row = room_for_cache(folder), preprocessing.size**2 * 3
-    lacking = row * int((~marks_in(folder, len(listing))[needed]).sum())  # what is there already needs no room
-    keeps = caching == "decoded" or (caching == "auto" and lacking <= room)
-    takes = f"decoded images take {len(needed) * row / 2**30:,.1f} GiB, of {2 * room / 2**30:,.1f} GiB free in {folder.parent}"
-    if not keeps:
-        progress.say(f"{takes}: none is kept, each is decoded when it is needed")
-    elif lacking > _WORTH_SAYING:
-        progress.say(f"{takes}; data.cache=none keeps none of them")
-    return keeps
-
-
-def _without(indices: Indices, others: Sequence[int]) -> Indices:
-    return indices[~np.isin(indices, others)]
 
 
 def _source(recipe: Recipe) -> tuple[str | None, ...]:
@@ -451,15 +236,15 @@ def decode_all(
     needed = np.sort(np.concatenate(splits))
     determined_by = f"{identity}/{preprocessing.geometry}/Pillow {PIL.__version__}/decoding {DECODING}"
     folder = cache_folder(system.cache_dir, "decoded") / hashlib.sha256(determined_by.encode()).hexdigest()[:32]
-    keep = _keeps_rows(caching, needed, listing, preprocessing, folder)
-    images, bad = _decode_rows(listing, needed, preprocessing, folder, system.workers, scan, keep)
+    keep = keeps_rows(caching, needed, listing, preprocessing, folder)
+    images, bad = decoded_rows(listing, needed, preprocessing, folder, system.workers, scan, keep)
     quarantined = tuple((listing.ids[index], reason) for index, reason in sorted(bad.items()))
     if len(bad) > _MAX_BAD_SHARE * len(needed):
         first, reason = quarantined[0]
         raise ThawlabError(
             f"{listing.name}: {len(bad)} of {len(needed)} images cannot be decoded, the first is {first} ({reason})"
         )
-    kept = Splits(*(_without(part, list(bad)) for part in splits))
+    kept = Splits(*(without(part, list(bad)) for part in splits))
     return Dataset(
         name=listing.name,
         classes=listing.classes,

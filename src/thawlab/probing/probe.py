@@ -11,7 +11,8 @@ import torch
 
 from thawlab import progress
 from thawlab.comparison.paired import compare_predictions
-from thawlab.data.dataset import Dataset, decode_all, hash_files
+from thawlab.data.content import hash_files
+from thawlab.data.dataset import Dataset, decode_all
 from thawlab.data.depth import with_grey_range
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing

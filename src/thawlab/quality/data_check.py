@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from thawlab import progress
-from thawlab.data.dataset import Dataset, Scan, decode_all, ready_rows
+from thawlab.data.content import Scan
+from thawlab.data.dataset import Dataset, decode_all
+from thawlab.data.decoded import ready_rows
 from thawlab.data.depth import with_grey_range
 from thawlab.data.listing import Listing
 from thawlab.data.overview import left_out

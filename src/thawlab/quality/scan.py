@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from thawlab.data.dataset import UNREADABLE_DIGEST
+from thawlab.data.content import UNREADABLE_DIGEST
 from thawlab.data.decode import BadImageError, decode, open_image, why_unreadable
 from thawlab.data.images import content_digest, patiently
 from thawlab.data.listing import Listing

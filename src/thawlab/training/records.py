@@ -4,7 +4,7 @@ import contextlib
 from typing import Any
 
 from thawlab import progress
-from thawlab.data.dataset import fingerprint, hash_files
+from thawlab.data.content import fingerprint, hash_files
 from thawlab.data.selection import open_data
 from thawlab.environment import environment
 from thawlab.errors import OtherVersionError, ThawlabError

@@ -31,7 +31,13 @@ _TRIAL = Preprocessing(size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 # Images that are read and tried at a time, and how many of such portions are ahead of the writing.
 _PORTION, _AHEAD = 128, 4
 _SPLITS = ("train", "val", "test")
-_STARTS = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"GIF8", ".gif"), (b"BM", ".bmp"))
+_STARTS: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8", ".jpg"),
+    (b"\x89PNG", ".png"),
+    (b"RIFF", ".webp"),
+    (b"GIF8", ".gif"),
+    (b"BM", ".bmp"),
+)
 _STARTS += ((b"II*\0", ".tif"), (b"MM\0*", ".tif"))
 _UNFINISHED = ".unfinished.json"
 _BLOCK = 512
