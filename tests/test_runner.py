@@ -19,6 +19,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from thawlab.data.shards.writer import write_shards
+from thawlab.data.sources import open_source
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.predictions import load_predictions
 from thawlab.files import cache_root, read_json
@@ -509,6 +511,23 @@ def test_killed_at_random_points_a_run_ends_in_the_same_bits(recipe: Make, tmp_p
     long = recipe("phases.1.epochs=5", "phases.1.batch_size=8")
     expected = train(long, tmp_path / "whole")
     assert_same_run(expected, killed(long, expected, tmp_path, kills=2, latest=0.8, seed=0))
+
+
+def test_a_stream_from_shards_is_the_same_wherever_it_stopped_and_whatever_is_kept(recipe: Make, tmp_path: Path) -> None:
+    write_shards(open_source("shapes:300x16"), tmp_path / "shards", 40_000)
+    stream = (f"data.source={tmp_path / 'shards'}", "data.shuffle_buffer=60", "phases.1.epochs=5", "phases.1.batch_size=8")
+    none = recipe(*stream, "data.cache=none")
+    expected = train(none, tmp_path / "whole")
+    assert_same_run(expected, train(recipe(*stream, "data.cache=decoded"), tmp_path / "kept"))
+    assert_same_run(expected, killed(none, expected, tmp_path, kills=2, latest=0.8, seed=1))
+    whole = train(recipe(*(part for part in stream if "buffer" not in part)), tmp_path / "unbuffered")
+    assert whole.name != expected.name  # another order is another recipe
+    assert read_rows(whole.metrics)[0].train_loss != read_rows(expected.metrics)[0].train_loss
+
+
+def test_a_shuffle_buffer_and_balanced_sampling_are_two_orders(recipe: Make) -> None:
+    with pytest.raises(UsageError, match=r'data.shuffle_buffer: sampling = "balanced" draws from all images at once'):
+        recipe("data.shuffle_buffer=60", "phases.1.sampling=balanced")
 
 
 @pytest.mark.slow

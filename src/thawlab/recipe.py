@@ -333,7 +333,9 @@ def _explain(error: ValidationError, whole: type[Part]) -> str:
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
         return f"{place} = {value!r} must be one of {', '.join(choices)}{nearest(str(value), choices)}"
-    message = first["msg"].removeprefix("Value error, ")
+    message: str = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message  # about keys of several parts, which the message names
     if kind == "value_error" and (isinstance(first["loc"][-1], int) or first["loc"][-1] in _PARTS):
         return f"{place}.{message}"  # about a whole part: the message begins with the key
     return f"{place} = {value!r}: {message[0].lower()}{message[1:]}"
