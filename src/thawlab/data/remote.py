@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
+from thawlab import progress
 from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.files import write_atomically
 
@@ -16,6 +17,8 @@ T = TypeVar("T")
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # Seconds before each further try; half a minute in all, in which a server that fell over is up again.
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+# A longer pause is worth a line.
+_WORTH_SAYING = 1.0
 # A file is fetched in pieces of this many bytes, so that a cut connection costs one of them.
 _PIECE = 8 << 20
 # Errors that no further try mends, by the names that the clouds' own libraries give them.
@@ -67,7 +70,7 @@ def remote(url: str) -> Remote:
         files, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise UsageError(
-            f"data.source: {url}: {first_line(error)}; pip install 'thawlab[remote]' brings what s3:// and https:// need"
+            f"data.source: {url}: {first_line(error)}; pip install 'thawlab[remote]' brings s3:// and https://, gcsfs brings gs://"
         ) from None
     except ValueError as error:
         raise UsageError(f"data.source: {url}: {first_line(error)}") from None
@@ -82,7 +85,7 @@ def patiently_remote(work: Callable[[], T], what: str) -> T:
         UsageError: if the machine lets us not, which no further try changes.
         ThawlabError: if it still fails.
     """
-    pauses = iter(_PAUSES)
+    pauses, worth_saying = iter(_PAUSES), True
     while True:
         try:
             return work()
@@ -102,6 +105,9 @@ def patiently_remote(work: Callable[[], T], what: str) -> T:
                     f"{what}: could not be read in {len(_PAUSES) + 1} tries ({first_line(error)}); "
                     "run the same command once it answers again"
                 ) from None
+            if pause > _WORTH_SAYING and worth_saying:
+                progress.say(f"{what}: does not answer ({first_line(error)}); trying again for half a minute")
+                worth_saying = False
             time.sleep(pause)
 
 
