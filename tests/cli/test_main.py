@@ -32,7 +32,7 @@ VERBS = [
     "models",
     "datasets",
 ]
-VERBS += ["serve", "studio", "data show", "data check"]
+VERBS += ["serve", "studio", "data show", "data check", "data shards", "data verify"]
 
 
 def thawlab(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
