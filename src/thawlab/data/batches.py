@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from thawlab.data.types import Indices, Labels
+from thawlab.data.types import Indices, Labels, Shards
 from thawlab.randomness import derive
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ def epoch_order(seed: int, phase: int, epoch: int, count: int) -> torch.Tensor:
     return torch.randperm(count, generator=generator)
 
 
-def buffered_order(seed: int, phase: int, epoch: int, shards: Indices, buffer: int) -> Indices:
+def buffered_order(seed: int, phase: int, epoch: int, shards: Shards, buffer: int) -> Indices:
     """Return the order of an epoch in which shards are read one after the other, as a stream with a shuffle buffer has it.
 
     The shards are drawn in a new order, and what follows one another in it is shuffled, `buffer` samples at a time. A function
@@ -34,7 +34,7 @@ def buffered_order(seed: int, phase: int, epoch: int, shards: Indices, buffer: i
         seed: of the recipe.
         phase: its index.
         epoch: counted from 0.
-        shards: int64, the shard of each sample.
+        shards: int32, the shard of each sample.
         buffer: samples that are shuffled together, at least 2.
 
     Returns:

@@ -19,6 +19,8 @@ from thawlab.data.splits import Splits
 UNREADABLE_DIGEST = b"unreadable"
 # Names that are turned into JSON at a time.
 _AT_ONCE = 4096
+# Parts in which the training images are looked up, so that little memory is taken beside them.
+_PARTS = 32
 
 
 class Scan(NamedTuple):
@@ -79,6 +81,12 @@ def fingerprint(listing: Listing, digests: Sequence[bytes]) -> str:
     return digest.hexdigest()
 
 
+def _among(values: npt.NDArray[np.uint64], numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Return which values occur among sorted numbers, of which there is at least one."""
+    found: npt.NDArray[np.bool_] = numbers[np.minimum(np.searchsorted(numbers, values), len(numbers) - 1)] == values
+    return found
+
+
 def _as_json(value: Any) -> Iterator[str]:
     """Yield what `json.dumps` gives of a value, piece by piece: of millions of names it would take gigabytes at once."""
     if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
@@ -101,8 +109,14 @@ def _as_json(value: Any) -> Iterator[str]:
 def leaks_between(splits: Splits, digests: Sequence[bytes]) -> tuple[tuple[int, int], ...]:
     """Return the val and test images that are identical to a training image, as (training image, other)."""
     # Numbers first: a table of all digests would take hundreds of bytes an image.
-    start = np.array([int.from_bytes(digest[:8], "big") for digest in digests], dtype=np.uint64)
+    if isinstance(digests, Digests):
+        start = np.ascontiguousarray(digests.rows[:, :8]).view(np.uint64)[:, 0]
+    else:
+        start = np.array([int.from_bytes(digest[:8], "big") for digest in digests], dtype=np.uint64)
     judged = np.concatenate([splits.val, splits.test])
-    train = splits.train[np.isin(start[splits.train], start[judged])]
+    numbers = np.sort(start[judged])
+    if not len(numbers):
+        return ()
+    train = np.concatenate([part[_among(start[part], numbers)] for part in np.array_split(splits.train, _PARTS)])
     trained = {digests[index]: index for index in train.tolist()[::-1]}
     return tuple((trained[digests[index]], index) for index in judged.tolist() if digests[index] in trained)

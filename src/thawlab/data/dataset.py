@@ -21,7 +21,7 @@ from thawlab.data.remote import is_remote
 from thawlab.data.selection import open_data
 from thawlab.data.sources import open_recorded, open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
-from thawlab.data.types import Indices, Labels
+from thawlab.data.types import Indices, Labels, Shards
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import cache_folder
 from thawlab.memory import remember
@@ -70,7 +70,7 @@ class Dataset:
     layout: str = ""
     notes: tuple[str, ...] = ()
     corrected_test: int = 0
-    shards: Indices | None = None
+    shards: Shards | None = None
 
     def indices(self, split: str) -> Indices:
         """Return the indices of a split."""

@@ -78,7 +78,8 @@ def decoded_rows(
     decode_one = _decoder(listing, preprocessing, scan)
     if not keep and listing.known is not None and listing.known.checked_by == DECODER:
         known = listing.known.reasons
-        return _on_demand(decode_one, listing, size, workers), {k: known[k] for k in indices.tolist() if k in known}
+        needed = np.intersect1d(np.array(list(known), dtype=np.int64), indices).tolist()
+        return _on_demand(decode_one, listing, size, workers), {index: known[index] for index in needed}
     store = RowStore(folder if keep else folder / "checked", len(listing), (size, size, 3) if keep else (1,), np.uint8)
     bad_file = folder / "bad.json"
     unreadable = {k: reason for k, reason in scan.reasons.items() if scan.digests[k] == UNREADABLE_DIGEST}
@@ -144,4 +145,4 @@ def keeps_rows(caching: Caching, needed: Indices, listing: Listing, preprocessin
 
 def without(indices: Indices, others: Sequence[int]) -> Indices:
     """Return indices without some others."""
-    return indices[~np.isin(indices, others)]
+    return indices[~np.isin(indices, others)] if len(others) else indices

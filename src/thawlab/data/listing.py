@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from thawlab.data.images import ArrayImages, Images, ReadImages, expect, fetches_again, head_of
 from thawlab.data.names import Digests, picked
-from thawlab.data.types import Indices, Labels
+from thawlab.data.types import Indices, Labels, Shards
 from thawlab.errors import UsageError
 
 
@@ -54,7 +54,7 @@ class Known(NamedTuple):
 
     digests: Digests
     reasons: Mapping[int, str]
-    shards: Indices
+    shards: Shards
     checked_by: str
 
     def chosen(self, indices: Indices) -> "Known":

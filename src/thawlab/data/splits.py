@@ -24,15 +24,18 @@ class Splits(NamedTuple):
 def _ranks(labels: Labels, order: Indices) -> Indices:
     """Return each sample's position within its class, in an order that goes class after class."""
     counts = np.bincount(labels)
-    ranks = np.empty(len(labels), dtype=np.int64)
-    ranks[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    places = np.arange(len(labels))
+    places -= np.repeat(np.cumsum(counts) - counts, counts)
+    ranks = np.empty_like(places)
+    ranks[order] = places
     return ranks
 
 
 def class_ranks(labels: Labels, seed: int) -> Indices:
     """Return each sample's position in a random order of its own class."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    return _ranks(labels, order[np.argsort(labels[order], kind="stable")])
+    order = order[np.argsort(labels[order].astype(np.int32), kind="stable")]
+    return _ranks(labels, order)
 
 
 def grouped_ranks(labels: Labels, groups: Indices | None, seed: int) -> tuple[Indices, Indices, npt.NDArray[np.bool_]]:
@@ -48,8 +51,10 @@ def grouped_ranks(labels: Labels, groups: Indices | None, seed: int) -> tuple[In
         Each sample's rank within its class, group after group; the rank of its group among the groups of that class; and
         whether its class has only one group, which can be trained on or held out but not both.
     """
-    units = np.arange(len(labels)) if groups is None else groups
-    _, first, unit = np.unique(units, return_index=True, return_inverse=True)
+    if groups is None:
+        ranks = class_ranks(labels, seed)
+        return ranks, ranks, (np.bincount(labels) < 2)[labels]
+    _, first, unit = np.unique(groups, return_index=True, return_inverse=True)
     unit = unit.reshape(-1)
     unit_ranks = class_ranks(labels[first], seed)[unit]
     lonely = (np.bincount(labels[first]) < 2)[labels[first]][unit]
@@ -138,11 +143,12 @@ def make_splits(
         )
     ranks, unit_ranks, lonely = ranked("val")
     held = np.zeros(len(pool), dtype=bool) if len(given_val) else held_out(unit_ranks, val) & ~lonely
-    ranks = trained_first(labels[pool], ranks, held)
     if long_tail is not None:
-        chosen = long_tailed(labels[pool], ranks, long_tail)
+        chosen = long_tailed(labels[pool], trained_first(labels[pool], ranks, held), long_tail)
+    elif train_size is not None:
+        chosen = nested_subset(labels[pool], trained_first(labels[pool], ranks, held), train_size)
     else:
-        chosen = nested_subset(labels[pool], ranks, train_size or len(pool))
+        chosen = np.ones(len(pool), dtype=bool)
     result = Splits(pool[chosen & ~held], given_val if len(given_val) else pool[chosen & held], in_test)
     _refuse_untrained(result, listing)
     return result

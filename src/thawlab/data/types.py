@@ -14,6 +14,7 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Labels = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int64]
+Shards = npt.NDArray[np.int32]
 Pixels = npt.NDArray[np.uint8]
 
 

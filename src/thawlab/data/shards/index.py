@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thawlab.data.names import Digests, Names
-from thawlab.data.types import Indices, Labels
+from thawlab.data.types import Indices, Labels, Shards
 from thawlab.errors import UsageError, first_line
+from thawlab.files import sha256_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 INDEX, ROWS = "index.json", "index.parquet"
 FORMAT = "thawlab shards 1"
 _NO_GROUP = -1
+# Rows of the table that are read at a time.
+_AT_ONCE = 1 << 16
 _SPLITS = ("train", "val", "test")
 
 
@@ -78,7 +83,7 @@ class Rows(NamedTuple):
         labels: int64.
         splits: "train", "val" or "test".
         groups: equal for images that belong together; None where each stands for itself.
-        shards: the number of the shard, int64.
+        shards: the number of the shard, int32.
         offsets: of the first byte within the shard.
         sizes: in bytes.
         digests: of the content.
@@ -89,9 +94,9 @@ class Rows(NamedTuple):
     labels: Labels
     splits: npt.NDArray[np.str_]
     groups: Indices | None
-    shards: Indices
+    shards: Shards
     offsets: Indices
-    sizes: Indices
+    sizes: npt.NDArray[np.int32]
     digests: Digests
     reasons: dict[int, str]
 
@@ -145,21 +150,26 @@ def table_of(
         }
     )
     file = io.BytesIO()
-    pq.write_table(table, file, compression="zstd")
+    pq.write_table(table, file, compression="zstd", row_group_size=_AT_ONCE)
     return file.getvalue()
 
 
 class Places(NamedTuple):
     """Where images lie, one value each, and what they are: shard, offset, size, and digest (uint8, n × 32)."""
 
-    shards: Indices
+    shards: Shards
     offsets: Indices
-    sizes: Indices
+    sizes: npt.NDArray[np.int32]
     digests: npt.NDArray[np.uint8]
 
 
-def rows_of(index: ShardIndex, content: bytes, place: str) -> Rows:
+def rows_of(index: ShardIndex, path: Path, place: str) -> Rows:
     """Return the table of images, checked against the index.
+
+    Args:
+        index: that names the table.
+        path: of the table.
+        place: where it lies for its owner, for messages.
 
     Raises:
         UsageError: if it is damaged, belongs to another index, or names an image twice.
@@ -167,43 +177,99 @@ def rows_of(index: ShardIndex, content: bytes, place: str) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if hashlib.sha256(content).hexdigest() != index.rows_sha256:
+    if sha256_of(path) != index.rows_sha256:
         raise UsageError(f"{place}: is not the table that {INDEX} was written with; fetch both again, or write the shards again")
     try:
-        table = pq.read_table(pa.BufferReader(content)).combine_chunks()
-        # Of a dictionary only the numbers: three texts stand for all.
-        split = table.column("split").dictionary_encode().combine_chunks()
-        names = np.array(split.dictionary.to_pylist() or [""], dtype=np.str_)
-        digests = table.column("digest").cast(pa.binary(32)).combine_chunks()
-        rows = Rows(
-            Names(_one(table, "id")),
-            _numbers(table, "label"),
-            names[split.indices.to_numpy()],
-            _numbers(table, "group"),
-            _numbers(table, "shard"),
-            _numbers(table, "offset"),
-            _numbers(table, "size"),
-            Digests(np.frombuffer(digests.buffers()[1], np.uint8, 32 * len(digests), 32 * digests.offset).reshape(-1, 32)),
-            {k: reason for k, reason in enumerate(_one(table, "reason").to_pylist()) if reason is not None},
-        )
+        with pq.ParquetFile(path) as table:
+            rows = Rows(
+                Names(pa.concat_arrays([part for _, part in _portions(table, "id")] or [pa.array([], pa.string())])),
+                _numbers(table, "label"),
+                _words(table, "split"),
+                _numbers(table, "group"),
+                _numbers(table, "shard", np.int32),
+                _numbers(table, "offset"),
+                _numbers(table, "size", np.int32),
+                _digests(table),
+                _reasons(table),
+            )
     except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError) as error:
         raise UsageError(f"{place}: cannot be read as a table of images: {first_line(error)}") from None
     _check(index, rows, place)
     return rows if rows.groups is not None and (rows.groups != _NO_GROUP).any() else rows._replace(groups=None)
 
 
-def _one(table: pa.Table, name: str) -> pa.Array:
-    return table.column(name).combine_chunks()
+def _portions(table: pq.ParquetFile, name: str) -> Iterator[tuple[slice, pa.Array]]:
+    """Yield a column portion by portion: whole, it would be in memory twice.
+
+    Raises:
+        ValueError: if a value is missing.
+    """
+    start = 0
+    for batch in table.iter_batches(_AT_ONCE, columns=[name]):
+        if batch.column(0).null_count and name != "reason":
+            raise ValueError(f"a value of the column '{name}' is missing")
+        yield slice(start, start + len(batch)), batch.column(0)
+        start += len(batch)
 
 
-def _numbers(table: pa.Table, name: str) -> Indices:
-    numbers: Indices = _one(table, name).to_numpy(zero_copy_only=False).astype(np.int64)
+def _numbers(table: pq.ParquetFile, name: str, kind: type[np.integer[Any]] = np.int64) -> npt.NDArray[Any]:
+    """Return a column of numbers.
+
+    Raises:
+        ValueError: if one is missing or does not fit the type.
+    """
+    numbers, limits = np.empty(table.metadata.num_rows, dtype=kind), np.iinfo(kind)
+    for place, part in _portions(table, name):
+        values = part.to_numpy(zero_copy_only=False)
+        if len(values) and not (limits.min <= values.min() and values.max() <= limits.max):
+            raise ValueError(f"a number in the column '{name}' is too large")
+        numbers[place] = values
     return numbers
 
 
-def _check(index: ShardIndex, rows: Rows, place: str) -> None:
-    import pyarrow.compute as pc
+def _words(table: pq.ParquetFile, name: str) -> npt.NDArray[np.str_]:
+    """Return texts of at most five letters."""
+    words = np.empty(table.metadata.num_rows, dtype="<U5")
+    for place, part in _portions(table, name):
+        numbered = part.dictionary_encode()
+        words[place] = np.array(numbered.dictionary.to_pylist() or [""], dtype=np.str_)[numbered.indices.to_numpy()]
+    return words
 
+
+def _digests(table: pq.ParquetFile) -> Digests:
+    import pyarrow as pa
+
+    rows = np.empty((table.metadata.num_rows, 32), dtype=np.uint8)
+    for place, part in _portions(table, "digest"):
+        fixed = part.cast(pa.binary(32))
+        rows[place] = np.frombuffer(fixed.buffers()[1], np.uint8, 32 * len(fixed), 32 * fixed.offset).reshape(-1, 32)
+    return Digests(rows)
+
+
+def _reasons(table: pq.ParquetFile) -> dict[int, str]:
+    found = {}
+    for place, part in _portions(table, "reason"):
+        for index in np.flatnonzero(part.is_valid().to_numpy(zero_copy_only=False)).tolist():
+            found[place.start + index] = str(part[index].as_py())
+    return found
+
+
+def _repeated(names: Names) -> str | None:
+    """Return a name that occurs twice; found by numbers first, since a table of all names would take gigabytes."""
+    marks = np.fromiter(map(hash, names), dtype=np.int64, count=len(names))
+    order = np.sort(marks)
+    again = order[1:][order[1:] == order[:-1]]
+    seen: set[str] = set()
+    for index in np.flatnonzero(np.isin(marks, again)).tolist() if len(again) else ():
+        if names[index] in seen:
+            return names[index]
+        seen.add(names[index])
+    return None
+
+
+def _check(index: ShardIndex, rows: Rows, place: str) -> None:
+    if len(rows.shards) and not (rows.shards.min() >= 0 and rows.shards.max() < len(index.shards)):
+        raise UsageError(f"{place}: names a shard that {INDEX} does not; write the shards again")
     counts = np.bincount(rows.shards, minlength=len(index.shards)) if len(rows.shards) else np.zeros(len(index.shards), int)
     sizes = np.array([shard.bytes for shard in index.shards], dtype=np.int64)
     wrong = ""
@@ -215,9 +281,7 @@ def _check(index: ShardIndex, rows: Rows, place: str) -> None:
         wrong = f"has a split that is none of {', '.join(_SPLITS)}"
     elif (rows.offsets < 0).any() or (rows.sizes < 0).any() or (rows.offsets + rows.sizes > sizes[rows.shards]).any():
         wrong = "has an image that ends behind its shard"
-    elif pc.count_distinct(rows.ids.texts).as_py() != len(rows.ids):
-        counted = pc.value_counts(rows.ids.texts)
-        twice = counted.filter(pc.greater(counted.field("counts"), 1))[0]["values"].as_py()
+    elif (twice := _repeated(rows.ids)) is not None:
         wrong = f"names the image '{twice}' twice"
     if wrong:
         raise UsageError(f"{place}: {wrong}; write the shards again")

@@ -18,7 +18,7 @@ from thawlab.data.shards.index import INDEX, ROWS, Rows, Shard, ShardIndex, is_i
 from thawlab.data.shards.source import listing_of_shards
 from thawlab.data.shards.store import LocalStore
 from thawlab.errors import ThawlabError, UsageError
-from thawlab.files import cache_folder, room_for_cache, write_atomically
+from thawlab.files import cache_folder, room_for_cache, sha256_of, write_atomically
 from thawlab.recipe import Caching
 
 # Shards that are fetched before they are needed.
@@ -140,14 +140,13 @@ def open_remote_shards(place: Remote, reading: Reading, keeping: Keeping) -> Lis
 def _table(place: Remote, folder: Path, index: ShardIndex) -> Rows:
     """Return the table of images, from the copy that is here or fetched."""
     path = folder / ROWS
-    if not (path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == index.rows_sha256):
+    if not (path.is_file() and sha256_of(path) == index.rows_sha256):
         try:
             content = content_of(place)
         except FileNotFoundError:
             raise UsageError(f"{place.url}: is missing, and {INDEX} names it; write the shards again") from None
-        rows_of(index, content, place.url)
         write_atomically(path, lambda file: file.write(content))
-    return rows_of(index, path.read_bytes(), place.url)
+    return rows_of(index, path, place.url)
 
 
 def _check_sizes(place: Remote, index: ShardIndex) -> None:

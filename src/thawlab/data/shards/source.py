@@ -101,7 +101,7 @@ def open_shard_folder(folder: Path, reading: Reading) -> Listing:
     path = folder / ROWS
     if not path.is_file():
         raise UsageError(f"{path}: is missing; fetch it again, or write the shards again")
-    rows = rows_of(index, path.read_bytes(), str(path))
+    rows = rows_of(index, path, str(path))
     return listing_of_shards(index, rows, LocalStore(folder, index.shards), reading)
 
 
@@ -112,7 +112,10 @@ def listing_of_shards(index: ShardIndex, rows: Rows, store: Store, reading: Read
         UsageError: if something is said of how to read it: the index says it.
     """
     reading.refuse("layout", "path_column", "label_column", what="shards with an index")
+    from thawlab.environment import release_memory
+
     reasons: Mapping[int, str] = rows.reasons
+    release_memory()  # what reading the index left behind
     return Listing(
         name=index.name,
         classes=index.classes,
