@@ -180,7 +180,7 @@ def rows_of(index: ShardIndex, path: Path, place: str) -> Rows:
     if sha256_of(path) != index.rows_sha256:
         raise UsageError(f"{place}: is not the table that {INDEX} was written with; fetch both again, or write the shards again")
     try:
-        with pq.ParquetFile(path) as table:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as table:
             rows = Rows(
                 Names(pa.concat_arrays([part for _, part in _portions(table, "id")] or [pa.array([], pa.string())])),
                 _numbers(table, "label"),
@@ -205,7 +205,7 @@ def _portions(table: pq.ParquetFile, name: str) -> Iterator[tuple[slice, pa.Arra
         ValueError: if a value is missing.
     """
     start = 0
-    for batch in table.iter_batches(_AT_ONCE, columns=[name]):
+    for batch in table.iter_batches(_AT_ONCE, columns=[name], use_threads=False):
         if batch.column(0).null_count and name != "reason":
             raise ValueError(f"a value of the column '{name}' is missing")
         yield slice(start, start + len(batch)), batch.column(0)
