@@ -73,7 +73,7 @@ def peak_mib() -> float:
 def ours(shards: Path, images: int | None) -> dict[str, Any]:
     """Stream an epoch as a phase of training takes it, and again from positions drawn at random."""
     from thawlab.data.batches import batch_spans, buffered_order, prefetched
-    from thawlab.data.dataset import load_dataset
+    from thawlab.data.dataset import listing_of, load_dataset
     from thawlab.data.preprocessing import Preprocessing
     from thawlab.recipe import parse_recipe
 
@@ -97,6 +97,7 @@ def ours(shards: Path, images: int | None) -> dict[str, Any]:
     for _, (pixels, _) in prefetched(range(len(spans)), batch):
         digests.append(hashlib.blake2b(pixels, digest_size=8).hexdigest())
     seconds = time.monotonic() - started
+    streamed_mib = peak_mib()
     positions = sorted(np.random.default_rng(1).choice(len(spans), 10, replace=False).tolist())
     same = []
     for position in positions:
@@ -105,12 +106,19 @@ def ours(shards: Path, images: int | None) -> dict[str, Any]:
         steps = range(position, min(position + 5, len(spans)))
         taken = [hashlib.blake2b(pixels, digest_size=8).hexdigest() for _, (pixels, _) in prefetched(steps, batch)]
         same.append(taken == digests[position : position + 5])
+    known = listing_of(recipe)
+    arrays = [known.labels, known.splits, *(part for part in known.images.rows if isinstance(part, np.ndarray))]  # type: ignore[attr-defined]
+    in_memory = sum({id(array): array.nbytes for array in arrays}.values()) + known.images.rows.digests.rows.nbytes  # type: ignore[attr-defined]
     return {
+        "index_bytes_on_disk": sum((shards / name).stat().st_size for name in ("index.json", "index.parquet")),
+        "index_bytes_in_memory": in_memory + known.ids.texts.nbytes,  # type: ignore[attr-defined]
+        "shard_bytes": sum(path.stat().st_size for path in shards.glob("*.tar")),
+        "picture_bytes": int(known.images.rows.sizes.sum(dtype=np.int64)),  # type: ignore[attr-defined]
         "images": len(order),
         "images_in_shards": len(dataset.ids),
         "seconds_to_open": round(opened, 2),
         "peak_mib_open": round(opened_mib),
-        "peak_mib": round(peak_mib()),
+        "peak_mib": round(streamed_mib),
         "seconds": round(seconds, 2),
         "images_per_second": round(len(order) / seconds, 1),
         "positions": positions,
