@@ -26,10 +26,11 @@ _OF_A_PAIR = 3
 def keep_images(context: Context, test: Predictions, suspects: Sequence[str], near: NearLeaks | None) -> None:
     """Write the few images that the report shows into the run's folder, given the predictions of the test split.
 
-    `suspects` are ids of test images whose labels may be wrong, the most suspicious first.
+    `suspects` are ids of images whose labels may be wrong, the most suspicious first.
     """
     dataset = context.dataset
-    place = {identifier: index for index, identifier in enumerate(dataset.ids)}
+    wanted = set(suspects[:_MISTAKES])
+    place = {identifier: index for index, identifier in enumerate(dataset.ids) if identifier in wanted}
     samples = _samples(dataset, context.recipe.seed)
     wrong = np.flatnonzero(test.predicted != test.labels)
     wrong = wrong[np.argsort(-test.probabilities().max(axis=1)[wrong], kind="stable")]
