@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast, final
@@ -19,6 +19,7 @@ from thawlab.data.decode import DECODING, BadImageError, decode, why_unreadable
 from thawlab.data.images import ArrayImages, content_digest, patiently
 from thawlab.data.listing import Listing
 from thawlab.data.on_demand import OnDemand
+from thawlab.data.originals import keep_originals
 from thawlab.data.parallel import in_threads
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore, marks_in
@@ -64,6 +65,7 @@ class Dataset:
         layout: what the levels of folders, or the columns, were taken for.
         notes: what else the data's owner should know of how they were read.
         corrected_test: test images whose labels people corrected, or that they left out.
+        originals: files, or pixels, of a sample of the test images by index, as they came.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Dataset:
     layout: str = ""
     notes: tuple[str, ...] = ()
     corrected_test: int = 0
+    originals: Mapping[int, bytes | Pixels] = field(default_factory=dict)
 
     def indices(self, split: str) -> Indices:
         """Return the indices of a split."""
@@ -297,6 +300,11 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
         test = make_splits(before, recipe.seed, data.train_size, data.val, data.test, data.long_tail).test
         if (changes := changes_of(listing, test)) is not None:
             dataset = replace(dataset, notes=(*dataset.notes, changes.line), corrected_test=changes.in_test or 0)
+    try:
+        originals = keep_originals(dataset.ids, listing.images, dataset.splits.test)
+    except OSError as error:
+        raise ThawlabError(f"{data.source}: was changed while the data were read ({error}); run the command again") from error
+    dataset = replace(dataset, originals=originals)
     missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
     if missing:
         raise ThawlabError(f"{data.source}: no training image of '{missing[0]}' can be decoded; add some or remove the class")
