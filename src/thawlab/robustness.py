@@ -1,5 +1,6 @@
 """What was measured of a classifier's robustness: the values of `shift.json` and `slices.json`, frozen and versioned."""
 
+from collections.abc import Sequence
 from typing import Literal, final
 
 from pydantic import Field
@@ -140,3 +141,8 @@ class Slices(Value):
     left_out: dict[str, str]
     slices: tuple[Slice, ...]
     words: tuple[str, ...]
+
+
+def worst_first(slices: Sequence[Slice]) -> list[Slice]:
+    """Return slices in the order of what they lose against the other images, the shown ones before all others."""
+    return sorted(slices, key=lambda part: (not part.shown, part.accuracy - part.rest))

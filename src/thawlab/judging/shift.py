@@ -99,7 +99,13 @@ def short_form(subject: Subject) -> Shift | None:
     corrupted = shifted(dataset, chosen, read, context.preprocessing, _SHORT, workers)
     count, each = min(len(chosen), affordable(subject)), len(ways(_SHORT))
     rows = np.arange(count * each)
-    logits = outputs_of(context, subject.data, corrupted, rows, "corrupted images", features=False).logits
+    network, label = subject.data.network, "corrupted images"
+    if (
+        network is not None and len(network.row_shape()) == 1
+    ):  # features are kept for the next head; whole maps would fill the disk
+        logits = outputs_of(context, subject.data, corrupted, rows, label, features=False).logits
+    else:
+        logits = infer(context.classifier, corrupted.images, rows, context.preprocessing.inputs, context.device, label)
     right = (logits.argmax(axis=1) == corrupted.labels[rows]).reshape(count, each)
     sample = Sample("test", context.recipe.data.source, len(test), "originals" if at_hand else "decoded rows")
     return shift_of(right, _SHORT, sample)

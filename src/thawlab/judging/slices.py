@@ -19,7 +19,7 @@ from thawlab.errors import ThawlabError
 from thawlab.evaluation.metrics.measures import accuracy_interval
 from thawlab.evaluation.predictions import Predictions
 from thawlab.evaluation.properties import MEASURED_AT, PROPERTIES
-from thawlab.robustness import Slice, Slices
+from thawlab.robustness import Slice, Slices, worst_first
 from thawlab.values import Interval
 
 _BINS = 5  # of a property that is a number
@@ -112,7 +112,7 @@ def slices_of(
     right = table.predicted == table.labels
     left_out: dict[str, str] = {}
     groups = list(_groups(table.labels, numbers, names, left_out))
-    p_values = [_worse(right, group.members) for group in groups]
+    p_values = _worse(right, [group.members for group in groups])
     level = _LEVEL / max(len(groups), 1)
     expected = _by_class(right, table.labels)
     slices = tuple(
@@ -215,11 +215,12 @@ def _says_the_class(texts: Names, labels: Labels) -> bool:
     return pairs == len(np.unique(labels)) and len(np.unique(texts)) > 1
 
 
-def _worse(right: npt.NDArray[np.bool_], members: npt.NDArray[np.bool_]) -> float:
-    """Return the one-sided p-value of Fisher's exact test that fewer of some images are right than of the others."""
+def _worse(right: npt.NDArray[np.bool_], slices: Sequence[npt.NDArray[np.bool_]]) -> list[float]:
+    """Return the one-sided p-value of Fisher's exact test that fewer images of a slice are right than of the others, of each."""
     from scipy.stats import hypergeom
 
-    return float(hypergeom.cdf(int(right[members].sum()), len(right), int(right.sum()), int(members.sum())))
+    hits, sizes = [int(right[members].sum()) for members in slices], [int(members.sum()) for members in slices]
+    return [float(p) for p in hypergeom.cdf(hits, len(right), int(right.sum()), sizes)] if slices else []
 
 
 def _by_class(right: npt.NDArray[np.bool_], labels: Labels) -> Numbers:
@@ -236,11 +237,6 @@ def _words(result: Slices) -> list[str]:
     if not worst:
         return [f"no kind of picture is shown to be worse than the rest; {looked}"]
     return [f"{looked}, and all that follows is corrected for their number", *map(_said, worst)]
-
-
-def worst_first(slices: Sequence[Slice]) -> list[Slice]:
-    """Return slices in the order of what they lose against the rest."""
-    return sorted(slices, key=lambda part: part.accuracy - part.rest)
 
 
 def _said(part: Slice) -> str:
