@@ -98,7 +98,7 @@ class Slice(Value):
         accuracy_interval: Wilson interval that holds for all slices together with 95 %.
         rest: accuracy on all other images.
         expected: accuracy that the classes of its images would give, each at its accuracy on the whole split.
-        p_value: of Fisher's exact test that the slice is worse than the rest (one-sided).
+        p_value: of the exact test that the slice is worse than the other images of its classes (one-sided).
         p_corrected: for the number of slices that were looked at (Holm 1979).
         shown: whether that is below 0.05.
     """

@@ -195,7 +195,7 @@ def occlusion(pixels: Pixels, strength: int, draw: np.random.Generator) -> Pixel
 
 @corruptions.register("grey")
 def grey(pixels: Pixels, strength: int, _draw: np.random.Generator) -> Pixels:
-    """Colours fade: 0.7 of the saturation is left, and none at strength 5."""
+    """Faded colours: 0.7 of the saturation is left, and none at strength 5."""
     kept = np.float32((0.7, 0.45, 0.25, 0.1, 0.0)[strength - 1])
     luminance = _luminance(pixels)[..., None]
     return _to_bytes(luminance + kept * (pixels - luminance))

@@ -61,7 +61,7 @@ def colourfulness(pixels: Pixels) -> float:
 
 PROPERTIES: dict[str, Property] = {
     "brightness": Property("darkest", "brightest", brightness),
-    "contrast": Property("flattest", "richest in contrast", contrast),
+    "contrast": Property("flattest", "most contrasting", contrast),
     "sharpness": Property("blurriest", "sharpest", sharpness),
     "colourfulness": Property("least colourful", "most colourful", colourfulness),
 }

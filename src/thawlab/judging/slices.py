@@ -1,6 +1,6 @@
-"""Accuracy by properties of the pictures: on which of them a classifier is shown to be worse than on the rest."""
+"""Accuracy by properties of the pictures: on which a classifier is shown to be worse than on others of the same classes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -99,8 +99,9 @@ def slices_of(
     """Return the accuracy by property, and where it is shown to be worse than on the other images.
 
     A property that is a number makes up to five slices of about equally many images, one that is a name a slice per value. Each
-    is compared with all other images by Fisher's exact test (Fisher 1922), one-sided; Holm's correction (1979) over all slices
-    keeps the chance that any is named wrongly below 5 %. The intervals are Wilson's with Bonferroni's correction.
+    is compared with the other images of the same classes (`worse_p_value`), since a slice may be worse because its classes are
+    hard. Holm's correction (1979) over all slices keeps the chance that any is named wrongly below 5 %. The intervals are
+    Wilson's with Bonferroni's correction.
 
     Args:
         table: the predictions of the split.
@@ -112,7 +113,7 @@ def slices_of(
     right = table.predicted == table.labels
     left_out: dict[str, str] = {}
     groups = list(_groups(table.labels, numbers, names, left_out))
-    p_values = _worse(right, [group.members for group in groups])
+    p_values = [worse_p_value(right, group.members, table.labels) for group in groups]
     level = _LEVEL / max(len(groups), 1)
     expected = _by_class(right, table.labels)
     slices = tuple(
@@ -215,12 +216,37 @@ def _says_the_class(texts: Names, labels: Labels) -> bool:
     return pairs == len(np.unique(labels)) and len(np.unique(texts)) > 1
 
 
-def _worse(right: npt.NDArray[np.bool_], slices: Sequence[npt.NDArray[np.bool_]]) -> list[float]:
-    """Return the one-sided p-value of Fisher's exact test that fewer images of a slice are right than of the others, of each."""
-    from scipy.stats import hypergeom
+def worse_p_value(right: npt.NDArray[np.bool_], members: npt.NDArray[np.bool_], labels: Labels) -> float:
+    """Return the one-sided p-value of the exact test that fewer of some images are right than chance within classes would give.
 
-    hits, sizes = [int(right[members].sum()) for members in slices], [int(members.sum()) for members in slices]
-    return [float(p) for p in hypergeom.cdf(hits, len(right), int(right.sum()), sizes)] if slices else []
+    Given how many of each class are right, and how many are in the slice, the right ones in it are a sum of independent
+    hypergeometric numbers; of a single class this is Fisher's exact test. Where a slice holds the whole of a class, or none, or a
+    class is always right or always wrong, that class tells nothing.
+
+    Args:
+        right: bool, one per image.
+        members: bool, whether the image is in the slice.
+        labels: the class of each image.
+    """
+    from scipy.special import gammaln
+
+    classes = int(labels.max()) + 1
+    sizes, hits = np.bincount(labels, minlength=classes), np.bincount(labels[right], minlength=classes)
+    inside = np.bincount(labels[members], minlength=classes)
+    telling = np.flatnonzero((inside > 0) & (inside < sizes) & (hits > 0) & (hits < sizes))
+    observed = int(np.bincount(labels[members & right], minlength=classes)[telling].sum())
+    shares, least = np.ones(1), 0
+
+    def ways(n: npt.NDArray[np.int64] | int, k: npt.NDArray[np.int64]) -> Numbers:
+        logarithm: Numbers = gammaln(np.add(n, 1)) - gammaln(k + 1) - gammaln(np.subtract(n, k) + 1)
+        return logarithm
+
+    for n, good, drawn in zip(sizes[telling].tolist(), hits[telling].tolist(), inside[telling].tolist(), strict=True):
+        first, last = max(0, drawn - (n - good)), min(drawn, good)
+        k = np.arange(first, last + 1)
+        chances = np.exp(ways(good, k) + ways(n - good, drawn - k) - ways(n, np.array([drawn])))
+        shares, least = np.convolve(shares, chances), least + first
+    return float(min(1.0, shares[: observed - least + 1].sum()))
 
 
 def _by_class(right: npt.NDArray[np.bool_], labels: Labels) -> Numbers:
@@ -235,13 +261,13 @@ def _words(result: Slices) -> list[str]:
     looked = f"{result.looked_at} slices of {result.n:,} {result.split} images were looked at"
     worst = worst_first([part for part in result.slices if part.shown])
     if not worst:
-        return [f"no kind of picture is shown to be worse than the rest; {looked}"]
+        return [f"no kind of picture is shown to be worse than others of the same classes; {looked}"]
     return [f"{looked}, and all that follows is corrected for their number", *map(_said, worst)]
 
 
 def _said(part: Slice) -> str:
     low, high = part.accuracy_interval
     return (
-        f"bad at {part.name}: {100 * part.accuracy:.1f} % of {part.n:,} are right ({100 * low:.1f} to {100 * high:.1f} %), of "
-        f"the others {100 * part.rest:.1f} %; by its classes alone {100 * part.expected:.1f} % would be expected"
+        f"bad at {part.name}: {100 * part.accuracy:.1f} % of {part.n:,} are right ({100 * low:.1f} to {100 * high:.1f} %), where "
+        f"its classes would give {100 * part.expected:.1f} %; of all others {100 * part.rest:.1f} %"
     )

@@ -66,7 +66,7 @@ def slices_figure(slices: Slices) -> str | None:
             properties.setdefault(part.of, []).append(part)
     if not properties:
         return None
-    across = min(3, len(properties))
+    across = 2 if len(properties) in {2, 4} else min(3, len(properties))
     rows = -(-len(properties) // across)
     with figure(8.2, 2.1 * rows + 0.2, "slices") as drawing:
         grid = drawing.subplots(rows, across, sharey=True, squeeze=False)
