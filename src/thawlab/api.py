@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thawlab.errors import UsageError
+from thawlab.errors import ThawlabError, UsageError
 from thawlab.files import refuse_overwrite, user_path, write_text
 from thawlab.opened import Run
 from thawlab.opened import percent as percent  # noqa: PLC0414 - for the command line
@@ -436,22 +436,28 @@ def evaluate(
     split: str = "test",
     source: str | Path | None = None,
     *,
+    shift: bool | int = False,
+    slices: bool = False,
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
 ) -> Evaluated:
     """Evaluate a run's saved model again, from its files alone, on its own images or on others.
 
+    Of the run's own test images, what `shift` and `slices` measure is also written into its folder and its report.
+
     Args:
         run: by value, name or path.
         split: "test", "val" or "train" of the run's own images.
         source: other images, by name or path: evaluated on their test split, or on all of them where they have none.
+        shift: also on corrupted images: 12 corruptions of 5 strengths of a sample of 500 images, or of as many as are given.
+        slices: also by properties of the pictures, such as brightness and size, their folders and the columns of a manifest.
         runs: the folder of all runs.
         data_dir: a local copy of the named data set.
         cache_dir: where decoded images are kept.
 
     Returns:
-        The metrics of `results.test` as `measured`, with the split and the source.
+        The metrics of `results.test` as `measured`, with the split and the source; `shift` and `slices` if asked for.
 
     Raises:
         UsageError: if there is no such run or split, or the other images have classes that the model lacks.
@@ -464,6 +470,7 @@ def evaluate(
         True
     """
     from thawlab.judging.evaluate import evaluate as judge
+    from thawlab.judging.shift import SHIFTED
 
     if source is not None and split != "test":
         raise UsageError(
@@ -471,8 +478,20 @@ def evaluate(
             "split, or on all of them where they have none: leave the split out"
         )
     folder = _folder(run, runs)
+    images = SHIFTED if shift is True else int(shift)
+    if images < 0:
+        raise UsageError(f"shift = {images}: is the number of images to corrupt; give 1 or more, or True for {SHIFTED}")
     system = _system(folder, data_dir=data_dir, cache_dir=cache_dir)
-    return judge(folder, split, None if source is None else source_text(source), system)
+    result = judge(folder, split, None if source is None else source_text(source), system, shift=images, slices=slices)
+    if (result.shift or result.slices) and source is None and split == "test" and folder.report.is_file():
+        from thawlab import progress
+        from thawlab.report.page import write_report
+
+        try:
+            write_report(folder)
+        except ThawlabError as error:
+            progress.say(f"note: what was measured is saved, but the report was not written again: {error}")
+    return result
 
 
 def compare(

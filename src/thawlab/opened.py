@@ -111,10 +111,10 @@ class Run:
         return write_report(self.folder)
 
     def figure(self, name: str) -> Figure:
-        """Return a figure of the report: "confusion", "curves", "reliability", "distribution" or "declining".
+        """Return a figure of the report: "confusion", "curves", "reliability", "distribution", "declining", "shift" or "slices".
 
         Raises:
-            UsageError: for another name.
+            UsageError: for another name, or a figure of what was not measured.
             ThawlabError: if the run is not finished or a file of it is damaged.
         """
         from thawlab.report.page import FIGURES, read_sources
@@ -122,7 +122,10 @@ class Run:
 
         if name not in FIGURES:
             raise UsageError(f"there is no figure '{name}'{nearest(name, FIGURES) or f' (known: {listed(FIGURES)})'}")
-        svg = for_file(FIGURES[name](read_sources(self.folder)))
+        drawn = FIGURES[name](read_sources(self.folder))
+        if drawn is None:
+            raise UsageError(f"{self.path}: there is nothing to draw of '{name}'; evaluate(run, {name}=True) measures it")
+        svg = for_file(drawn)
         return Figure(name, svg.partition("\n")[2])  # without the XML declaration
 
     def most_confused(self, limit: int = 8) -> list[tuple[str, str, int]]:

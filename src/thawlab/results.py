@@ -7,20 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 
 from thawlab.errors import OtherVersionError, ThawlabError
 from thawlab.files import read_json, write_json, write_text
+from thawlab.robustness import Shift
+from thawlab.values import Interval, Value
 
-Interval = tuple[float, float]
 # The confusion matrix of more classes is written as the cells that are not 0: 3,000 classes have nine million.
 _WRITTEN_WHOLE = 200
-
-
-class Value(BaseModel):
-    """The base of all values: frozen; keys of other versions are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
 
 V = TypeVar("V", bound=Value)
@@ -163,7 +158,7 @@ class TestResult(SplitResult):
     brier: float | None = None
     roc_auc: float | None = None
     average_precision: float | None = None
-    intervals: dict[str, Interval] = {}
+    intervals: dict[str, Interval] = Field(default={})
     temperature: float
     per_class: tuple[ClassResult, ...]
     confusion: Matrix
@@ -287,6 +282,7 @@ class Results(Value):
     """All that was measured in a run: the content of `results.json`.
 
     Attributes:
+        shift: accuracy on a few corrupted test images; None of runs before it was measured, and of those without test images.
         gap: training minus test accuracy, both in eval mode on images without augmentation.
         seconds: by part of the work, and in total.
     """
@@ -306,6 +302,7 @@ class Results(Value):
     label_suspects: LabelSuspects = LabelSuspects()
     near_duplicates: NearDuplicates | None = None
     test_time_augmentation: TestTimeAugmentation | None = None
+    shift: Shift | None = None
     gap: float
     diagnoses: tuple[Diagnosis, ...] = ()
     seconds: dict[str, float]
@@ -317,7 +314,8 @@ class Results(Value):
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON document, without what was not measured at all."""
-        absent = {key for key in ("abstention", "novelty", "near_duplicates", "test_time_augmentation") if not getattr(self, key)}
+        optional = "abstention", "novelty", "near_duplicates", "test_time_augmentation", "shift"
+        absent = {key for key in optional if not getattr(self, key)}
         return self.model_dump(mode="json", by_alias=True, exclude=absent)
 
 

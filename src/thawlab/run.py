@@ -43,6 +43,8 @@ class RunFolder:
     metrics = _Inside("metrics.jsonl")  # a JSON row per epoch
     results = _Inside("results.json")  # what was measured
     report = _Inside("report.html")  # the page to look at
+    shift = _Inside("shift.json")  # accuracy on corrupted test images, where it was asked for
+    slices = _Inside("slices.json")  # accuracy by properties of the pictures, where it was asked for
     imported = _Inside("imported.json")  # of a classifier that others trained: the file that it came from
     images = _Inside("predictions/pictures.npz")  # the few images that the report shows, as uint8 arrays
 

@@ -155,6 +155,7 @@ def test_figures_are_saved_as_files_without_stand_ins(plain_run: RunFolder) -> N
         "declining.svg",
         "distribution.svg",
         "reliability.svg",
+        "shift.svg",
     ]
     for text in [report, *(file.read_text(encoding="utf-8") for file in files)]:
         assert not [colour for colour in (FOREGROUND, MUTED, GRID, BLUE, ORANGE, GREEN) if colour in text.lower()]

@@ -1,7 +1,7 @@
 """The verbs that use runs: `thawlab evaluate`, `compare`, `report`, `repair`, `predict` and `track`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,9 +9,13 @@ from thawlab.cli import console
 from thawlab.errors import ThawlabError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from thawlab.deploy.prediction import Prediction
+    from thawlab.robustness import Shift, Slices
 
 judge_app = typer.Typer()
+_SLICES_SHOWN = 20  # on the command line; all are in the run's folder and in its report
 _DifferenceOption = Annotated[float, typer.Option(min=0.0, help="Say how many seeds or test images would show this, in points.")]
 _OutOption = Annotated[Path | None, typer.Option(help="Where the page of several runs goes; comparison.html if omitted.")]
 
@@ -21,16 +25,27 @@ def evaluate(
     run: console.RunArgument,
     split: Annotated[str, typer.Option(help="test, val or train of the run's own images.")] = "test",
     data: Annotated[str | None, typer.Option(help="Evaluate on these images instead: a data set's name or a path.")] = None,
+    shift: Annotated[bool, typer.Option("--shift", help="Also on corrupted images: 12 corruptions of 5 strengths.")] = False,
+    images: Annotated[int | None, typer.Option(min=1, help="With --shift: how many images to corrupt; 500 if omitted.")] = None,
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Also by properties of the pictures: brightness, size, folder and more.")
+    ] = False,
     data_dir: console.DataDirOption = None,
     cache_dir: console.CacheDirOption = None,
     runs: console.RunsOption = Path("runs"),
     as_json: console.JsonOption = False,
 ) -> None:
-    """Evaluate a run's saved model again, from its files alone, on its own images or on others."""
+    """Evaluate a run's saved model again, from its files alone, on its own images or on others.
+
+    With --shift and --slices: how it copes with what happens to photos, and which pictures it is bad at.
+    """
     from thawlab import api
 
+    if images is not None and not shift:
+        raise UsageError("--images says how many images --shift corrupts; add --shift, or leave it out")
     opened = api.open_run(run, runs)
-    measured = api.evaluate(opened, split, data, data_dir=data_dir, cache_dir=cache_dir)
+    places: dict[str, Any] = {"data_dir": data_dir, "cache_dir": cache_dir}
+    measured = api.evaluate(opened, split, data, shift=images or shift, slices=slices, **places)
     test = measured.measured
     if as_json:
         console.print_json({"run": str(opened.path), **measured.as_json()})
@@ -40,7 +55,51 @@ def evaluate(
         f"{measured.source}, {measured.split}: accuracy {api.percent(test.accuracy)} "
         f"(95 % interval {interval}, n = {test.n:,}), macro F1 {api.percent(test.macro_f1)}"
     )
+    if measured.shift is not None:
+        _print_shift(measured.shift)
+    if measured.slices is not None:
+        _print_slices(measured.slices)
     print(f"run:    {opened.path}")
+
+
+def _print_shift(shift: "Shift") -> None:
+    columns = ["corruption", "clean", *(f"strength {strength}" for strength in shift.strengths), "mean drop (95 %)"]
+    clean = f"{100 * shift.clean_accuracy:.1f} %"
+    rows = [
+        [one.corruption, clean, *(f"{100 * cell.accuracy:.1f} %" for cell in one.strengths), _drop(one.drop, one.drop_ci95)]
+        for one in sorted(shift.corruptions, key=lambda one: -one.drop)
+    ]
+    console.print_table("accuracy on corrupted images, by strength", columns, rows)
+    _print_sentences(shift.words)
+
+
+def _drop(drop: float, interval: tuple[float, float]) -> str:
+    return f"{100 * drop:.1f} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+
+
+def _print_slices(slices: "Slices") -> None:
+    parts = sorted(slices.slices, key=lambda part: (part.p_corrected, part.p_value))[:_SLICES_SHOWN]
+    columns = ["pictures", "images", "accuracy", "interval", "the rest", "by classes", "p, corrected"]
+    rows = [
+        [
+            part.name,
+            f"{part.n:,}",
+            f"{100 * part.accuracy:.1f} %",
+            " to ".join(f"{100 * bound:.1f}" for bound in part.accuracy_interval),
+            f"{100 * part.rest:.1f} %",
+            f"{100 * part.expected:.1f} %",
+            f"{part.p_corrected:.2g}" + " shown" * part.shown,
+        ]
+        for part in parts
+    ]
+    more = "" if len(parts) == slices.looked_at else f", the {len(parts)} most telling"
+    console.print_table(f"accuracy by property, {slices.looked_at} slices{more}", columns, rows)
+    _print_sentences(slices.words)
+
+
+def _print_sentences(words: "Sequence[str]") -> None:
+    for line in words:
+        print(f"{line[:1].upper()}{line[1:]}.")
 
 
 @judge_app.command(epilog="Example: thawlab compare runs/demo-two-phase-0123456789ab runs/demo-from-scratch-0123456789ab")

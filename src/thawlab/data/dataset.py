@@ -1,8 +1,8 @@
 """The dataset that training reads: images decoded once into uint8 rows, splits, and a fingerprint of the content."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -16,12 +16,13 @@ from thawlab.data.decoded import decoded_rows, keeps_rows, ready_rows, without
 from thawlab.data.images import fetches_again
 from thawlab.data.listing import Listing
 from thawlab.data.on_demand import OnDemand
+from thawlab.data.originals import keep_originals
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.remote import is_remote
 from thawlab.data.selection import open_data
 from thawlab.data.sources import open_recorded, open_source
 from thawlab.data.splits import Splits, absent_classes, make_splits
-from thawlab.data.types import Indices, Labels, Shards
+from thawlab.data.types import Indices, Labels, Pixels, Shards
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import cache_folder
 from thawlab.memory import remember
@@ -54,6 +55,7 @@ class Dataset:
         notes: what else the data's owner should know of how they were read.
         corrected_test: test images whose labels people corrected, or that they left out.
         shards: the number of the shard that each image lies in; None where they lie in none.
+        originals: files, or pixels, of a sample of the test images by index, as they came.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     corrected_test: int = 0
     shards: Shards | None = None
+    originals: Mapping[int, bytes | Pixels] = field(default_factory=dict)
 
     def indices(self, split: str) -> Indices:
         """Return the indices of a split."""
@@ -133,6 +136,11 @@ def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
         test = make_splits(before, recipe.seed, data.train_size, data.val, data.test, data.long_tail).test
         if (changes := changes_of(listing, test)) is not None:
             dataset = replace(dataset, notes=(*dataset.notes, changes.line), corrected_test=changes.in_test or 0)
+    try:
+        originals = keep_originals(dataset.ids, listing.images, dataset.splits.test)
+    except OSError as error:
+        raise ThawlabError(f"{data.source}: was changed while the data were read ({error}); run the command again") from error
+    dataset = replace(dataset, originals=originals)
     missing = absent_classes(dataset.splits.train, dataset.labels, dataset.classes)
     if missing:
         raise ThawlabError(f"{data.source}: no training image of '{missing[0]}' can be decoded; add some or remove the class")

@@ -4,6 +4,7 @@ import contextlib
 import io
 import struct
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import PIL
@@ -11,7 +12,6 @@ from PIL import Image, ImageOps
 
 from thawlab.data.formats import kind_of, plugins_here
 from thawlab.data.grey import Range, is_deep, is_white_at_zero, own_range, to_bytes
-from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.salvage import ended, exif_of, has_all_scans, lacks_end, orientation, padded, without_metadata, without_padding
 from thawlab.data.types import Pixels
 from thawlab.errors import first_line
@@ -42,6 +42,20 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _READERS = tuple(Image.OPEN[name] for name in _WANTED if name in Image.OPEN)
+
+
+class Fit(Protocol):
+    """The size at which an image is wanted; a `Preprocessing` says it, for one."""
+
+    @property
+    def grey_range(self) -> Range | None:
+        """The values of black and white in grey images of more than 8 bits."""
+
+    def draft_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """Return the least size that a JPEG of `width` × `height` may be decoded at, or None for its own."""
+
+    def fit(self, image: Image.Image) -> Pixels:
+        """Bring an image in mode RGB to the size that is wanted: uint8, height × width × 3."""
 
 
 class BadImageError(Exception):
@@ -159,7 +173,7 @@ def upright(image: Image.Image, noted: int | None = None) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def decode(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: int | None = None) -> Pixels:
+def decode(content: bytes | Pixels, preprocessing: Fit, max_pixels: int | None = None) -> Pixels:
     """Decode an image and bring it to working size.
 
     The orientation that a camera noted is applied; of an animation the first frame is taken. Damaged metadata, or a JPEG's
@@ -171,7 +185,7 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: in
         max_pixels: of an encoded file, MAX_PIXELS if omitted; one with more is refused before it is decoded.
 
     Returns:
-        uint8, size × size × 3.
+        uint8, height × width × 3; of a `Preprocessing` size × size × 3.
 
     Raises:
         BadImageError: if the image is empty, truncated, in no supported format, or too large.
@@ -204,7 +218,7 @@ def decode(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: in
 
 
 @_one_error()
-def _decoded(content: bytes, preprocessing: Preprocessing, max_pixels: int | None, noted: int | None = None) -> Pixels:
+def _decoded(content: bytes, preprocessing: Fit, max_pixels: int | None, noted: int | None = None) -> Pixels:
     with open_image(content, max_pixels) as image:
         draft = preprocessing.draft_size(*image.size)
         if draft and image.mode in {"RGB", "L"}:

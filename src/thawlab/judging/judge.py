@@ -21,7 +21,7 @@ def judge(context: Context, data: PhaseData, state: TrainingState, known_before:
     Returns:
         All that was measured, yet without the seconds.
     """
-    subject = subject_of(context, data)
+    subject = subject_of(context, data, state.phases)
     measured = {name: measure(subject) for name, measure in MEASURES.items()}
     dataset = context.dataset
     results = Results(

@@ -14,6 +14,7 @@ from thawlab.evaluation.novelty import novelty
 from thawlab.evaluation.predictions import predictions_of
 from thawlab.evaluation.views import VIEWS, View
 from thawlab.inference.infer import infer
+from thawlab.judging.shift import short_form
 from thawlab.judging.subject import Subject, outputs_of
 from thawlab.quality.label_errors import label_suspects
 from thawlab.results import LabelSuspects, NearDuplicates, Novelty, TestResult, TestTimeAugmentation, TrainResult
@@ -74,4 +75,5 @@ MEASURES: dict[str, Callable[[Subject], Any]] = {
     "label_suspects": _label_suspects,
     "near_duplicates": _near_duplicates,
     "test_time_augmentation": _test_time_augmentation,
+    "shift": short_form,
 }

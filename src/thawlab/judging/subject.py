@@ -1,5 +1,6 @@
 """What is judged: a trained classifier's outputs on all splits, and what several measures share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, final
@@ -19,6 +20,7 @@ from thawlab.inference.infer import Prepare, infer, infer_parts
 from thawlab.models.classifier import WithFeatures
 from thawlab.models.saved import Reference
 from thawlab.quality.near_leaks import NearLeaks, near_leaks
+from thawlab.results import PhaseResult
 from thawlab.training.context import Context
 from thawlab.training.phase_data import PhaseData, Rows
 
@@ -53,7 +55,8 @@ def outputs_of(
 class Subject:
     """A trained classifier with its outputs and predictions by split, and the temperature fitted on the val split, or 1.
 
-    `data` is what its last phase was trained on; the features of the train split are those of a sample.
+    `data` is what its last phase was trained on; the features of the train split are those of a sample. `trained` counts the
+    images that passed in training through more than the head, in every epoch anew.
     """
 
     context: Context
@@ -61,6 +64,7 @@ class Subject:
     outputs: dict[str, Outputs]
     tables: dict[str, Predictions]
     temperature: float
+    trained: int
 
     @cached_property
     def reference(self) -> Reference | None:
@@ -81,7 +85,7 @@ class Subject:
         return NoveltyScores(distances(outputs.features, self.reference.features), confidence)
 
 
-def subject_of(context: Context, data: PhaseData) -> Subject:
+def subject_of(context: Context, data: PhaseData, phases: Sequence[PhaseResult]) -> Subject:
     """Compute a trained classifier's outputs on all splits; this is the one time that the test split is read.
 
     Raises:
@@ -97,7 +101,9 @@ def subject_of(context: Context, data: PhaseData) -> Subject:
         raise DivergedError("the trained classifier's outputs contain NaN or infinity; lower the learning rate of its phases")
     calibrate = context.recipe.evaluation.calibrate
     temperature = fit_temperature(tables["val"].logits, tables["val"].labels) if calibrate else 1.0
-    return Subject(context, data, outputs, tables, temperature)
+    asked = zip(phases, context.recipe.phases, strict=True)
+    trained = sum(phase.epochs_run for phase, of in asked if of.train != "head") * len(dataset.splits.train)
+    return Subject(context, data, outputs, tables, temperature, trained)
 
 
 def _of_training(context: Context, data: PhaseData) -> Outputs:

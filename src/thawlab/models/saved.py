@@ -21,7 +21,8 @@ from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import Classifier, build_backbone, feature_width, make_head
 from thawlab.models.small import other_revision
 from thawlab.recipe import Model
-from thawlab.results import Value, read_value
+from thawlab.results import read_value
+from thawlab.values import Value
 
 
 class ModelCard(Value, extra="forbid"):

@@ -12,7 +12,7 @@ from thawlab.comparison.paired import PairedComparison
 from thawlab.evaluation.metrics.bootstrap import RESAMPLES
 from thawlab.evaluation.metrics.measures import accuracy_interval
 from thawlab.randomness import derive
-from thawlab.results import Interval
+from thawlab.values import Interval
 
 # Smaller ones fall below what a float holds and would read as 0.
 _LEAST_P = 1e-300

@@ -15,15 +15,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedErro
 from markupsafe import Markup
 from PIL import Image
 
-from thawlab.errors import ThawlabError
+from thawlab.errors import OtherVersionError, ThawlabError
 from thawlab.evaluation.gradcam import overlay
 from thawlab.evaluation.metrics import metrics
 from thawlab.evaluation.metrics.measures import most_confused
 from thawlab.evaluation.predictions import Predictions, load_predictions
 from thawlab.files import read_json, write_text
 from thawlab.report import figures
+from thawlab.report.robustness_figures import shift_figure, slices_figure
 from thawlab.report.style import for_file, for_page
-from thawlab.results import DataSummary, EpochRow, Results, TestResult, read_results, read_rows, read_value
+from thawlab.results import DataSummary, EpochRow, Results, TestResult, V, read_results, read_rows, read_value
+from thawlab.robustness import Shift, Slices, worst_first
 from thawlab.run import RunFolder
 
 _MISTAKES_SHOWN = 24
@@ -38,6 +40,8 @@ class Sources(NamedTuple):
     data: DataSummary
     rows: list[EpochRow]
     test: Predictions
+    shift: Shift | None
+    slices: Slices | None
 
 
 def read_sources(folder: RunFolder) -> Sources:
@@ -47,12 +51,30 @@ def read_sources(folder: RunFolder) -> Sources:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     data = read_value(folder.path / "data.json", DataSummary)
-    test = load_predictions(folder.predictions("test"))
-    return Sources(folder, read_results(folder.results), data, read_rows(folder.metrics), test)
+    test, results = load_predictions(folder.predictions("test")), read_results(folder.results)
+    shift = read_measured(folder.shift, Shift, "--shift") or results.shift
+    slices = read_measured(folder.slices, Slices, "--slices")
+    return Sources(folder, results, data, read_rows(folder.metrics), test, shift, slices)
 
 
-# The figures of a report, by name.
-FIGURES: dict[str, Callable[[Sources], str]] = {
+def read_measured(path: Path, kind: type[V], option: str) -> V | None:
+    """Read what `thawlab evaluate` with an option wrote into a run's folder; None where it was not asked for.
+
+    Raises:
+        ThawlabError: if the file is damaged; the message says how it is made again.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return read_value(path, kind)
+    except OtherVersionError:
+        raise
+    except ThawlabError:
+        raise ThawlabError(f"{path}: is damaged; `thawlab evaluate RUN {option}` writes it again, or remove it") from None
+
+
+# The figures of a report, by name; None where there is nothing to draw.
+FIGURES: dict[str, Callable[[Sources], str | None]] = {
     "distribution": lambda of: figures.class_distribution(of.data.classes, of.data.per_class),
     "curves": lambda of: figures.learning_curves(of.rows, of.results.phases),
     "confusion": lambda of: figures.confusion_matrix(of.results.test.confusion, of.data.classes),
@@ -60,7 +82,15 @@ FIGURES: dict[str, Callable[[Sources], str]] = {
         of.test, of.results.test.temperature, of.folder.recipe.evaluation.ece_bins
     ),
     "declining": lambda of: figures.declining_curve(of.test, of.results.test.temperature),
+    "shift": lambda of: of.shift and shift_figure(of.shift),
+    "slices": lambda of: of.slices and slices_figure(of.slices),
 }
+
+
+def draw_all(sources: Sources) -> dict[str, str]:
+    """Return the figures of a report, by name."""
+    drawn = {name: draw(sources) for name, draw in FIGURES.items()}
+    return {name: svg for name, svg in drawn.items() if svg is not None}
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -70,7 +100,7 @@ def write_report(folder: RunFolder) -> Path:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    drawn = {name: draw(sources) for name, draw in FIGURES.items()}
+    drawn = draw_all(sources)
     for name, svg in drawn.items():
         write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
     write_text(folder.report, _page(sources, drawn))
@@ -84,7 +114,7 @@ def report_html(folder: RunFolder) -> str:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    return _page(sources, {name: draw(sources) for name, draw in FIGURES.items()})
+    return _page(sources, draw_all(sources))
 
 
 def _page(sources: Sources, drawn: Mapping[str, str]) -> str:
@@ -103,6 +133,9 @@ def _page(sources: Sources, drawn: Mapping[str, str]) -> str:
             figures={name: Markup(for_page(svg)) for name, svg in drawn.items()},
             shares=figures.row_shares(results.test.confusion).tolist(),
             confusions=most_confused(results.test.confusion),
+            shift=sources.shift,
+            slices=sources.slices,
+            worst_slices=worst_first(sources.slices.slices) if sources.slices else [],
             peak_rate=max((row.images_per_second or 0 for row in sources.rows), default=0),
             **_images(sources),
         )
@@ -159,7 +192,7 @@ def _images(sources: Sources) -> dict[str, Any]:
     Mistakes are given as `mistakes`, the worst ones; as `confused`, those of the pairs of classes that are confused most, by cell
     of the confusion matrix ("truth-prediction"); and as `cells`, all that were kept, by cell.
     """
-    folder, results, data, _, test = sources
+    folder, results, data, test = sources.folder, sources.results, sources.data, sources.test
     try:
         with np.load(folder.images, allow_pickle=False) as table:
             kept = dict(table)

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from thawlab.deploy.prediction import Prediction
-from thawlab.results import Diagnosis, Value
+from thawlab.results import Diagnosis
+from thawlab.values import Value
 
 
 class ClassProbability(Value):

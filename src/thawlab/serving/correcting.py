@@ -15,8 +15,8 @@ from thawlab.data.sources import datasets
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import found_path
 from thawlab.plan.resolve import beside
-from thawlab.results import Value
 from thawlab.serving.suspects import suspects_of
+from thawlab.values import Value
 
 if TYPE_CHECKING:
     from thawlab.run import RunFolder

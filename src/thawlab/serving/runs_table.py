@@ -18,8 +18,9 @@ from pydantic import Field
 from thawlab.comparison.settings import settings
 from thawlab.errors import ThawlabError
 from thawlab.files import read_json
-from thawlab.results import Value, read_results
+from thawlab.results import read_results
 from thawlab.run import TELLING, RunFolder
+from thawlab.values import Value
 
 State = Literal["new", "running", "interrupted", "failed", "finished", "imported", "damaged"]
 _STATES = frozenset({"new", "running", "interrupted", "failed", "finished"})

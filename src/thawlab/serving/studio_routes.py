@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from thawlab.errors import BusyError, ThawlabError, nearest
-from thawlab.results import EpochRow, Value
+from thawlab.results import EpochRow
 from thawlab.run import RunFolder
 from thawlab.serving import correcting, kept_pages, suspects
 from thawlab.serving.answers import refusals
@@ -21,6 +21,7 @@ from thawlab.serving.passes import with_pass
 from thawlab.serving.predicting import Desk
 from thawlab.serving.refusals import RefusedError, busy
 from thawlab.serving.runs_table import Rows, Table, run_names
+from thawlab.values import Value
 
 V = TypeVar("V")
 _MOST_COMPARED = 12

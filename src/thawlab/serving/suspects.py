@@ -19,10 +19,11 @@ from thawlab.data.selection import open_data
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.predictions import load_predictions
 from thawlab.plan.resolve import beside
-from thawlab.results import DataSummary, Value, read_results, read_value
+from thawlab.results import DataSummary, read_results, read_value
 from thawlab.run import RunFolder
 from thawlab.serving.runs_table import stamps_of
 from thawlab.serving.settings import Limits
+from thawlab.values import Value
 
 if TYPE_CHECKING:
     from thawlab.data.listing import Listing

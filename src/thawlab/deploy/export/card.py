@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from thawlab.deploy.export.parity import Parity
 from thawlab.models.saved import ModelCard
-from thawlab.results import DataSummary, Interval, Results
+from thawlab.results import DataSummary, Results
+from thawlab.values import Interval
 
 _SHOWN = 12
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from thawlab.evaluation.metrics.metric import ClassCounts, Counts, Floats, Metric, Scored
 from thawlab.randomness import derive
-from thawlab.results import Interval
+from thawlab.values import Interval
 
 RESAMPLES = 2000
 # At most this many drawn indices are held at once.

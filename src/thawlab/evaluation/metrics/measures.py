@@ -8,16 +8,17 @@ from thawlab.evaluation.metrics.bootstrap import intervals
 from thawlab.evaluation.metrics.calibration import log_loss
 from thawlab.evaluation.metrics.metric import Scored, metrics
 from thawlab.evaluation.predictions import Predictions
-from thawlab.results import ClassResult, Interval, SplitResult, TestResult
+from thawlab.results import ClassResult, SplitResult, TestResult
+from thawlab.values import Interval
 
 
-def accuracy_interval(correct: int, n: int) -> Interval:
-    """Return the 95 % Wilson interval of an accuracy (Wilson 1927); (0, 1) without images."""
+def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> Interval:
+    """Return the Wilson interval of an accuracy (Wilson 1927), that of 95 % unless told otherwise; (0, 1) without images."""
     from scipy.stats import binomtest
 
     if n == 0:
         return 0.0, 1.0
-    interval = binomtest(correct, n).proportion_ci(0.95, method="wilson")
+    interval = binomtest(correct, n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
