@@ -176,7 +176,8 @@ def _parts_folder(out: Path | None, others: Mapping[str, object]) -> Path:
     unfit = next((option for option, value in others.items() if value), None)
     if unfit is not None:
         raise UsageError(f"{unfit} does not go with --ray, which goes on with a folder of parts")
-    if out is None or out.suffix.lower() in {".csv", ".jsonl"} or "://" in str(out):
+    is_address = out is not None and len(out.parts) > 1 and len(out.parts[0]) > 2 and out.parts[0].endswith(":")  # "s3:"
+    if out is None or is_address or out.suffix.lower() in {".csv", ".jsonl"}:
         raise UsageError("--ray needs --out FOLDER on this machine, for Parquet files")
     return out
 
