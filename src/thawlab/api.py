@@ -20,6 +20,7 @@ from thawlab.run import RunFolder, find_run
 
 if TYPE_CHECKING:
     from thawlab.comparison.comparison import Comparison
+    from thawlab.deploy.cluster.predict import Gathered
     from thawlab.deploy.export.export import Export
     from thawlab.deploy.output import Written
     from thawlab.deploy.prediction import Prediction
@@ -130,17 +131,9 @@ def load(run: Run | str | Path, runs: str | Path = "runs", device: str = "auto",
         >>> thawlab.load(run).classes
         ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
-    from thawlab.deploy.predictor import Predictor
-    from thawlab.models.saved import load_model
+    from thawlab.deploy.opening import open_predictor
 
-    folder = _folder(run, runs)
-    if engine is None:
-        return Predictor(load_model(folder.model), device)
-    from thawlab.deploy.export.export import engine as opened
-
-    if device not in {"auto", "cpu"}:
-        raise UsageError(f"--engine {engine} computes on the CPU; leave out --device {device}")
-    return Predictor(load_model(folder.model), "cpu", opened(folder, engine))
+    return open_predictor(_folder(run, runs), device, engine)
 
 
 def predict(
@@ -203,6 +196,7 @@ def predict_into(
         UsageError: if there is no such run, file or folder, or the table exists.
         ThawlabError: if the model is missing or damaged, or the table cannot be written.
     """
+    from thawlab.deploy.opening import model_digest
     from thawlab.deploy.output import write_predictions
     from thawlab.deploy.predictor import image_files
 
@@ -210,7 +204,45 @@ def predict_into(
     files = image_files(images)
     _outputs(force, [*images], out=table)
     predictor = load(Run(folder), device=device, engine=engine)
-    return write_predictions(predictor, files, table, top_k, _model_digest(folder, engine), workers)
+    return write_predictions(predictor, files, table, top_k, model_digest(folder, engine), workers)
+
+
+def predict_on_ray(
+    run: Run | str | Path,
+    sources: Sequence[str | Path],
+    out: str | Path,
+    ray: str,
+    top_k: int = 3,
+    *,
+    workers: int | None = None,
+    device: str = "auto",
+    engine: str | None = None,
+    runs: str | Path = "runs",
+) -> Gathered:
+    """Predict pictures in folders, tar shards and Parquet files, here or at addresses, on a Ray cluster into a folder of parts.
+
+    Every picture has one row. The same call goes on with the parts that are missing.
+
+    Args:
+        run: by value, name or path.
+        sources: paths, and addresses that fsspec reads (s3://, gs://, https://), of pictures, tar shards and Parquet files, and
+            of folders of them.
+        out: the folder of Parquet files.
+        ray: the address of a cluster, or "local" for one on this machine.
+        top_k: how many classes each prediction names.
+        workers: cores of each process on a CPU; one if None.
+        device: "cpu", "cuda", or "auto" for the cluster's GPUs if it has some.
+        engine: an export of the run that computes: "onnx", "onnx-float16" or "onnx-int8".
+        runs: the folder of all runs.
+
+    Raises:
+        UsageError: if there is no such run or source, or the folder holds other predictions.
+        ThawlabError: if there is no such cluster, or some sources could not be read: what was predicted stays.
+    """
+    from thawlab.deploy.cluster.predict import predict_on_ray as predict_all
+
+    named = [str(source) for source in sources]
+    return predict_all(_folder(run, runs), named, user_path(out), top_k, ray, workers or 1, device, engine)
 
 
 def watch(
@@ -240,11 +272,12 @@ def watch(
         UsageError: if there is no such run or folder, or the file holds something else.
         ThawlabError: if the model is missing or damaged, or the file cannot be written.
     """
+    from thawlab.deploy.opening import model_digest
     from thawlab.deploy.output import watch_folder
 
     found = _folder(run, runs)
     predictor = load(Run(found), device=device, engine=engine)
-    return watch_folder(predictor, user_path(folder), user_path(out), top_k, _model_digest(found, engine), pause)
+    return watch_folder(predictor, user_path(folder), user_path(out), top_k, model_digest(found, engine), pause)
 
 
 def serve(
@@ -421,14 +454,6 @@ def export(
     places = {name: parent if out is not None and len(formats) == 1 else parent / name for name in formats}
     pictures = None if source is None else source_text(source)
     return [write(folder, name, place, system, max_loss / 100, force, pictures) for name, place in places.items()]
-
-
-def _model_digest(folder: RunFolder, engine: str | None = None) -> str:
-    """Return what tells whose predictions a table holds: the weights, and what computes with them."""
-    from thawlab.models.saved import weights_digest
-
-    digest = weights_digest(folder.model)
-    return digest if engine is None else f"{digest} {engine}"
 
 
 def evaluate(

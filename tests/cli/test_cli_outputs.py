@@ -131,3 +131,31 @@ def test_a_split_that_means_nothing_is_refused(arguments: tuple[str, ...], thawl
     shutil.copy(Path(__file__).parents[2] / "recipes" / "cnn5.toml", tmp_path / "x" / "recipe.toml")
     code, said = thawlab(*arguments, "--runs", tmp_path)
     assert code == 2 and ("one of the run's own splits" in said or "there is no split 'vl' (did you mean 'val'?)" in said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--force", "--out", "x"), "--force does not go with --ray"),
+        (("--explain", "x"), "--explain does not go with --ray"),
+        ((), "--ray needs --out FOLDER on this machine, for Parquet files"),
+        (("--out", "x.csv"), "--ray needs --out FOLDER"),
+        (("--out", "s3://bucket/x"), "--ray needs --out FOLDER"),
+    ],
+)
+def test_what_a_cluster_does_not_do_is_refused(arguments: tuple[str, ...], words: str, thawlab: Verb, photos: Path) -> None:
+    code, said = thawlab("predict", "x", photos, "--ray", "local", *arguments)
+    assert code == 2 and words in said
+
+
+def test_a_damaged_shard_is_told_after_the_counts(
+    thawlab: Verb, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from thawlab.deploy.cluster.predict import Gathered
+
+    done = Gathered(tmp_path / "out", 24, 1, 2, 1, ("a.tar: is damaged after 3 pictures",))
+    monkeypatch.setattr(api, "predict_on_ray", lambda *_, **__: done)
+    code, said = thawlab("predict", "x", photos, "--ray", "local", "--out", tmp_path / "out")
+    assert (code, said) == (1, "thawlab: 1 shards are not as they should be, the first: a.tar: is damaged after 3 pictures\n")
+    monkeypatch.setattr(api, "predict_on_ray", lambda *_, **__: done._replace(flaws=()))
+    assert thawlab("predict", "x", photos, "--ray", "local", "--out", tmp_path / "out") == (0, "")

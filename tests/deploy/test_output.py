@@ -13,6 +13,7 @@ from PIL import Image
 import thawlab
 from thawlab import api
 from thawlab.deploy import output, predictor
+from thawlab.deploy.opening import model_digest
 from thawlab.deploy.predictor import Predictor
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.run import RunFolder
@@ -128,7 +129,7 @@ def test_nothing_of_a_file_that_is_not_ours_is_lost(content: str, run: RunFolder
 def test_a_damaged_line_is_said_and_kept(run: RunFolder, images: Path, tmp_path: Path) -> None:
     partial = tmp_path / "out.csv.partial"
     for line in ("half a li\n", "{}\n", "3\n", "[]\n"):
-        content = json.dumps({"model": api._model_digest(run), "top_k": 3}) + "\n" + line
+        content = json.dumps({"model": model_digest(run), "top_k": 3}) + "\n" + line
         partial.write_text(content)
         with pytest.raises(ThawlabError, match=r"out\.csv\.partial: a line of it is damaged; move it away"):
             into(run, images, tmp_path / "out.csv")
@@ -142,7 +143,7 @@ def test_missing_folders_are_made(run: RunFolder, images: Path, tmp_path: Path) 
 def test_files_that_were_taken_away_meanwhile_are_not_in_the_table(run: RunFolder, images: Path, tmp_path: Path) -> None:
     into(run, images, tmp_path / "first.jsonl")
     lines = (tmp_path / "first.jsonl").read_text().splitlines(keepends=True)
-    header = json.dumps({"model": api._model_digest(run), "top_k": 3}) + "\n"
+    header = json.dumps({"model": model_digest(run), "top_k": 3}) + "\n"
     (tmp_path / "out.jsonl.partial").write_text(header + "".join(lines))
     (images / "red" / "damaged.png").unlink()
     assert into(run, images, tmp_path / "out.jsonl")[1:] == (24, 0)

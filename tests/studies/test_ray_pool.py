@@ -17,10 +17,10 @@ import pytest
 
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.predictions import load_predictions
+from thawlab.ray_cluster import archived, unpacked
 from thawlab.studies import ray_pool
 from thawlab.studies.design import Design, read_design
 from thawlab.studies.folder import StudyFolder
-from thawlab.studies.ray_pool import archived, unpacked
 from thawlab.studies.study import run_study
 
 

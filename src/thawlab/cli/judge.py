@@ -1,5 +1,6 @@
 """The verbs that use runs: `thawlab evaluate`, `compare`, `report`, `repair`, `predict` and `track`."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +10,7 @@ from thawlab.cli import console
 from thawlab.errors import ThawlabError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from thawlab.deploy.cluster.predict import Gathered
     from thawlab.deploy.prediction import Prediction
     from thawlab.robustness import Shift, Slices
 
@@ -158,7 +158,10 @@ def repair(run: console.RunArgument, runs: console.RunsOption = Path("runs"), as
 @judge_app.command(epilog="Example: thawlab predict runs/photos-0123456789ab holiday/ --top-k 3 --out holiday.csv")
 def predict(
     run: console.RunArgument,
-    images: Annotated[list[str] | None, typer.Argument(help="Files, and folders of images.")] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, and folders of images; with --ray also tar shards, Parquet files, and addresses (s3://…)."),
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to show per image.")] = 3,
     explain: Annotated[
         Path | None, typer.Option(help="Write each image beside what speaks for its class (Grad-CAM) into this folder.")
@@ -167,7 +170,17 @@ def predict(
     watch: Annotated[
         Path | None, typer.Option(help="Predict the images of this folder as they come, into --out (.jsonl).")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode images; all cores if omitted.")] = None,
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="Predict on a Ray cluster (its address, auto, or local) into --out, a folder of Parquet.",
+        ),
+    ] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads that decode images; all cores if omitted. With --ray: cores of each process, or 1."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "auto",
     engine: Annotated[str | None, typer.Option(help="Compute with an export of the run: onnx, onnx-float16, onnx-int8.")] = None,
     force: console.ForceOption = False,
@@ -177,12 +190,14 @@ def predict(
     """Predict the classes of images with calibrated probabilities, through the model's own preprocessing."""
     from thawlab import api
 
-    if bool(images) == (watch is not None):
-        raise UsageError("give images to predict, or --watch FOLDER to predict them as they come")
-    if watch is not None and out is None:
-        raise UsageError("--watch needs --out FILE.jsonl, to which each prediction is added")
-    if out is not None and explain is not None:
-        raise UsageError("--explain goes with predictions that are shown; leave out --out, or --explain")
+    _refuse_unfit(images, watch, out, explain)
+    if ray:
+        folder = _parts_folder(out, {"--watch": watch, "--explain": explain, "--force": force})
+        gathered = api.predict_on_ray(
+            run, images or [], folder, ray, top_k, workers=workers, device=device, engine=engine, runs=runs
+        )
+        _print_gathered(gathered, as_json)
+        return
     opened = api.open_run(run, runs)
     if watch is not None and out is not None:
         for result in api.watch(opened, watch, out, top_k, device=device, engine=engine):
@@ -202,6 +217,38 @@ def predict(
     else:
         console.print_table("", ["image", "classes", ""], [_row(result) for result in results])
     _refuse_if_all_failed(sum(result.error is not None for result in results), len(results))
+
+
+def _refuse_unfit(images: list[str] | None, watch: Path | None, out: Path | None, explain: Path | None) -> None:
+    if bool(images) == (watch is not None):
+        raise UsageError("give images to predict, or --watch FOLDER to predict them as they come")
+    if watch is not None and out is None:
+        raise UsageError("--watch needs --out FILE.jsonl, to which each prediction is added")
+    if out is not None and explain is not None:
+        raise UsageError("--explain goes with predictions that are shown; leave out --out, or --explain")
+
+
+def _parts_folder(out: Path | None, others: Mapping[str, object]) -> Path:
+    """Return where a cluster's predictions go."""
+    unfit = next((option for option, value in others.items() if value), None)
+    if unfit is not None:
+        raise UsageError(f"{unfit} does not go with --ray, which goes on with a folder of parts")
+    is_address = out is not None and len(out.parts) > 1 and len(out.parts[0]) > 2 and out.parts[0].endswith(":")  # "s3:"
+    if out is None or is_address or out.suffix.lower() in {".csv", ".jsonl"}:
+        raise UsageError("--ray needs --out FOLDER on this machine, for Parquet files")
+    return out
+
+
+def _print_gathered(done: "Gathered", as_json: bool) -> None:
+    if as_json:
+        counts = {"count": done.total, "failed": done.failed, "parts": done.parts, "new_parts": done.new}
+        console.print_json({"folder": str(done.folder), **counts, "flaws": list(done.flaws)})
+    else:
+        bad = f", {done.failed:,} pictures could not be read" * (done.failed > 0)
+        print(f"{done.folder}: {done.total:,} predictions{bad}, in {done.parts:,} parts, {done.new:,} of them new")
+    if done.flaws:
+        raise ThawlabError(f"{len(done.flaws):,} shards are not as they should be, the first: {done.flaws[0]}")
+    _refuse_if_all_failed(done.failed, done.total)
 
 
 def _row(result: "Prediction") -> list[str]:

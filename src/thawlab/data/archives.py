@@ -55,7 +55,7 @@ class Members(NamedTuple):
     ignored: tuple[tuple[str, str], ...] = ()
 
 
-def _member_name(name: str) -> str:
+def member_name(name: str) -> str:
     """Return an archive member's path with forward slashes, without a leading slash and without dots for folders."""
     return posixpath.normpath("/" + name.replace("\\", "/")).lstrip("/") or "."
 
@@ -196,8 +196,8 @@ def _zip_members(source: Path | bytes) -> Members:
         return archive
 
     infos = opened().infolist()
-    folders = [_member_name(_zip_name(info)) for info in infos if _is_folder(info)]
-    members = {_member_name(_zip_name(info)): info.filename for info in infos if not _is_folder(info)}
+    folders = [member_name(_zip_name(info)) for info in infos if _is_folder(info)]
+    members = {member_name(_zip_name(info)): info.filename for info in infos if not _is_folder(info)}
 
     def head_of(name: str) -> bytes:
         with opened().open(members[name]) as file:
@@ -236,13 +236,13 @@ def _tar_members(source: Path | bytes) -> Members:
     ) as archive:
         compressed = not isinstance(archive.fileobj, io.BufferedReader | io.BytesIO)  # whatever the name says
         for member in archive:
-            name = _member_name(member.name)
+            name = member_name(member.name)
             if member.isdir() and name != ".":
                 folders.append(name)
             # A hard link is the file it names.
             file = archive.getmember(member.linkname) if member.islnk() else member
             if file.issym():
-                links[name] = _member_name(posixpath.join(posixpath.dirname(name), file.linkname))
+                links[name] = member_name(posixpath.join(posixpath.dirname(name), file.linkname))
             elif file.isreg():
                 places[name] = (file.offset_data, file.size)
                 contents[name] = archive.extractfile(file).read(-1 if compressed else HEAD)  # type: ignore[union-attr]

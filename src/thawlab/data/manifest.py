@@ -100,7 +100,7 @@ def _one_number(labelled: Sequence[tuple[int, str, str, Row]]) -> tuple[list[tup
     return [(number, name, whole.get(label, label), row) for number, name, label, row in labelled], notes
 
 
-def chosen_column(columns: Sequence[str], wanted: str | None, names: Sequence[str], role: str, path: Path) -> str:
+def chosen_column(columns: Sequence[str], wanted: str | None, names: Sequence[str], role: str, path: Path | str) -> str:
     """Return the column that the recipe names (`data.path_column`, `data.label_column`), or that bears a usual name.
 
     Raises:

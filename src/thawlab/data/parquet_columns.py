@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from thawlab.data.formats import looks_like_image
 from thawlab.data.layout import natural, plain_spelling
@@ -24,9 +24,26 @@ def image_and_label(schema: Any, file: Path, reading: Reading) -> tuple[str, str
     Raises:
         UsageError: if there is none, or several could be the images.
     """
+    image = image_column(schema, file, reading, file, "Write data.path_column=NAME")
+    return image, chosen_column([n for n in schema.names if n != image], reading.label_column, _LABEL_COLUMNS, "label", file)
+
+
+def image_column(schema: Any, file: Path | str, reading: Reading, content: Path | BinaryIO, cure: str) -> str:
+    """Return the column of the images.
+
+    Args:
+        schema: of the file.
+        file: its name, for messages.
+        reading: what its owner says of it.
+        content: the file, to look into.
+        cure: what to do where several could be it, for messages.
+
+    Raises:
+        UsageError: if there is none, or several could be it.
+    """
     structs, plain = _columns_of_bytes(schema)
     called = [name for name in plain if name.lower() in _IMAGE_COLUMNS]
-    candidates = [*structs, *called] or [name for name in plain if _holds_images(file, name)]
+    candidates = [*structs, *called] or [name for name in plain if _holds_images(content, name)]
     if reading.path_column is not None:
         image = chosen_column(schema.names, reading.path_column, (), "path", file)
         if image not in {*structs, *plain}:
@@ -40,9 +57,9 @@ def image_and_label(schema: Any, file: Path, reading: Reading) -> tuple[str, str
         lowered = {name.lower(): name for name in reversed(candidates)}
         found = candidates if len(candidates) == 1 else [lowered[name] for name in _IMAGE_COLUMNS if name in lowered][:1]
         if not found:
-            raise UsageError(f"{file}: which column holds the images, {listed(candidates)}? Write data.path_column=NAME")
+            raise UsageError(f"{file}: which column holds the images, {listed(candidates)}? {cure}")
         image = found[0]
-    return image, chosen_column([n for n in schema.names if n != image], reading.label_column, _LABEL_COLUMNS, "label", file)
+    return image
 
 
 def _columns_of_bytes(schema: Any) -> tuple[list[str], list[str]]:
@@ -53,7 +70,7 @@ def _columns_of_bytes(schema: Any) -> tuple[list[str], list[str]]:
     return structs, [f.name for f in schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
 
 
-def _holds_images(file: Path, column: str) -> bool:
+def _holds_images(file: Path | BinaryIO, column: str) -> bool:
     """Return whether the first value of a column of bytes starts like an image; hashes and embeddings are bytes, too."""
     import pyarrow.parquet as pq
 

@@ -155,7 +155,12 @@ def _lines(partial: Path) -> Iterator[dict[str, Any]]:
 
 
 def _line(prediction: Prediction) -> str:
-    return json.dumps({**prediction.as_json(), "source": _printable(prediction.source)}, ensure_ascii=False) + "\n"
+    return json.dumps(row_of(prediction), ensure_ascii=False) + "\n"
+
+
+def row_of(prediction: Prediction) -> dict[str, Any]:
+    """Return a prediction as JSON values that can be written."""
+    return {**prediction.as_json(), "source": _printable(prediction.source)}
 
 
 def _printable(text: str) -> str:
@@ -187,7 +192,17 @@ def _write_lines(file: BinaryIO, rows: Iterable[Mapping[str, Any]], top_k: int) 
         file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
-def _write_parquet(file: BinaryIO, rows: Iterable[Mapping[str, Any]], top_k: int) -> None:
+def write_parquet(
+    file: BinaryIO, rows: Iterable[Mapping[str, Any]], top_k: int, note: Callable[[], Mapping[str, str]] | None = None
+) -> None:
+    """Write predictions as Parquet.
+
+    Args:
+        file: to write to.
+        rows: predictions as JSON values.
+        top_k: how many classes each names at most.
+        note: gives, once all rows are written, what the file's metadata say of them.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -202,10 +217,12 @@ def _write_parquet(file: BinaryIO, rows: Iterable[Mapping[str, Any]], top_k: int
                 writer.write_table(pa.Table.from_pylist(group, schema))
                 group = []
         writer.write_table(pa.Table.from_pylist(group, schema))
+        if note is not None:
+            writer.add_key_value_metadata(note())
 
 
 _WRITERS: dict[str, Callable[[BinaryIO, Iterable[Mapping[str, Any]], int], None]] = {
     ".csv": _write_csv,
     ".jsonl": _write_lines,
-    ".parquet": _write_parquet,
+    ".parquet": write_parquet,
 }

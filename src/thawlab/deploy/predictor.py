@@ -314,6 +314,8 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
         UsageError: if a path does not exist, or a folder holds no images.
     """
     files: list[Path] = []
+    if (address := next((str(path) for path in paths if "://" in str(path)), None)) is not None:
+        raise UsageError(f"{address}: addresses are read with --ray ADDRESS|local and --out FOLDER")
     for path in map(user_path, paths):
         if not path.exists():
             hint = nearest(path.name, (entry.name for entry in path.parent.glob("*")))

@@ -6,12 +6,8 @@ Runs lie in the study's folder where a node sees it; from a node that does not, 
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 import platform
 import queue
-import socket
-import tarfile
 import tempfile
 import time
 from concurrent.futures import CancelledError, Future
@@ -20,16 +16,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-from thawlab.cores import usable_cores
-from thawlab.errors import ThawlabError, first_line
+from thawlab.errors import first_line
 from thawlab.files import sha256_of
-from thawlab.registry import optional
+from thawlab.ray_cluster import archived, connect, unpacked
 from thawlab.studies.workers import CELL_BYTES, KILL_SECONDS, Pool
 
 # How often a cell begins again where it stopped because its process or its node was lost.
 _RETRIES = 10
 _WAIT_SECONDS = 0.1
-_CONNECT_SECONDS = 10.0
 
 
 class _Order(NamedTuple):
@@ -66,15 +60,7 @@ class RayPool(Pool):
     """
 
     def __init__(self, address: str, threads: int, study: Path, wants_gpu: bool) -> None:
-        self._ray = ray = optional("ray", "ray", "--ray")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # GPUs are left as they are where none is asked for
-        _check_reachable(address)
-        own: dict[str, Any] = {"address": "local", "num_cpus": usable_cores(), "include_dashboard": False}
-        try:
-            ray.init(**(own if address == "local" else {"address": address}), logging_level="error", log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ThawlabError(f"--ray {address}: there is no such cluster ({first_line(error)})") from None
+        self._ray = ray = connect(address)
         self._threads, self._study = threads, study
         gpus = 1 if wants_gpu and ray.cluster_resources().get("GPU") else 0
         options = {"num_cpus": threads, "num_gpus": gpus, "memory": CELL_BYTES, "max_retries": _RETRIES}
@@ -143,20 +129,6 @@ def _folder() -> Path:
     return Path.cwd()
 
 
-def _check_reachable(address: str) -> None:
-    """Refuse an address at which nobody listens, for which Ray itself would wait for minutes.
-
-    Raises:
-        ThawlabError: if so.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise ThawlabError(f"--ray {address}: there is no such cluster ({first_line(error)})") from None
-
-
 def _token_of(study: Path) -> str:
     record = study / "study.json"
     return sha256_of(record) if record.is_file() else ""
@@ -193,27 +165,3 @@ def _prepare_once() -> None:
 
     process.prepare()
     _while_it_lives.enter_context(remembering())
-
-
-def archived(run: Path) -> bytes:
-    """Return a run's folder as a tar archive."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
-        archive.add(run, arcname=run.name)
-    return buffer.getvalue()
-
-
-def unpacked(archive: bytes, study: Path) -> None:
-    """Write a run that came back as an archive into the study's folder; what is there already stays.
-
-    Raises:
-        OSError: if it cannot be written.
-        TarError: if it is damaged, or holds anything but files within a folder.
-        EOFError: if it was cut off.
-    """
-    with tempfile.TemporaryDirectory(prefix=".coming-", dir=study) as place:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
-            opened.extractall(place, filter="data")
-        for run in Path(place).iterdir():
-            if not (study / run.name).exists():
-                run.rename(study / run.name)
