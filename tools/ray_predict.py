@@ -2,9 +2,9 @@
 
     python tools/ray_predict.py --out results/scale/predict-ray.json
 
-The cluster has a head without cores and two nodes with one core each. A node is killed at a random moment of each repetition and a
-new one joins; in every second one the command is killed too, and given again. Every picture must have one row, equal to the one that
-`thawlab predict --out` writes for the same picture in a folder on this machine, with both cores and no cluster.
+The cluster has a head without cores and two nodes with one core each. A node is killed at a random moment of each repetition and
+a new one joins; in every second one the command is killed too, and given again. Every picture must have one row, equal to the one
+that `thawlab predict --out` writes for the same picture in a folder on this machine, with both cores and no cluster.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -82,9 +82,48 @@ def rows_of(table: Path) -> tuple[dict[str, dict[str, Any]], int]:
     return found, len(rows) - len(found)
 
 
-def largest_difference(one: dict[str, dict[str, Any]], two: dict[str, dict[str, Any]]) -> float:
-    names = [name for name in next(iter(one.values())) if name.startswith("probability")]
-    return max(abs((one[key][name] or 0) - (two[key][name] or 0)) for key in one.keys() & two.keys() for name in names)
+def compared(out: Path, expected: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Put the rows of all parts beside the local ones."""
+    found, twice = rows_of(out)
+    both = expected.keys() & found.keys()
+    names = [name for name in next(iter(found.values())) if name.startswith("probability")]
+    differences = (abs((expected[key][name] or 0) - (found[key][name] or 0)) for key in both for name in names)
+    return {
+        "rows": len(found),
+        "twice": twice,
+        "missing": len(expected.keys() - found.keys()),
+        "unknown": len(found.keys() - expected.keys()),
+        "differing_rows": sum(found[name] != expected[name] for name in both),
+        "largest_difference": max(differences),
+        "with_error": sum(row["error"] is not None for row in found.values()),
+    }
+
+
+class Bench(NamedTuple):
+    """What all repetitions share: the cluster with its nodes that compute, the command without --out, and the local rows."""
+
+    cluster: Any
+    nodes: list[Any]
+    command: list[str]
+    expected: dict[str, dict[str, Any]]
+
+    def begin(self, out: Path) -> subprocess.Popen[bytes]:
+        """Start the command."""
+        return subprocess.Popen([*self.command, "--out", str(out)])
+
+
+def with_loss(bench: Bench, out: Path, after: float, killed_too: bool) -> dict[str, Any]:
+    """Predict while a node is killed, and the command with it, which is then given again; return what came out."""
+    running = bench.begin(out)
+    time.sleep(after)
+    bench.cluster.remove_node(bench.nodes.pop(0), allow_graceful=False)
+    row = {"lost_after": round(after, 1), "parts_then": len(list(out.glob("part-*"))), "killed_too": killed_too}
+    if killed_too:
+        running.kill()
+        running.wait()
+    bench.nodes.append(bench.cluster.add_node(num_cpus=1))
+    code = bench.begin(out).wait() if killed_too else running.wait()
+    return {**row, "exit_code": code, "parts": len(list(out.glob("part-*"))), **compared(out, bench.expected)}
 
 
 def main() -> None:
@@ -99,7 +138,7 @@ def main() -> None:
     wanted = parser.parse_args()
     process.prepare()
     draws = random.Random(wanted.seed)
-    result: dict[str, Any] = {**environment({}, choose_device("cpu")), "pictures": wanted.pictures, "losses": []}
+    result: dict[str, Any] = {**environment({}, choose_device("cpu")), "pictures": wanted.pictures}
     result |= {"backbone": wanted.backbone, "size": wanted.size}
     with tempfile.TemporaryDirectory(prefix="ray-predict-") as text:
         place = Path(text)
@@ -109,43 +148,21 @@ def main() -> None:
         start = time.monotonic()
         api.predict_into(run, [place / "all"], place / "local.parquet", device="cpu")
         result["local_seconds"] = round(time.monotonic() - start, 1)
-        expected, _ = rows_of(place / "local.parquet")
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-
-        def begin(out: Path) -> subprocess.Popen[bytes]:
-            verb = ["predict", str(run.path), *map(str, folders), "--ray", cluster.address, "--out", str(out), "--device", "cpu"]
-            return subprocess.Popen([sys.executable, "-m", "thawlab", *verb])
-
-        def compared(out: Path) -> dict[str, Any]:
-            found, twice = rows_of(out)
-            missing = len(expected.keys() - found.keys())
-            differing = sum(found[name] != expected[name] for name in expected.keys() & found.keys())
-            unknown = len(found.keys() - expected.keys())
-            counts = {"rows": len(found), "twice": twice, "missing": missing, "unknown": unknown, "differing_rows": differing}
-            errors = sum(row["error"] is not None for row in found.values())
-            return {**counts, "with_error": errors, "largest_difference": largest_difference(expected, found)}
-
+        verb = ["predict", str(run.path), *map(str, folders), "--ray", cluster.address, "--device", "cpu"]
+        bench = Bench(cluster, nodes, [sys.executable, "-m", "thawlab", *verb], rows_of(place / "local.parquet")[0])
         start = time.monotonic()
-        code = begin(place / "whole").wait()
+        code = bench.begin(place / "whole").wait()
         seconds = time.monotonic() - start
-        result["undisturbed"] = {"exit_code": code, "ray_seconds": round(seconds, 1), **compared(place / "whole")}
-        print(result["undisturbed"], flush=True)
+        outcome = {"exit_code": code, **compared(place / "whole", bench.expected)}
+        result |= {"ray_seconds": round(seconds, 1), "undisturbed": outcome, "losses": []}
+        print(outcome, flush=True)
+        wanted.out.parent.mkdir(parents=True, exist_ok=True)
         for number in range(wanted.losses):
-            out, after = place / f"out{number}", draws.uniform(0.3, 0.9) * seconds
-            running = begin(out)
-            time.sleep(after)
-            cluster.remove_node(nodes.pop(0), allow_graceful=False)
-            row: dict[str, Any] = {"lost_after": round(after, 1), "parts_then": len(list(out.glob("part-*")))}
-            if number % 2:
-                running.kill()
-                running.wait()
-                row["killed_too"] = True
-            nodes.append(cluster.add_node(num_cpus=1))
-            code = begin(out).wait() if number % 2 else running.wait()
-            result["losses"].append({**row, "exit_code": code, "parts": len(list(out.glob("part-*"))), **compared(out)})
-            print(result["losses"][-1], flush=True)
-            wanted.out.parent.mkdir(parents=True, exist_ok=True)
+            row = with_loss(bench, place / f"out{number}", draws.uniform(0.3, 0.9) * seconds, bool(number % 2))
+            print(row, flush=True)
+            result["losses"].append(row)
             wanted.out.write_text(json.dumps(result, indent=1) + "\n")
         cluster.shutdown()
 

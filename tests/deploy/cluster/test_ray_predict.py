@@ -116,9 +116,9 @@ def killed_once(marker: Path, block: Any, order: Any, archive: Any) -> bytes:
 PART = node._part
 
 
-def answer_with(part: Any, table: Any, order: Any, archive: Any) -> Any:
+def answer_with(part: Any, table: Any, order: Any, means: Any) -> Any:
     node._part = part  # type: ignore[assignment]
-    return node.answer(table, order, archive)
+    return node.answer(table, order, means)
 
 
 @pytest.mark.slow
@@ -149,9 +149,11 @@ def test_a_picture_that_kills_its_process_stops_nothing_else(
 
     ray.cloudpickle.register_pickle_by_value(__import__(__name__))
     folder = write_folder(tmp_path / "photos", named_pictures(100))
-    monkeypatch.setattr(predict, "_RETRIES", 1)
+    monkeypatch.setattr(predict, "_TRIES", 2)
     monkeypatch.setattr(predict, "answer", partial(answer_with, partial(kills_on, "00000")))
-    with pytest.raises(ThawlabError, match=r"1 of 4 parts are missing, the first: Ray lost it 2 times"):
+    with pytest.raises(
+        ThawlabError, match=r"1 of 4 parts are missing, the first: .*00000\.png to .*: its process was lost 2 times"
+    ):
         on(cluster.address, shapes_run, [folder], tmp_path / "out")
     assert len(rows_in(tmp_path / "out")) == 68
     assert not (tmp_path / "out" / SUMMARY).exists()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
+from collections import Counter
 from functools import cache
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from thawlab.deploy.cluster.blocks import Block
 from thawlab.deploy.cluster.parts import Identity
@@ -31,6 +32,7 @@ class Order(NamedTuple):
         cores: that each process has.
         identity: of the folder of parts.
         version: of thawlab.
+        tries: how often a block is begun.
     """
 
     run: Path
@@ -39,6 +41,20 @@ class Order(NamedTuple):
     cores: int
     identity: Identity
     version: str
+    tries: int
+
+
+@final
+class Tally:
+    """Counts how often each block was begun, in a process that is not lost with a node."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def begin(self, part: str) -> int:
+        """Return how often a block was begun, this time included."""
+        self._begun[part] += 1
+        return self._begun[part]
 
 
 def survey(places: tuple[str, ...], version: str) -> str:
@@ -55,26 +71,35 @@ def survey(places: tuple[str, ...], version: str) -> str:
     return ""
 
 
-def answer(table: Any, order: Order, archive: tuple[Any]) -> Any:
+def answer(table: Any, order: Order, means: tuple[Any, Any]) -> Any:
     """Predict the block in a table of Ray Data, and return its part in another: or why that failed, since others may not.
 
     Args:
         table: pyarrow, one row with the block as JSON.
         order: what all nodes are told.
-        archive: the run's folder for nodes that do not see it, a reference in the object store.
+        means: the run's folder for nodes that do not see it, a reference in the object store, and the tally.
     """
     import pyarrow as pa
+    import ray
 
+    archive, tally = means
     content = json.loads(table.column("block")[0].as_py())
     block = Block(**{**content, "names": tuple(content["names"]), "groups": tuple(content["groups"])})
     part, trouble = b"", ""
     try:
-        part = _part(block, order, archive[0])
+        if ray.get(tally.begin.remote(block.part)) > order.tries:
+            raise ThawlabError(f"{named(block)}: its process was lost {order.tries} times; a picture may kill what decodes it")
+        part = _part(block, order, archive)
     except ThawlabError as error:
         trouble = f"on node {platform.node()}: {error}"
     except Exception as error:  # it would stop the blocks of all nodes
-        trouble = f"on node {platform.node()}: {block.shown}: {type(error).__name__}: {first_line(error)}"
+        trouble = f"on node {platform.node()}: {named(block)}: {type(error).__name__}: {first_line(error)}"
     return pa.table({"name": [block.part], "part": pa.array([part], pa.large_binary()), "trouble": [trouble]})
+
+
+def named(block: Block) -> str:
+    """Return what people call a block: its first and last picture, or its file."""
+    return f"{block.shown}{block.names[0]} to {block.names[-1]}" if block.names else block.shown
 
 
 def _part(block: Block, order: Order, archive: Any) -> bytes:

@@ -17,18 +17,19 @@ from typing import Any, NamedTuple
 
 from thawlab import progress
 from thawlab.deploy.cluster.blocks import Block, blocks_of
-from thawlab.deploy.cluster.node import Order, answer, survey
+from thawlab.deploy.cluster.node import Order, Tally, answer, survey
 from thawlab.deploy.cluster.parts import Identity, Part, add_part, held, parts_in, seal, unseal
 from thawlab.deploy.cluster.places import is_url
 from thawlab.deploy.opening import model_digest, open_predictor
-from thawlab.errors import ThawlabError, UsageError, first_line
+from thawlab.errors import ThawlabError, UsageError
 from thawlab.files import user_path
 from thawlab.ray_cluster import archived, connect
 from thawlab.registry import optional
 from thawlab.run import RunFolder
 
-# How often a block begins again because its process or its node was lost: a picture that kills its decoder does so every time.
-_RETRIES = 10
+# How often a block is begun whose process or node is lost each time. A picture that kills its decoder does so every time, and Ray
+# Data would begin again for ever.
+_TRIES = 10
 # So many blocks that could not be read, and the rest will hardly fare better.
 _ENOUGH = 8
 _SURVEY_SECONDS = 120.0
@@ -83,9 +84,8 @@ def predict_on_ray(
         if left:
             open_predictor(run, device if engine else "cpu", engine)  # what is wrong with the run is said before anything starts
             unseal(out)
-            parts |= _predicted(
-                left, out, Order(run.path.resolve(), engine, device, cores, identity, version("thawlab")), address
-            )
+            order = Order(run.path.resolve(), engine, device, cores, identity, version("thawlab"), _TRIES)
+            parts |= _predicted(left, out, order, address)
         if outdated:
             progress.say(f"{out}: {len(outdated):,} parts are of files that have changed or gone; they are taken away")
         for name in outdated:
@@ -117,32 +117,40 @@ def _predicted(blocks: Sequence[Block], out: Path, order: Order, address: str) -
                     continue
                 parts[row["name"]] = add_part(out, row["name"], row["part"])
                 advance(1)
-    except ray.exceptions.RayError as error:
-        troubles.append(f"Ray gave up: {first_line(error)[:200]}")
+    except ThawlabError:
+        raise
+    except Exception as error:  # Ray and Ray Data have errors of many kinds; what happened stands at the end of their messages
+        troubles.append(f"Ray gave up: {_last_line(error)}")
     finally:
         ray.shutdown()
     if missing := len(blocks) - len(parts):
-        reason = troubles[0] if troubles else f"Ray lost it {_RETRIES + 1} times; a picture may kill what decodes it"
+        reason = troubles[0] if troubles else "Ray Data lost it"
         raise ThawlabError(f"{missing:,} of {len(blocks):,} parts are missing, the first: {reason}; the same command goes on")
     return parts
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
 
 
 def _answers(ray: Any, blocks: Sequence[Block], order: Order) -> Any:
     """Yield what the nodes answer, as it comes, as rows of `name`, `part` and `trouble`."""
     import pyarrow as pa
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     resources, order = _resources(ray, order)
     parents = ["model", *([f"exports/{order.engine}"] if order.engine else [])]
-    archive = (ray.put(archived(order.run, parents)),)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # lost with this process alone
+    tally = ray.remote(num_cpus=0)(Tally).options(scheduling_strategy=here).remote()
+    means = (ray.put(archived(order.run, parents)), tally)
     tables = [pa.table({"block": [json.dumps(block._asdict())]}) for block in blocks]
     # Tasks, not actors: an actor's tasks wait for it to start again, which on a smaller cluster it may never do.
     data = ray.data.from_arrow(tables).map_batches(
-        answer, batch_size=None, batch_format="pyarrow", fn_args=(order, archive), max_retries=_RETRIES, **resources
+        answer, batch_size=None, batch_format="pyarrow", fn_args=(order, means), **resources
     )
     data.context.enable_progress_bars = False
     data.context.print_on_execution_start = False
-    data.context.max_errored_blocks = -1  # one that was lost too often is missing in the end; the others go on
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from batch.to_pylist()
 
@@ -180,7 +188,7 @@ def _check_nodes(ray: Any, order: Order) -> None:
         try:
             reason = ray.get(ref)
         except ray.exceptions.RayTaskError as error:  # thawlab, or what it needs, cannot be imported there
-            reason = f"a node cannot run thawlab: {str(error).strip().splitlines()[-1]}"
+            reason = f"a node cannot run thawlab: {_last_line(error)}"
         except ray.exceptions.RayError:
             continue  # the node has gone meanwhile
         if reason:
