@@ -268,3 +268,29 @@ def test_names_in_a_zip_without_the_flag_of_utf_8_are_read_as_such(tmp_path: Pat
     (tmp_path / "x.zip").write_bytes(bytes(plain))
     listing = open_path(tmp_path / "x.zip")
     assert listing.classes == ("dog", "Köter") and listing.images.read(0) and listing.images.read(1)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "shard"])
+def test_a_name_that_stands_twice_is_said_and_the_last_one_counts(kind: str, tmp_path: Path, encoded: Encoded) -> None:
+    first, last, other = encoded((1, 2, 3)), encoded((200, 2, 3)), encoded((1, 200, 3))
+    label = (("a.cls", b"0"), ("b.cls", b"1"))
+    members = [("x/a.png", first), ("x/a.png", last), ("y/b.png", other)]
+    if kind == "shard":
+        members = [("a.png", first), ("a.png", last), ("b.png", other), *label]
+    path = tmp_path / ("set.zip" if kind == "zip" else "set.tar")
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as zipfile_:
+            for name, content in members:
+                zipfile_.writestr(name, content)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name, content in members:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    listing = open_path(path)
+    [found] = [place for place, name in enumerate(listing.ids) if name.endswith("a.png")]
+    assert len(listing) == 2 and listing.images.read(found) == last
+    assert [why for name, why in listing.ignored if name.endswith("a.png")] == [
+        "stands in the archive more than once; the last one counts"
+    ]

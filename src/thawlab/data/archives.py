@@ -196,6 +196,7 @@ def _zip_members(source: Path | bytes) -> Members:
         return archive
 
     infos = opened().infolist()
+    names = [_member_name(_zip_name(info)) for info in infos if not _is_folder(info)]
     folders = [member_name(_zip_name(info)) for info in infos if _is_folder(info)]
     members = {member_name(_zip_name(info)): info.filename for info in infos if not _is_folder(info)}
 
@@ -209,7 +210,14 @@ def _zip_members(source: Path | bytes) -> Members:
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             raise OSError(f"damaged or encrypted inside the archive: {error}") from error
 
-    return Members(folders, list(members), head_of, content)
+    return Members(folders, list(members), head_of, content, _repeated(names))
+
+
+def _repeated(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the names that stand in an archive more than once, with what becomes of them."""
+    return tuple(
+        (name, "stands in the archive more than once; the last one counts") for name, n in Counter(names).items() if n > 1
+    )
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -230,6 +238,7 @@ def _tar_members(source: Path | bytes) -> Members:
     folders: list[str] = []
     places: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
+    names: list[str] = []
     contents: dict[str, bytes] = {}  # only the first bytes where the archive is not compressed
     with tarfile.open(
         **({"fileobj": io.BytesIO(source)} if isinstance(source, bytes) else {"name": source}), mode="r:*"
@@ -244,6 +253,7 @@ def _tar_members(source: Path | bytes) -> Members:
             if file.issym():
                 links[name] = member_name(posixpath.join(posixpath.dirname(name), file.linkname))
             elif file.isreg():
+                names.append(name)
                 places[name] = (file.offset_data, file.size)
                 contents[name] = archive.extractfile(file).read(-1 if compressed else HEAD)  # type: ignore[union-attr]
         end = archive.offset
@@ -269,7 +279,7 @@ def _tar_members(source: Path | bytes) -> Members:
         return read
 
     lost = tuple((name, "is a link to what the archive does not hold") for name in links if name not in places)
-    return Members(folders, list(places), lambda name: contents[name][:HEAD], content, lost)
+    return Members(folders, list(places), lambda name: contents[name][:HEAD], content, (*lost, *_repeated(names)))
 
 
 def _ends(source: Path | bytes, offset: int) -> bool:

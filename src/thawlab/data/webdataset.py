@@ -50,6 +50,7 @@ def open_shards(path: Path, shards: Mapping[str, Members], reading: Reading) -> 
     for shard, members in sorted(shards.items()):
         place = PurePosixPath(shard)
         split = splits[place.stem].split if place.stem in splits else split_of_path(place.parts[:-1]) or "train"
+        ignored += [(f"{shard}/{name}", why) for name, why in members.ignored]
         labels = _label_files(members.names)
         for key, names in sorted(_by_key(filter(has_image_extension, members.names)).items()):
             name, *others = _image_first(names, f"{path}: {shard}")
