@@ -196,7 +196,7 @@ def _zip_members(source: Path | bytes) -> Members:
         return archive
 
     infos = opened().infolist()
-    names = [_member_name(_zip_name(info)) for info in infos if not _is_folder(info)]
+    names = [member_name(_zip_name(info)) for info in infos if not _is_folder(info)]
     folders = [member_name(_zip_name(info)) for info in infos if _is_folder(info)]
     members = {member_name(_zip_name(info)): info.filename for info in infos if not _is_folder(info)}
 
