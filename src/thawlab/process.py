@@ -15,14 +15,17 @@ _ALLOCATIONS_PER_COLLECTION = 100_000
 # GNU's OpenMP lets a waiting thread spin this often before it sleeps; by default so long that, beside a busy process, threads
 # spend their time slices waiting for one that has none (measured: benchmarks/README.md).
 _SPIN = "1000"
+# Pillow keeps a picture in blocks of this size; larger ones than the C library keeps for the thread that had them.
+_PICTURE_BLOCK = "64m"
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
 
 def prepare() -> None:
-    """Make this process fit for computing; to be called before torch is imported, since OpenMP reads its settings once."""
+    """Make this process fit for computing; to be called before torch and Pillow are imported, which read their settings once."""
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = _SPIN
+    os.environ.setdefault("PILLOW_BLOCK_SIZE", _PICTURE_BLOCK)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another one
@@ -35,16 +38,18 @@ def keep_memory() -> None:
 
     glibc gives large blocks back to the system at once, which then clears every page anew for the next step: a tenth to a
     third of a step's time on a CPU. Blocks of more than 24 MiB are still given back: few in number, they would leave holes in
-    what stays, and clearing them costs little beside computing them. Other C libraries are left as they are.
+    what stays, and clearing them costs little beside computing them. All threads share two heaps: with one for each, the memory
+    that stays would grow with their number. Other C libraries are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     import ctypes
 
     library = ctypes.CDLL(None)
-    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # of malloc.h
     library.mallopt(mmap_threshold, 24 << 20)
     library.mallopt(trim_threshold, (1 << 31) - 1)
+    library.mallopt(arena_max, 2)
 
 
 def rank() -> int:

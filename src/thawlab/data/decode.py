@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import traceback
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -10,8 +11,11 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
+from thawlab.data.decoding_need import bytes_needed, overstates, why_endless, why_exhausting
 from thawlab.data.formats import kind_of, plugins_here
 from thawlab.data.grey import Range, is_deep, is_white_at_zero, own_range, to_bytes
+from thawlab.data.pixel_budget import PixelBudget
+from thawlab.data.pnm import quick_form
 from thawlab.data.salvage import ended, exif_of, has_all_scans, lacks_end, orientation, padded, without_metadata, without_padding
 from thawlab.data.types import Pixels
 from thawlab.errors import first_line
@@ -22,6 +26,10 @@ DECODING = 4
 DECODER = f"Pillow {PIL.__version__}/decoding {DECODING}"
 # An image of more pixels is refused: decoding it could exhaust the memory. Some of Pillow's readers have the same limit.
 MAX_PIXELS = 178_956_970
+# An image that takes more bytes while it is decoded is refused as well: four for each of those pixels.
+MOST_BYTES = 720_000_000
+# Bytes of all threads together; an image that takes more is decoded alone.
+BUDGET = PixelBudget(480_000_000)
 # Formats of images only: Pillow's readers of documents (EPS) would start other programs.
 Image.init()
 _WANTED: tuple[str, ...] = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
@@ -78,11 +86,13 @@ def _one_error() -> Iterator[None]:
     """Turn the many errors that decoders raise on damaged data into `BadImageError`."""
     try:
         yield
-    except (BadImageError, MemoryError):
+    except (BadImageError, MemoryError) as error:
+        traceback.clear_frames(error.__traceback__)  # they hold pixels for as long as the error lives
         raise
     except Image.DecompressionBombError:  # the file holds more than its head says
         raise BadImageError(f"too large: more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:
+        traceback.clear_frames(error.__traceback__)
         reason = first_line(error)
         if "out of memory" in reason:
             raise MemoryError from None
@@ -100,6 +110,9 @@ def open_image(content: bytes, max_pixels: int | None = None) -> Image.Image:
     """
     if not content:
         raise BadImageError("empty file")
+    if reason := why_exhausting(content):
+        raise BadImageError(reason)
+    content = quick_form(content)
     for factory, accept in _READERS:
         accepted = accept is None or accept(content[:16])
         if accepted and not isinstance(accepted, str):  # a text tells what Pillow lacks for the format
@@ -166,7 +179,7 @@ def upright(image: Image.Image, noted: int | None = None) -> Image.Image:
     """
     exif = image.info.get("exif")
     turn = noted or (orientation(exif) if isinstance(exif, bytes) else None)
-    if turn is None:
+    if turn is None and not (isinstance(exif, bytes) and overstates(exif)):
         with contextlib.suppress(Exception):  # other places that Pillow knows, such as XMP; odd ones cost no image
             turn = image.getexif().get(0x0112)
     method = _TURNS.get(turn) if isinstance(turn, int) else None
@@ -219,13 +232,57 @@ def decode(content: bytes | Pixels, preprocessing: Fit, max_pixels: int | None =
 
 @_one_error()
 def _decoded(content: bytes, preprocessing: Fit, max_pixels: int | None, noted: int | None = None) -> Pixels:
-    with open_image(content, max_pixels) as image:
-        draft = preprocessing.draft_size(*image.size)
-        if draft and image.mode in {"RGB", "L"}:
-            image.draft(None, draft)
+    image = open_image(content, max_pixels)
+    size = image.size
+    draft = preprocessing.draft_size(*size)
+    if draft and image.mode in {"RGB", "L"}:
+        image.draft(None, draft)
+    taken = BUDGET.take(_allowed(image, content, size))
+    try:
         image.load()
-        grey = None
+        grey, inverted = None, is_white_at_zero(image)
         if is_deep(image):
             grey = own_range(image, content) or preprocessing.grey_range
-        rgb = to_rgb(upright(image, noted), grey)
-        return preprocessing.fit(ImageOps.invert(rgb) if is_white_at_zero(image) else rgb)
+        image = upright(image, noted)  # under one name: what is no longer needed is let go
+        image = to_rgb(image, grey)
+        return preprocessing.fit(ImageOps.invert(image) if inverted else image)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
+    finally:
+        del image  # before others are given its room
+        BUDGET.give(taken)
+
+
+@contextlib.contextmanager
+def loaded(content: bytes) -> Iterator[Image.Image]:
+    """Open and decode an image as it is stored, and hold its share of the budget for as long as it is used.
+
+    Raises:
+        BadImageError: if it cannot be opened or decoded, or takes too much.
+    """
+    with _one_error(), open_image(content) as image:
+        taken = BUDGET.take(_allowed(image, content, image.size))
+        try:
+            image.load()
+            yield image
+        finally:
+            BUDGET.give(taken)
+
+
+def _allowed(image: Image.Image, content: bytes, size: tuple[int, int]) -> int:
+    """Return the bytes that decoding an image takes.
+
+    Raises:
+        BadImageError: if they are too many, or decoding would take far longer than the image's size says.
+    """
+    if reason := why_endless(image, content):
+        raise BadImageError(reason)
+    need = bytes_needed(image, content, size)
+    if need > MOST_BYTES:
+        width, height = size
+        raise BadImageError(
+            f"too large: decoding {width}×{height} pixels of {image.format} takes {need / 1e6:,.0f} MB, more than "
+            f"{MOST_BYTES / 1e6:,.0f}; save it smaller"
+        )
+    return need

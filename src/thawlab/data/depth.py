@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from thawlab.data.decode import open_image
+from thawlab.data.decode import loaded
 from thawlab.data.grey import may_be_deep, range_of
 from thawlab.data.images import ArrayImages, head_of, patiently
 from thawlab.data.listing import Listing
@@ -33,5 +33,5 @@ def with_grey_range(preprocessing: Preprocessing, listing: Listing) -> Preproces
             return b""
 
     places = np.unique(np.linspace(0, len(listing) - 1, _LOOKED_AT).astype(np.int64)).tolist()
-    found = range_of([patient(index) for index in places], open_image)
+    found = range_of((patient(index) for index in places), loaded)
     return preprocessing if found is None else preprocessing.model_copy(update={"grey_range": found})

@@ -1,7 +1,8 @@
 """Grey values of more than 8 bits: from which value to which they run, and how they become a byte."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ Range = tuple[float, float]
 
 # Values of an image that tell the range of its data set.
 _LOOKED_AT = 4096
+# Values of one image that are kept until all of them have been looked at; of a larger one every second, third and so on.
+_KEPT = 1 << 21
 # Values of a band of rows.
 _BAND = 1 << 18
 # The share of values that may lie beyond each end of a range where no number of bits explains it.
@@ -35,12 +38,7 @@ def may_be_deep(content: bytes) -> bool:
     return is_png or content.startswith((b"P5", b"P2", b"II", b"MM", b"Pf", b"\x00\x00\x00\x0cjP", b"\xff\x4f\xff\x51"))
 
 
-def values_of(image: Image.Image) -> npt.NDArray[np.float64]:
-    """Return the grey values of a deep image as numbers."""
-    return np.asarray(image).astype(np.float64)
-
-
-def shared_range(samples: Sequence[npt.NDArray[np.float64]], whole: bool) -> Range:
+def shared_range(samples: Sequence[npt.NDArray[Any]], whole: bool) -> Range:
     """Return the range that the grey values of a data set run through.
 
     Whole numbers from near 0 run through the fewest bits, from 8 to 16, that hold them but for a few stuck pixels, and fractions
@@ -54,7 +52,7 @@ def shared_range(samples: Sequence[npt.NDArray[np.float64]], whole: bool) -> Ran
     samples = [kept for part in samples if (kept := _without_blanks(part)).size]
     if not samples:
         return 0.0, 65535.0 if whole else 1.0
-    pooled = np.concatenate([part[:: max(1, part.size // _LOOKED_AT)] for part in samples])
+    pooled = np.concatenate([part[:: max(1, part.size // _LOOKED_AT)] for part in samples]).astype(np.float64)
     least, most = min(float(part.min()) for part in samples), max(float(part.max()) for part in samples)
     low, high = (float(value) for value in np.quantile(pooled, [_TAIL, 1 - _TAIL]))
     few = _STUCK * sum(part.size for part in samples)
@@ -65,16 +63,17 @@ def shared_range(samples: Sequence[npt.NDArray[np.float64]], whole: bool) -> Ran
     return (low, high) if high > low else (least, max(most, least + 1.0))
 
 
-def _without_blanks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _without_blanks(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return values, flat, without those that stand for none where nothing was measured.
 
     These are infinite or not numbers, or one value over and over at the lower end, apart from all others by more than these
     are among themselves (-32768, -3.4e38), or a usual one of them.
     """
-    kept = values[np.isfinite(values)]
+    kept: npt.NDArray[Any] = values[np.isfinite(values)]
     while kept.size:
         least, rest = float(kept.min()), kept[kept > kept.min()]
-        is_apart = rest.size > 0 and least < 0 and rest.min() - least > rest.max() - rest.min()
+        low, high = (float(rest.min()), float(rest.max())) if rest.size else (least, least)
+        is_apart = least < 0 and low - least > high - low
         if least not in _BLANKS and not (is_apart and kept.size - rest.size > 1):
             break
         kept = rest
@@ -162,21 +161,21 @@ def to_bytes(stored: npt.NDArray[Any], known: Range | None) -> npt.NDArray[np.ui
     return result
 
 
-def range_of(contents: Sequence[bytes], opened: Callable[[bytes], Image.Image]) -> Range | None:
+def range_of(contents: Iterable[bytes], loaded: Callable[[bytes], AbstractContextManager[Image.Image]]) -> Range | None:
     """Return the range of the deep grey images among some files; None where there is none, or each names its own.
 
     Args:
         contents: encoded files.
-        opened: opens one of them; what it raises for a file makes the file count for nothing.
+        loaded: decodes one of them; what it raises for a file makes the file count for nothing.
     """
     samples, whole = [], True
     for content in filter(may_be_deep, contents):
         try:
-            with opened(content) as image:
+            with loaded(content) as image:
                 if is_deep(image):
-                    values = values_of(image)
-                    if values.size and own_range(image, content) is None:
-                        samples.append(values)
+                    stored = np.asarray(image)
+                    if stored.size and own_range(image, content) is None:
+                        samples.append(stored.reshape(-1)[:: 1 + stored.size // _KEPT].copy())
                         whole = whole and image.mode != "F"
         except Exception:
             continue

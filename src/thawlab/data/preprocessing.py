@@ -5,6 +5,7 @@ To decode and fit needs no torch: a process that only does this starts at once.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -25,6 +26,9 @@ _RESAMPLING = {
 }
 # A JPEG may be decoded at a half, quarter or eighth of its size; this much more than the target must remain for the resampling.
 _DRAFT_GAP = 2.0
+# Pixels beyond which a picture of which only a part is scaled is cut down to this part first, and how many rows of the result's
+# size beside it the widest filter looks at.
+_MANY, _REACH = 1 << 24, 3.0
 # Values of a batch that are normalised at a time.
 _AT_ONCE = 1 << 18
 
@@ -137,6 +141,10 @@ def _resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampli
     if resample == Image.Resampling.NEAREST or not (shrinks > 0 and shrinks > 2 * (image.width - size[0])):
         return image.resize(size, resample, box=box)
     left, top, right, bottom = box
+    if size[0] * image.height > _MANY and (bottom - top) * 4 < image.height:  # most rows are not looked at
+        reach = math.ceil(_REACH * max(1.0, (bottom - top) / size[1])) + 1
+        first, last = max(0, math.floor(top) - reach), min(image.height, math.ceil(bottom) + reach)
+        image, top, bottom = image.crop((0, first, image.width, last)), top - first, bottom - first
     narrow = image.resize((size[0], image.height), resample, box=(left, 0, right, image.height))
     return narrow.resize(size, resample, box=(0, top, size[0], bottom))
 
