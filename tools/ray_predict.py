@@ -2,9 +2,10 @@
 
     python tools/ray_predict.py --out results/scale/predict-ray.json
 
-The cluster has a head without cores and two nodes with one core each. A node is killed at a random moment of each repetition and
-a new one joins; in every second one the command is killed too, and given again. Every picture must have one row, equal to the one
-that `thawlab predict --out` writes for the same picture in a folder on this machine, with both cores and no cluster.
+The cluster has a head without cores and two nodes with one core each. In each repetition a node is killed once a random number of
+parts is there, and a new one joins; in every second one the command is killed too, and given again. Every picture must have one
+row, equal to the one that `thawlab predict --out` writes for the same picture in a folder on this machine, with both cores and no
+cluster.
 """
 
 from __future__ import annotations
@@ -112,18 +113,23 @@ class Bench(NamedTuple):
         return subprocess.Popen([*self.command, "--out", str(out)])
 
 
-def with_loss(bench: Bench, out: Path, after: float, killed_too: bool) -> dict[str, Any]:
-    """Predict while a node is killed, and the command with it, which is then given again; return what came out."""
+def with_loss(bench: Bench, out: Path, after: int, killed_too: bool) -> dict[str, Any]:
+    """Predict, kill a node once so many parts are there, perhaps the command too, and return the outcome in the end."""
     running = bench.begin(out)
-    time.sleep(after)
+    while parts_in(out) < after and running.poll() is None:
+        time.sleep(0.05)
+    row = {"parts_at_loss": parts_in(out), "killed_too": killed_too}
     bench.cluster.remove_node(bench.nodes.pop(0), allow_graceful=False)
-    row = {"lost_after": round(after, 1), "parts_then": len(list(out.glob("part-*"))), "killed_too": killed_too}
     if killed_too:
         running.kill()
         running.wait()
     bench.nodes.append(bench.cluster.add_node(num_cpus=1))
     code = bench.begin(out).wait() if killed_too else running.wait()
-    return {**row, "exit_code": code, "parts": len(list(out.glob("part-*"))), **compared(out, bench.expected)}
+    return {**row, "exit_code": code, "parts": parts_in(out), **compared(out, bench.expected)}
+
+
+def parts_in(out: Path) -> int:
+    return len(list(out.glob("part-*")))
 
 
 def main() -> None:
@@ -133,6 +139,7 @@ def main() -> None:
     parser.add_argument("--losses", type=int, default=5)
     parser.add_argument("--backbone", default="bundled")
     parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     wanted = parser.parse_args()
@@ -142,7 +149,12 @@ def main() -> None:
     result |= {"backbone": wanted.backbone, "size": wanted.size}
     with tempfile.TemporaryDirectory(prefix="ray-predict-") as text:
         place = Path(text)
-        settings = {"phases.0.epochs": 1, "system.device": "cpu", "system.cache_dir": str(place / "cache")}
+        settings: dict[str, Any] = {
+            "phases.0.epochs": 1,
+            "phases.1.epochs": wanted.epochs,
+            "system.device": "cpu",
+            "system.cache_dir": str(place / "cache"),
+        }
         run = api.train("shapes:500x32", runs=place / "runs", backbone=wanted.backbone, size=wanted.size, **settings)
         folders = write_pictures(wanted.pictures, place)
         start = time.monotonic()
@@ -154,13 +166,13 @@ def main() -> None:
         bench = Bench(cluster, nodes, [sys.executable, "-m", "thawlab", *verb], rows_of(place / "local.parquet")[0])
         start = time.monotonic()
         code = bench.begin(place / "whole").wait()
-        seconds = time.monotonic() - start
+        seconds = round(time.monotonic() - start, 1)
         outcome = {"exit_code": code, **compared(place / "whole", bench.expected)}
-        result |= {"ray_seconds": round(seconds, 1), "undisturbed": outcome, "losses": []}
+        result |= {"ray_seconds": seconds, "undisturbed": outcome, "losses": []}
         print(outcome, flush=True)
         wanted.out.parent.mkdir(parents=True, exist_ok=True)
         for number in range(wanted.losses):
-            row = with_loss(bench, place / f"out{number}", draws.uniform(0.3, 0.9) * seconds, bool(number % 2))
+            row = with_loss(bench, place / f"out{number}", draws.randrange(1, parts_in(place / "whole")), bool(number % 2))
             print(row, flush=True)
             result["losses"].append(row)
             wanted.out.write_text(json.dumps(result, indent=1) + "\n")

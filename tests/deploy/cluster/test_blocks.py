@@ -8,17 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from packing import encoded, named_pictures, parquet_of, shard_of, write_folder
 
+from thawlab.cli.main import app
 from thawlab.deploy.cluster import blocks as blocks_module
 from thawlab.deploy.cluster.blocks import Block, _block_size, _spans, blocks_of
+from thawlab.deploy.cluster.reading import pictures_of
 from thawlab.deploy.predictor import image_files
 from thawlab.errors import UsageError
-
-fsspec = pytest.importorskip("fsspec")
 
 
 @pytest.fixture
@@ -79,6 +80,17 @@ def test_shards_and_tables_are_found_alone_in_folders_and_by_wildcards(memory: A
     assert found == [f"in/train-{k}.tar" for k in range(3)]
     [table] = blocks_of(["memory://in/x.parquet"])
     assert (table.groups, table.column) == ((0, 3), "image")
+
+
+def test_the_index_beside_shards_is_no_table_of_pictures(photos: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["thawlab", "data", "shards", str(photos), str(tmp_path / "shards")])
+        with pytest.raises(SystemExit) as left:
+            app()
+    assert not left.value.code and (tmp_path / "shards" / "index.parquet").exists()
+    blocks = blocks_of([str(tmp_path / "shards")])
+    flaws: list[str] = []
+    assert len({picture.name for block in blocks for picture in pictures_of(block, flaws)}) == 24 and flaws == []
 
 
 def test_nothing_is_in_two_blocks(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -14,7 +15,6 @@ from thawlab.deploy.cluster import places
 from thawlab.deploy.cluster.places import Place, UnreachedError
 from thawlab.errors import UsageError
 
-fsspec = pytest.importorskip("fsspec")
 CONTENT = np.random.default_rng(0).bytes(100_000)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -87,22 +88,6 @@ def test_shards_and_tables_give_the_rows_of_their_pictures(cluster: Any, shapes_
     }
 
 
-@pytest.mark.slow
-def test_a_lost_node_costs_no_row(cluster: Any, shapes_run: RunFolder, tmp_path: Path) -> None:
-    folder, out = write_folder(tmp_path / "photos", named_pictures(4000)), tmp_path / "out"
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(on, cluster.address, shapes_run, [folder], out)
-        while len(list(out.glob("part-*"))) < 3 and not running.done():
-            time.sleep(0.05)
-        before = len(list(out.glob("part-*")))
-        cluster.remove_node(cluster.workers.pop(0), allow_graceful=False)  # no other takes its place
-        done = running.result()
-    cluster.workers.append(cluster.add_node(num_cpus=1))
-    assert before < done.parts == 125
-    assert done.total == 4000
-    assert rows_in(out) == local_rows(shapes_run, folder, tmp_path / "local.parquet")
-
-
 def killed_once(marker: Path, block: Any, order: Any, archive: Any) -> bytes:
     """Die the first time, as a process that takes too much memory does."""
     try:
@@ -119,6 +104,33 @@ PART = node._part
 def answer_with(part: Any, table: Any, order: Any, means: Any) -> Any:
     node._part = part  # type: ignore[assignment]
     return node.answer(table, order, means)
+
+
+def noted(folder: Path, block: Any, order: Any, archive: Any) -> bytes:
+    (folder / uuid.uuid4().hex).touch()
+    return PART(block, order, archive)
+
+
+@pytest.mark.slow
+def test_a_lost_node_costs_no_row(cluster: Any, shapes_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(__import__(__name__))
+    (tmp_path / "begun").mkdir()
+    monkeypatch.setattr(predict, "answer", partial(answer_with, partial(noted, tmp_path / "begun")))
+    folder, out = write_folder(tmp_path / "photos", named_pictures(4000)), tmp_path / "out"
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(on, cluster.address, shapes_run, [folder], out)
+        while len(list(out.glob("part-*"))) < 3 and not running.done():
+            time.sleep(0.05)
+        before = len(list(out.glob("part-*")))
+        cluster.remove_node(cluster.workers.pop(0), allow_graceful=False)  # no other takes its place
+        done = running.result()
+    cluster.workers.append(cluster.add_node(num_cpus=1))
+    assert before < done.parts == 125
+    assert done.total == 4000
+    assert 125 <= len(list((tmp_path / "begun").iterdir())) < 125 + 8  # what was done is not done again
+    assert rows_in(out) == local_rows(shapes_run, folder, tmp_path / "local.parquet")
 
 
 @pytest.mark.slow

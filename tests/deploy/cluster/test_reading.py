@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from packing import encoded, named_pictures, parquet_of, shard_of, tar_of, write_folder
@@ -20,8 +21,6 @@ from thawlab.deploy.opening import open_predictor
 from thawlab.deploy.predictor import Predictor
 from thawlab.errors import ThawlabError
 from thawlab.run import RunFolder
-
-fsspec = pytest.importorskip("fsspec")
 
 
 @pytest.fixture(scope="module")

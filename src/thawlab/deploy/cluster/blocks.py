@@ -21,6 +21,7 @@ from thawlab.data.layout import is_litter
 from thawlab.data.listing import UNSAID
 from thawlab.data.openers import is_image
 from thawlab.data.parquet_columns import image_column
+from thawlab.data.shards.index import ROWS
 from thawlab.deploy.cluster.places import Entry, Place, is_url
 from thawlab.errors import UsageError, first_line, nearest
 from thawlab.files import user_path
@@ -108,6 +109,8 @@ def _files_of(source: str) -> list[_File]:
         raise UsageError(f"{source}: is a zip archive, which is not read from front to back; unpack it, or write tar shards")
     pictures = [file for file in found if not _is_pack(file.name)]
     packs = [file for file in found if file.name.lower().endswith((*_TARS, _PARQUET))]
+    if any(file.name.lower().endswith(_TARS) for file in packs):
+        packs = [file for file in packs if file.name.rpartition("/")[2] != ROWS]  # the index beside shards
     if not pictures and not packs:
         raise UsageError(f"{source}: holds neither pictures nor tar shards nor Parquet files")
     return pictures or packs  # tables and archives among pictures are something else

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast, final
 
 from thawlab.errors import ThawlabError, UsageError, first_line
-from thawlab.registry import optional
 
 T = TypeVar("T")
 _PAUSES = (0.5, 2.0, 8.0)  # seconds before each further try
@@ -53,11 +52,13 @@ class Place:
         self.address = address
         self.local = Path(address.removeprefix("file://")) if address.startswith("file://") or not is_url(address) else None
         if self.local is None:
-            fsspec = optional("fsspec", "ray", address)
+            import fsspec
+
             try:
                 self._storage, self.path = fsspec.url_to_fs(address)
             except (ImportError, ValueError) as error:
-                raise UsageError(f"{address}: cannot be read here: {first_line(error)}") from None
+                hint = "; pip install 'thawlab[remote]'" if isinstance(error, ImportError) else ""
+                raise UsageError(f"{address}: cannot be read here: {first_line(error)}{hint}") from None
             except Exception as error:
                 raise UnreachedError(f"{address}: cannot be reached: {_reason(error)}") from None
 
