@@ -86,6 +86,7 @@ def test_the_run_folder_holds_what_the_design_promises(recipe: Make, tmp_path: P
         "novelty",
         "label_suspects",
         "near_duplicates",
+        "shift",
         "gap",
         "diagnoses",
         "seconds",
@@ -276,8 +277,8 @@ def test_fixed_random_views_are_stated_kept_and_differ_from_each_other(recipe: M
     folder = train(recipe(phases=phases), tmp_path / "a")
     assert "in 3 fixed random views of each image" in (folder.path / "log.txt").read_text()
     marks = [path for path in (cache_root() / "features").rglob("rows.bin")]
-    assert len(marks) == 4  # plain and three views
-    assert len({path.read_bytes() for path in marks}) == 4
+    assert len(marks) == 5  # plain, three views, and the corrupted images that show how the classifier bears them
+    assert len({path.read_bytes() for path in marks}) == 5
     assert_same_run(folder, train(recipe(phases=phases), tmp_path / "b"))
 
 
