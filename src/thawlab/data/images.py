@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from thawlab.data.types import Indices, Pixels
 from thawlab.errors import ThawlabError
+from thawlab.patience import tried_again
 
 T = TypeVar("T")
 HEAD = 160  # bytes that tell what a file is
@@ -33,21 +33,20 @@ def patiently(work: Callable[[], T], name: str) -> T:
         OSError: if the file is absent, may not be read, or is damaged inside its archive.
         ThawlabError: if reading it still fails for another reason; this says nothing about the image.
     """
-    pauses = iter(_PAUSES)
-    while True:
-        try:
-            return work()
-        except (OSError, MemoryError) as error:
-            if isinstance(error, OSError) and error.errno in _LASTING:
-                raise
-            pause = next(pauses, None)
-            if pause is None:
-                reason = (error.strerror or error) if isinstance(error, OSError) else "not enough memory"
-                raise ThawlabError(
-                    f"{name}: could not be read, several times ({reason}); run the command again, or leave the image out with "
-                    "data.exclude"
-                ) from error
-            time.sleep(pause)
+    try:
+        return tried_again(work, _PAUSES, lambda error, _: _is_passing(error))
+    except (OSError, MemoryError) as error:
+        if not _is_passing(error):
+            raise
+        reason = (error.strerror or error) if isinstance(error, OSError) else "not enough memory"
+        raise ThawlabError(
+            f"{name}: could not be read, several times ({reason}); run the command again, or leave the image out with "
+            "data.exclude"
+        ) from error
+
+
+def _is_passing(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _LASTING)
 
 
 class Images(Protocol):

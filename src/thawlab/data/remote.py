@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from thawlab import progress
 from thawlab.errors import ThawlabError, UsageError, first_line
 from thawlab.files import write_atomically
+from thawlab.patience import tried_again
 
 T = TypeVar("T")
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -21,6 +21,8 @@ _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _WORTH_SAYING = 1.0
 # A file is fetched in pieces of this many bytes, so that a cut connection costs one of them.
 _PIECE = 8 << 20
+# What tells a version of a file from the next, by the names that storages have for it.
+_MARKS = ("ETag", "etag", "md5Hash", "generation", "content_md5", "mtime", "LastModified", "last_modified", "created")
 # Errors that no further try mends, by the names that the clouds' own libraries give them.
 _ABSENT = {"FileNotFoundError", "NoSuchBucket", "NoSuchKey", "IsADirectoryError"}
 _REFUSED = {"PermissionError", "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"}
@@ -85,30 +87,35 @@ def patiently_remote(work: Callable[[], T], what: str) -> T:
         UsageError: if the machine lets us not, which no further try changes.
         ThawlabError: if it still fails.
     """
-    pauses, worth_saying = iter(_PAUSES), True
-    while True:
-        try:
-            return work()
-        except (ThawlabError, UsageError):
-            raise
-        except Exception as error:  # the clouds' libraries share no base class
-            kinds = {kind.__name__ for kind in type(error).__mro__}
-            if kinds & _ABSENT:
-                raise FileNotFoundError(what) from error
-            if kinds & _REFUSED:
-                raise UsageError(
-                    f"{what}: access is refused ({first_line(error)}); check the credentials of this machine"
-                ) from None
-            pause = next(pauses, None)
-            if pause is None:
-                raise ThawlabError(
-                    f"{what}: could not be read in {len(_PAUSES) + 1} tries ({first_line(error)}); "
-                    "run the same command once it answers again"
-                ) from None
-            if pause > _WORTH_SAYING and worth_saying:
-                progress.say(f"{what}: does not answer ({first_line(error)}); trying again for half a minute")
-                worth_saying = False
-            time.sleep(pause)
+    said = False
+
+    def waits(error: Exception, pause: float) -> bool:
+        nonlocal said
+        if isinstance(error, ThawlabError | UsageError) or _kinds(error) & (_ABSENT | _REFUSED):
+            return False
+        if pause > _WORTH_SAYING and not said:
+            progress.say(f"{what}: does not answer ({first_line(error)}); trying again for half a minute")
+            said = True
+        return True
+
+    try:
+        return tried_again(work, _PAUSES, waits)
+    except (ThawlabError, UsageError):
+        raise
+    except Exception as error:  # the clouds' libraries share no base class
+        kinds = _kinds(error)
+        if kinds & _ABSENT:
+            raise FileNotFoundError(what) from error
+        if kinds & _REFUSED:
+            raise UsageError(f"{what}: access is refused ({first_line(error)}); check the credentials of this machine") from None
+        raise ThawlabError(
+            f"{what}: could not be read in {len(_PAUSES) + 1} tries ({first_line(error)}); "
+            "run the same command once it answers again"
+        ) from None
+
+
+def _kinds(error: Exception) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def listed_files(place: Remote) -> list[RemoteFile]:
@@ -142,8 +149,12 @@ def listed_files(place: Remote) -> list[RemoteFile]:
 
 
 def _described(name: str, info: dict[str, Any]) -> RemoteFile:
-    mark = next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created") if info.get(key)), "")
-    return RemoteFile(name, int(info.get("size") or 0), mark)
+    return RemoteFile(name, int(info.get("size") or 0), version_mark(info))
+
+
+def version_mark(info: dict[str, Any]) -> str:
+    """Return what tells a version of a file from the next, of what its storage says of it; empty where nothing does."""
+    return next((str(info[key]) for key in _MARKS if info.get(key)), "")
 
 
 def content_of(place: Remote) -> bytes:

@@ -21,8 +21,9 @@ from thawlab.data.layout import is_litter
 from thawlab.data.listing import UNSAID
 from thawlab.data.openers import is_image
 from thawlab.data.parquet_columns import image_column
+from thawlab.data.remote import is_remote
 from thawlab.data.shards.index import ROWS
-from thawlab.deploy.cluster.places import Entry, Place, is_url
+from thawlab.deploy.cluster.places import Entry, Place
 from thawlab.errors import UsageError, first_line, nearest
 from thawlab.files import user_path
 
@@ -103,7 +104,7 @@ def _files_of(source: str) -> list[_File]:
     Raises:
         UsageError: if there is nothing.
     """
-    found = _remote_files(source) if is_url(source) and not source.startswith("file://") else _local_files(source)
+    found = _remote_files(source) if is_remote(source) and not source.startswith("file://") else _local_files(source)
     refused = next((file for file in found if file.name.lower().endswith(".zip")), None)
     if refused is not None and len(found) == 1:
         raise UsageError(f"{source}: is a zip archive, which is not read from front to back; unpack it, or write tar shards")
@@ -176,7 +177,7 @@ def _groups_of(file: _File) -> tuple[str, list[int]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    shown = Path(file.shown + file.name) if not is_url(file.shown) else file.shown + file.name
+    shown = Path(file.shown + file.name) if not is_remote(file.shown) else file.shown + file.name
     try:
         with Place(file.address).open(file.size) as opened:
             table = pq.ParquetFile(opened)

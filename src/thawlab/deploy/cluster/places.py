@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast, final
 
+from thawlab.data.remote import is_remote, version_mark
 from thawlab.errors import ThawlabError, UsageError, first_line
+from thawlab.patience import tried_again
 
 T = TypeVar("T")
 _PAUSES = (0.5, 2.0, 8.0)  # seconds before each further try
 _PIECE = 4 << 20  # bytes that are asked for at a time where a file is read from front to back
 # What another try does not change.
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, UsageError)
-# What tells a version of a file from the next, by the names that storages have for it.
-_MARKS = ("ETag", "etag", "md5Hash", "generation", "content_md5", "mtime", "LastModified", "last_modified")
 
 
 class UnreachedError(ThawlabError):
@@ -29,11 +28,6 @@ class Entry(NamedTuple):
     path: str
     size: int
     mark: str
-
-
-def is_url(text: str) -> bool:
-    """Return whether a source is an address, such as s3://bucket/photos, and no path."""
-    return "://" in text
 
 
 @final
@@ -50,7 +44,7 @@ class Place:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.local = Path(address.removeprefix("file://")) if address.startswith("file://") or not is_url(address) else None
+        self.local = Path(address.removeprefix("file://")) if address.startswith("file://") or not is_remote(address) else None
         if self.local is None:
             import fsspec
 
@@ -172,19 +166,17 @@ def tried(work: Callable[[], T], name: str) -> T:
     Raises:
         UnreachedError: if it fails every time, or no further try would help.
     """
-    for pause in (*_PAUSES, None):
-        try:
-            return work()
-        except UnreachedError:
-            raise
-        except Exception as error:  # each storage has errors of its own
-            reason = _reason(error)
-            if isinstance(error, _LASTING) or "Credentials" in type(error).__name__:
-                raise UnreachedError(f"{name}: cannot be read: {reason}") from None
-            if pause is None:
-                raise UnreachedError(f"{name}: cannot be read, tried {len(_PAUSES) + 1} times: {reason}") from None
-            time.sleep(pause)
-    raise AssertionError("the last pause is None")
+    try:
+        return tried_again(work, _PAUSES, lambda error, _: not _is_lasting(error))
+    except UnreachedError:
+        raise
+    except Exception as error:  # each storage has errors of its own
+        tries = "" if _is_lasting(error) else f", tried {len(_PAUSES) + 1} times"
+        raise UnreachedError(f"{name}: cannot be read{tries}: {_reason(error)}") from None
+
+
+def _is_lasting(error: Exception) -> bool:
+    return isinstance(error, (*_LASTING, UnreachedError)) or "Credentials" in type(error).__name__
 
 
 def _reason(error: Exception) -> str:
@@ -200,6 +192,5 @@ def _reason(error: Exception) -> str:
 
 def entry_of(info: dict[str, Any]) -> Entry:
     """Return a file from what fsspec says of it."""
-    mark = next((str(info[key]) for key in _MARKS if info.get(key) is not None), "")
     size = info.get("size")
-    return Entry(info["name"], -1 if size is None else int(size), mark)
+    return Entry(info["name"], -1 if size is None else int(size), version_mark(info))

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from thawlab import progress
+from thawlab.data.remote import is_remote
 from thawlab.deploy.cluster.blocks import Block, blocks_of
 from thawlab.deploy.cluster.node import Order, Tally, answer, survey
 from thawlab.deploy.cluster.parts import Identity, Part, add_part, held, parts_in, seal, unseal
-from thawlab.deploy.cluster.places import is_url
 from thawlab.deploy.opening import model_digest, open_predictor
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.files import user_path
@@ -74,7 +74,7 @@ def predict_on_ray(
         ThawlabError: if there is no such cluster, or some blocks could not be read: their parts are missing then.
     """
     optional("ray.data", "ray", "--ray")
-    spelled = tuple(source.rstrip("/") if is_url(source) else str(user_path(source)) for source in sources)
+    spelled = tuple(source.rstrip("/") if is_remote(source) else str(user_path(source)) for source in sources)
     identity = Identity(model_digest(run, engine), top_k, spelled)
     blocks = blocks_of(spelled)
     with held(out):
@@ -179,7 +179,7 @@ def _check_nodes(ray: Any, order: Order) -> None:
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    places = tuple(source if is_url(source) else str(Path(source).absolute()) for source in order.identity.sources)
+    places = tuple(source if is_remote(source) else str(Path(source).absolute()) for source in order.identity.sources)
     look: Callable[..., Any] = ray.remote(num_cpus=0)(survey).options
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     on = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
