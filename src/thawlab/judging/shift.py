@@ -36,7 +36,7 @@ SHIFTED = 500
 _SHORT = (3,)
 # A corrupted image may be one of this share of the images that pass through the network in a run; or, where that is few, as many
 # as so many multiplications allow, a second's work, but no more than these.
-_SHARE, _OPERATIONS, _MOST_QUICK, _LEAST = 0.03, 30e9, 40, 8
+_SHARE, _OPERATIONS, _MOST_QUICK, _LEAST = 0.03, 20e9, 40, 8
 
 Right = npt.NDArray[np.bool_]
 
