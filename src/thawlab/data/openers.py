@@ -11,7 +11,7 @@ from thawlab.data.images import Images, ReadImages
 from thawlab.data.layout import Placed, Placement, class_names, is_litter, one_spelling, place_files
 from thawlab.data.listing import UNSAID, Listing, Reading
 from thawlab.data.types import Indices
-from thawlab.errors import UsageError
+from thawlab.errors import UsageError, plain
 from thawlab.registry import Registry
 
 # An opener is given a path, and what the owner says of it, and lists its images, or raises a `UsageError` that names the file.
@@ -101,6 +101,8 @@ def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[s
             continue
         if path.encode("utf-8", "replace").decode("utf-8") != path:  # an id that breaks every file it is written to
             ignored.append((ascii(path)[1:-1], "has a name that is not UTF-8; rename it"))
+        elif plain(path) != path:  # a terminal obeys them
+            ignored.append((plain(path), "has control characters in its name; rename it"))
         elif is_image(path, head_of):
             images.append(path)
         else:
