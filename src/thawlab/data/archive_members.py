@@ -1,6 +1,7 @@
 """What archives hold, read in place: zip and tar files, and those within them."""
 
 import bz2
+import copy
 import gzip
 import io
 import lzma
@@ -17,7 +18,7 @@ from typing import IO, NamedTuple
 
 from thawlab.data.images import HEAD
 from thawlab.data.layout import is_litter
-from thawlab.data.unpacking import BombError, Member, Room, Watched, refuse_hollow_tar, refuse_hollow_zip, why_not_unpacked
+from thawlab.data.unpacking import BombError, Member, Room, Watched, refuse_hollow_tar, refuse_hollow_zip, unpacked_member, why_not_unpacked
 from thawlab.errors import UsageError, first_line
 
 DAMAGES = (
@@ -152,9 +153,10 @@ def _zip_members(source: Path | bytes, room: Room) -> Members:
             return archive.open(info)
 
     def first(info: zipfile.ZipInfo, size: int) -> bytes:
-        file = opened(info)
+        odd = info.compress_type in {zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+        file = opened(_as_stored(info) if odd else info)
         try:
-            return file.read(size)
+            return unpacked_member(file.read(info.compress_size), info, size) if odd else file.read(size)
         finally:
             with opening:
                 file.close()
@@ -170,7 +172,7 @@ def _zip_members(source: Path | bytes, room: Room) -> Members:
         if reason := why_not_unpacked(info.file_size, info.compress_size):
             raise OSError(reason)
         try:
-            return first(info, -1)
+            return first(info, info.file_size)  # what a head that lies leaves out is not unpacked
         except OSError:
             raise
         except _ANY_DAMAGE as error:
@@ -187,6 +189,14 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         return info.filename.encode("cp437").decode("utf-8")
     except UnicodeError:
         return info.filename
+
+
+def _as_stored(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """Return a member that is read without being unpacked."""
+    bare = copy.copy(info)
+    bare.compress_type, bare.file_size = zipfile.ZIP_STORED, info.compress_size
+    del bare.CRC  # that of the unpacked bytes
+    return bare
 
 
 def _is_folder(info: zipfile.ZipInfo) -> bool:

@@ -14,6 +14,7 @@ from thawlab.data.types import Indices
 from thawlab.errors import UsageError, plain
 from thawlab.registry import Registry
 
+_LONGEST_PATH, _DEEPEST = 4096, 100
 # An opener is given a path, and what the owner says of it, and lists its images, or raises a `UsageError` that names the file.
 Opener = Callable[[Path, Reading], Listing]
 openers: Registry[Opener] = Registry("opener")
@@ -79,7 +80,9 @@ def arranged_by_path(
     Raises:
         UsageError: if a class folder is empty, or no image lies in one.
     """
-    paths = sorted(files)
+    folders = [folder for folder in folders if not _is_endless(folder)]
+    paths = sorted(path for path in files if not _is_endless(path))
+    endless = [(f"{plain(path[:60])}…", "has a path that is too long") for path in files if _is_endless(path)]
     _refuse_empty_classes(folders, paths, origin)
     images, others = _sift(paths, head_of)
     reading.refuse("path_column", "label_column", what="folders of images")
@@ -90,7 +93,7 @@ def arranged_by_path(
     placed = found.placed
     _refuse_unread_classes(found, others, origin)
     content = ReadImages(lambda index: read(placed[index].path), lambda index: head_of(placed[index].path))
-    return arranged(placed, content, name, origin, ignored=(*others, *ignored, *found.ignored), layout=found.layout)
+    return arranged(placed, content, name, origin, ignored=(*others, *ignored, *endless, *found.ignored), layout=found.layout)
 
 
 def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -108,6 +111,11 @@ def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[s
         else:
             ignored.append((path, (not PurePosixPath(path).suffix and kind_of(head_of(path))) or why_no_image(path)))
     return images, ignored
+
+
+def _is_endless(path: str) -> bool:
+    """Return whether a path is longer, or leads deeper, than that of any file on a disk."""
+    return len(path) > _LONGEST_PATH or path.count("/") > _DEEPEST
 
 
 def is_image(path: str, head_of: Callable[[str], bytes]) -> bool:

@@ -1,9 +1,13 @@
 """What is taken from archives that were made to exhaust memory or time, before it is taken."""
 
+import bz2
 import io
+import lzma
 import re
 import struct
 import tarfile
+import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any, final
 
@@ -16,7 +20,7 @@ _LEAST_ARCHIVE, _LEAST_NAME = 1 << 14, 256
 # A member that unpacks to more than this must not be over a hundred times as large as it is stored.
 _SUSPICIOUS, _MOST_TIMES = 1 << 25, 100
 # From these sizes on, names must not be most of what an archive holds.
-_MANY_NAMES, _LARGE_DIRECTORY, _DIRECTORY_SHARE = 100_000, 1 << 24, 0.4
+_MANY_NAMES, _LARGE_DIRECTORY, _DIRECTORY_SHARE = 30_000, 1 << 24, 0.4
 _MOST_HEADER = 1 << 16
 _ENDLESS_NUMBER = re.compile(rb"\d{64}")
 _HEADERS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
@@ -63,6 +67,29 @@ def why_not_unpacked(size: int, stored: int) -> str | None:
     if size > _SUSPICIOUS and size > _MOST_TIMES * stored:
         return f"unpacks to {size / 1e6:,.0f} MB, over {_MOST_TIMES} times what it is stored in"
     return None
+
+
+def unpacked_member(packed: bytes, info: zipfile.ZipInfo, most: int) -> bytes:
+    """Unpack the first bytes of a zip's member that bzip2 or LZMA has packed: `zipfile` would unpack all, whatever it claims.
+
+    Args:
+        packed: as it is stored.
+        info: of the member; all of it must fit its checksum.
+        most: bytes to return.
+
+    Raises:
+        OSError, EOFError, lzma.LZMAError or zipfile.BadZipFile: if it is damaged.
+    """
+    if info.compress_type == zipfile.ZIP_BZIP2:
+        content = bz2.BZ2Decompressor().decompress(packed, most)
+    else:
+        packing, size = struct.unpack_from("<BI", packed, 4)
+        places = {"lc": packing % 9, "lp": packing // 9 % 5, "pb": packing // 45}
+        filters = [{"id": lzma.FILTER_LZMA1, "dict_size": size, **places}]
+        content = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters).decompress(packed[9:], most)
+    if most >= info.file_size and (len(content) != info.file_size or zlib.crc32(content) != info.CRC):
+        raise zipfile.BadZipFile("it is not what its checksum says")
+    return content
 
 
 def refuse_hollow_zip(source: Path | bytes) -> None:
@@ -117,8 +144,8 @@ class Watched:
             BombError: if there is no room for them.
             tarfile.ReadError: if they are a header without an end.
         """
+        self._take(self._file.tell() + max(size, 0))
         content = self._file.read(size)
-        self._count()
         if self.is_header:
             self.is_header = False
             # Readers look for numbers by patterns whose time grows with the square of their length (CVE-2024-6232).
@@ -127,17 +154,21 @@ class Watched:
         return content
 
     def seek(self, place: int) -> int:
-        """Go to a place; in a compressed archive, all before it is unpacked."""
-        reached = self._file.seek(place)
-        self._count()
-        return reached
+        """Go to a place; in a compressed archive, all before it is unpacked.
+
+        Raises:
+            BombError: if there is no room for it.
+        """
+        self._take(place)
+        return self._file.seek(place)
 
     def tell(self) -> int:
         """Return the place."""
         return self._file.tell()
 
-    def _count(self) -> None:
-        if self._room is not None and (place := self._file.tell()) > self._reached:
+    def _take(self, place: int) -> None:
+        """Take the room for all up to a place, before it is unpacked."""
+        if self._room is not None and place > self._reached:
             self._room.take(place - self._reached)
             self._reached = place
 
