@@ -95,7 +95,9 @@ def names_zip(count: int) -> bytes:
         name = b"c%d/%08d.png" % (k % 3, k)
         place = local.tell()
         local.write(b"PK\3\4" + struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 33, 0, 0, 0, len(name), 0) + name)
-        central.write(b"PK\1\2" + struct.pack("<HHHHHHIIIHHHHHII", 20, 20, 0, 0, 0, 33, 0, 0, 0, len(name), 0, 0, 0, 0, 0, place) + name)
+        central.write(
+            b"PK\1\2" + struct.pack("<HHHHHHIIIHHHHHII", 20, 20, 0, 0, 0, 33, 0, 0, 0, len(name), 0, 0, 0, 0, 0, place) + name
+        )
     start, size = local.tell(), central.tell()
     wide = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, count, count, size, start)
     locator = b"PK\6\7" + struct.pack("<IQI", 0, start + size, 1)
@@ -173,7 +175,9 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "absolute.tar": lambda: tarred(_with("/tmp/canary.png")),
     "link-out.tar": lambda: tarred(good(), [special("cat/x.png", tarfile.SYMTYPE, "/etc/passwd")]),
     "link-up.tar": lambda: tarred(good(), [special("cat/x.png", tarfile.SYMTYPE, "../../../../etc/passwd")]),
-    "link-to-folder.tar": lambda: tarred(good(), [special("out", tarfile.SYMTYPE, "/tmp"), special("out/canary.png", tarfile.REGTYPE)]),
+    "link-to-folder.tar": lambda: tarred(
+        good(), [special("out", tarfile.SYMTYPE, "/tmp"), special("out/canary.png", tarfile.REGTYPE)]
+    ),
     "link-to-itself.tar": lambda: tarred(good(), [special("cat/x.png", tarfile.SYMTYPE, "x.png")]),
     "link-circle.tar": lambda: tarred(good(), [special(f"cat/x{k}.png", tarfile.SYMTYPE, f"x{1 - k}.png") for k in range(2)]),
     "hard-link-out.tar": lambda: tarred(good(), [special("cat/x.png", tarfile.LNKTYPE, "/etc/passwd")]),
@@ -202,7 +206,9 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "bomb-of-names.tar.gz": lambda: gzip.compress(empty_tar(1_000_000), 1),
     "nested-4.zip": lambda: nested(4),
     "nested-bombs.zip": lambda: zipped({f"{k}.zip": _bomb() for k in range(20)}),
-    "nested-zeros.zip": lambda: zipped({f"{k}.zip": zipped({"cat/1.png": bytes(1 << 24), "dog/1.png": bytes(1 << 24)}) for k in range(40)}),
+    "nested-zeros.zip": lambda: zipped(
+        {f"{k}.zip": zipped({"cat/1.png": bytes(1 << 24), "dog/1.png": bytes(1 << 24)}) for k in range(40)}
+    ),
     "nested-stored.zip": lambda: zipped({f"{k}.tar": tarred({"1.png": bytes(30 << 20)}) for k in range(12)}),
     "itself.zip": lambda: zipped({"itself.zip": zipped({"itself.zip": b"PK"})}),
     "names-1-million.zip": lambda: names_zip(1_000_000),
@@ -217,7 +223,9 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "duplicates.zip": lambda: duplicate_zip(),
     "duplicates.tar": lambda: tarred(good(), [special("cat/1.png", tarfile.REGTYPE, size=40)]),
     "case.zip": lambda: zipped(_with("CAT/1.png")),
-    "controls.zip": lambda: zipped({**good(), "cat/\x1b[31mred\x07.png": picture(7), "dog/new\nline.png": picture(8), "b\x08s/1.png": picture(9)}),
+    "controls.zip": lambda: zipped(
+        {**good(), "cat/\x1b[31mred\x07.png": picture(7), "dog/new\nline.png": picture(8), "b\x08s/1.png": picture(9)}
+    ),
     "controls.tar": lambda: tarred({**good(), "cat/\x1b]0;title\x07.png": picture(7), "dog/new\nline.png": picture(8)}),
     "only-controls.zip": lambda: zipped({"a\n\n/1.png": picture(), "b\x1b[2J/1.png": picture(1)}),
     "nul.zip": lambda: zipped({**good(), "cat/x.png\0.txt": picture(7)}),

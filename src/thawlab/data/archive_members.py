@@ -18,7 +18,16 @@ from typing import IO, NamedTuple
 
 from thawlab.data.images import HEAD
 from thawlab.data.layout import is_litter
-from thawlab.data.unpacking import BombError, Member, Room, Watched, refuse_hollow_tar, refuse_hollow_zip, unpacked_member, why_not_unpacked
+from thawlab.data.unpacking import (
+    BombError,
+    Member,
+    Room,
+    Watched,
+    refuse_hollow_tar,
+    refuse_hollow_zip,
+    unpacked_member,
+    why_not_unpacked,
+)
 from thawlab.errors import UsageError, first_line
 
 DAMAGES = (

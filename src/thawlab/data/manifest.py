@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -141,8 +142,9 @@ class _Files:
         stripped = written.strip()
         spellings = (written, stripped, stripped.replace("\\", "/"))
         for name in dict.fromkeys(spellings):
-            if (self._folder / name).is_file():
-                return self._plain(name)
+            with suppress(OSError):  # no file has a name of such a length
+                if (self._folder / name).is_file():
+                    return self._plain(name)
         last = PurePosixPath(spellings[-1])
         # Of a path with folders at least one must fit: another class may hold a file of the same name.
         for parts in (last.parts[depth:] for depth in range(max(len(last.parts) - 1, 1))):

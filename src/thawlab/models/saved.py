@@ -118,7 +118,8 @@ def load_model(folder: Path) -> SavedModel:
     spec = spec_of(card)
     if conflict := other_revision(card.architecture, card.revision):
         raise ThawlabError(f"{file}: {conflict}; use the version that trained it (environment.json names it)")
-    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and then overwritten
+    # Fresh weights are drawn, and then overwritten.
+    with torch.random.fork_rng(devices=[]), _reading(file, "describes no network that can be built"):
         backbone = build_backbone(spec, card.preprocessing.size)
         head = make_head(feature_width(backbone), card.head, card.dropout, len(card.classes))
     classifier = Classifier(backbone, head)
@@ -138,5 +139,5 @@ def _reading(file: Path, problem: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise ThawlabError(f"{file}: is missing; finish the training, or let `thawlab repair` restore it") from None
-    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
+    except (SafetensorError, RuntimeError, LookupError, OSError, ValueError, TypeError, MemoryError) as error:
         raise ThawlabError(f"{file}: {problem}: {first_line(error)}") from None

@@ -3,8 +3,6 @@
 import base64
 import io
 import re
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedErro
 from markupsafe import Markup
 from PIL import Image
 
+from thawlab.data.arrays import DAMAGED, read_arrays
 from thawlab.errors import ThawlabError
 from thawlab.evaluation.gradcam import overlay
 from thawlab.evaluation.metrics import metrics
@@ -161,9 +160,8 @@ def _images(sources: Sources) -> dict[str, Any]:
     """
     folder, results, data, _, test = sources
     try:
-        with np.load(folder.images, allow_pickle=False) as table:
-            kept = dict(table)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        kept = read_arrays(folder.images)
+    except DAMAGED:
         raise ThawlabError(f"{folder.images}: is missing or damaged; `thawlab repair` restores it") from None
     confidence, predicted = test.probabilities(results.test.temperature).max(axis=1), test.predicted
 

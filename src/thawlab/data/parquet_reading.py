@@ -1,0 +1,78 @@
+"""Parquet files, read a few rows at a time: what a dictionary or a run of a few bytes stands for may be of any size."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from thawlab.data.unpacking import BombError, Room
+from thawlab.errors import UsageError, first_line
+
+# Of a file's description; a million columns have more.
+_MOST_FOOTER = 1 << 25
+# Rows beyond one per byte of the file, and bytes that are unpacked at once.
+_FREE_ROWS, _AT_ONCE = 1_000_000, 1 << 27
+
+
+def damaged() -> tuple[type[Exception], ...]:
+    """Return what reading a Parquet file raises that is none."""
+    import pyarrow as pa
+
+    return (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError, BombError)
+
+
+def checked(file: Path) -> Any:
+    """Open a Parquet file.
+
+    Raises:
+        UsageError: if it cannot be read, or says that it holds far more than it can.
+    """
+    import pyarrow.parquet as pq
+
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as content:
+            content.seek(max(0, size - 8))
+            footer = int.from_bytes(content.read(4), "little")
+        if footer > min(_MOST_FOOTER, size):
+            raise ValueError(f"its description has {footer / 1e6:,.0f} MB")
+        opened = pq.ParquetFile(file)
+        rows = opened.metadata.num_rows
+        if not 0 <= rows <= size + _FREE_ROWS:
+            raise ValueError(f"it says that it holds {rows:,} rows")
+    except damaged() as error:
+        raise UsageError(f"{file}: cannot be read as Parquet: {first_line(error)}") from None
+    return opened
+
+
+def batches(file: Path, columns: Sequence[str], most: int = 1024) -> Iterator[Any]:
+    """Yield some columns of a file, a few rows at a time, at most so many.
+
+    Raises:
+        UsageError: if it cannot be read, or unpacks to far more than it is.
+    """
+    opened, room = checked(file), Room(file.stat().st_size)
+    try:
+        for batch in opened.iter_batches(_rows_at_once(opened.metadata, columns, most), columns=list(columns)):
+            room.take(batch.nbytes)
+            yield batch
+    except damaged() as error:
+        raise UsageError(f"{file}: cannot be read as Parquet: {first_line(error)}") from None
+
+
+def _rows_at_once(metadata: Any, columns: Sequence[str], most: int) -> int:
+    """Return how many rows fit if each holds all that a column's dictionary does.
+
+    Raises:
+        ValueError: if a column of a group of rows alone is too large.
+    """
+    largest = 1
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for place in range(metadata.num_columns):
+            column = row_group.column(place)
+            if column.path_in_schema.partition(".")[0] in columns:
+                unpacked, stored = column.total_uncompressed_size, column.total_compressed_size
+                if unpacked > _AT_ONCE and unpacked > 100 * max(stored, 1):
+                    raise ValueError(f"'{column.path_in_schema}' unpacks to {unpacked / 1e6:,.0f} MB, over 100 times what it is")
+                largest = max(largest, unpacked)
+    return max(1, min(most, _AT_ONCE // largest))
