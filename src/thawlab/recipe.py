@@ -26,6 +26,8 @@ SHORT = {
 }
 # Tables and lists within each other.
 _DEEPEST = 50
+_KEY_ENDS = re.compile("[={,]")
+_MOST_BYTES = 1_000_000  # of a recipe
 _SHORT_NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.)(?:[eE][-+]?[0-9]+)?")  # .001 and 1., which TOML does not know
 _TRAIN = re.compile(r"head|all|last:[1-9]\d*|stages:[1-9]\d*")
 
@@ -346,7 +348,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: if the file is absent or is not TOML.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"it has {size / 1e6:,.1f} MB, where {_MOST_BYTES / 1e6:,.0f} is plenty")
+        text = path.read_text(encoding="utf-8-sig")
+        for number, line in enumerate(text.splitlines(), start=1):  # a reader's time grows with the square of their parts
+            if line.count(".") > _DEEPEST and any(part.count(".") > _DEEPEST for part in _KEY_ENDS.split(line.partition("#")[0])):
+                raise ValueError(f"line {number} names more than {_DEEPEST} tables within each other")
+        table = tomllib.loads(text)
         if _is_endless(table):
             raise ValueError(f"it is nested more than {_DEEPEST} deep")
         return table

@@ -12,9 +12,15 @@ from thawlab.data.decode import BadImageError, decode
 from thawlab.data.depth import with_grey_range
 from thawlab.data.listing import Listing
 from thawlab.data.paths import open_path
-from thawlab.errors import ThawlabError
+from thawlab.errors import ThawlabError, plain
+from thawlab.recipe import parse_recipe, read_recipe, with_overrides
 
 _LOOKED_AT = 300
+_SMALL = {
+    "data": {"source": "digits"},
+    "model": {"backbone": "bundled"},
+    "phases": [{"name": "head", "train": "head", "epochs": 1, "lr": 0.01}],
+}
 
 
 def opened(path: Path) -> str:
@@ -27,7 +33,7 @@ def opened(path: Path) -> str:
         return "refused"
     for name, reason in listing.ignored:
         check_line(f"{name}: {reason}")
-    check_line(" ".join((*listing.classes, *listing.notes, *listing.ids)))
+    check_line(" ".join((listing.name, *listing.classes, *listing.notes, *listing.ids)))
     with ThreadPoolExecutor(4) as pool:
         read = sum(pool.map(lambda index: _read(listing, index), range(min(len(listing), _LOOKED_AT))))
     return "read" if read == len(listing) and not listing.ignored else "read in part"
@@ -44,7 +50,7 @@ def _read(listing: Listing, index: int) -> bool:
 
 def check_line(text: str) -> None:
     """Refuse what is not one line, or what a terminal would obey."""
-    if not text.isprintable() and not text.replace("\xa0", " ").replace("�", "").isprintable():
+    if not text or plain(text) != text:
         raise AssertionError(f"no line for people: {text[:300]!r}")
 
 
@@ -56,3 +62,35 @@ def sources(folder: str) -> Callable[[int], str]:
     (warm / "x.csv").write_text("path,label\n")
     opened(warm / "x.csv")
     return lambda number: opened(found[number])
+
+
+def recipes(folder: str) -> Callable[[int], str]:
+    """Return the task for recipes in a folder: read, as a file and as an override."""
+    found = sorted(Path(folder).iterdir())
+    parse_recipe(_SMALL)
+
+    def read(number: int) -> str:
+        try:
+            read_recipe(found[number])
+        except ThawlabError as error:
+            check_line(str(error))
+            return "refused"
+        return "read"
+
+    return read
+
+
+def values(folder: str) -> Callable[[int], str]:
+    """Return the task for the recipes' texts as values of an override."""
+    found = sorted(Path(folder).iterdir())
+
+    def read(number: int) -> str:
+        text = found[number].read_bytes()[:200_000].decode("latin-1")
+        try:
+            parse_recipe(with_overrides(_SMALL, [f"name={text}", f"data.classes={text}"]))
+        except ThawlabError as error:
+            check_line(str(error))
+            return "refused"
+        return "read"
+
+    return read

@@ -16,6 +16,8 @@ _MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\
 YES, NO = frozenset({"yes", "true", "1", "1.0", "y", "t"}), frozenset({"no", "false", "0", "0.0", "n", "f"})
 # Rows that tell which character separates the columns.
 _LOOKED_AT = 50
+# Characters within which the header begins.
+_HEAD = 1 << 16
 # Columns of a table, and cells beyond one per character.
 _MOST_COLUMNS, _FREE_CELLS = 10_000, 1_000_000
 
@@ -77,11 +79,12 @@ def _text(content: bytes) -> str:
 
 def _body(text: str) -> tuple[int, str]:
     """Return how many lines stand before a table's header, and the rest: blank lines, comments, a spreadsheet's `sep=;`."""
-    lines = text.splitlines(keepends=True)
-    for number, line in enumerate(lines):
+    start = 0
+    for number, line in enumerate(text[:_HEAD].splitlines(keepends=True)):
         bare = line.strip().strip('"').lower()
         if bare and not bare.startswith("#") and not bare.startswith("sep="):
-            return number, "".join(lines[number:])
+            return number, text[start:]
+        start += len(line)
     return 0, text
 
 

@@ -17,7 +17,7 @@ from thawlab.data.layout import Placed
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import arranged, openers
 from thawlab.data.split_columns import row_splits
-from thawlab.errors import UsageError, listed, nearest
+from thawlab.errors import UsageError, listed, nearest, plain
 
 _PATHS: tuple[str, ...] = (
     "path",
@@ -57,7 +57,9 @@ def open_table(path: Path, reading: Reading) -> Listing:
         if not written.strip():
             raise UsageError(f"{path}, line {number}: the path is empty")
         name = files.name_of(written)
-        if label.lower() in UNLABELLED:
+        if plain(name) != name:
+            ignored.append((plain(name), "has control characters in its name; rename it"))
+        elif label.lower() in UNLABELLED:
             ignored.append((name, "has no label"))
         else:
             labelled.append((number, name, label, row))

@@ -25,7 +25,7 @@ from thawlab.data.parquet_reading import batches, checked
 from thawlab.data.split_columns import row_splits
 from thawlab.data.split_names import split_name, split_names, split_of_path
 from thawlab.data.types import Split
-from thawlab.errors import UsageError, listed
+from thawlab.errors import UsageError, listed, plain
 
 
 def parquet_files(folder: Path, found: Walk | None = None) -> list[Path]:
@@ -121,7 +121,7 @@ def _read(files: Sequence[Path], reading: Reading) -> _Rows:
         table = pa.Table.from_batches(parts, None if parts else pa.schema([schema.field(name) for name in wanted]))
         chunks, inner = contents(table.column(rows.columns[0]), rows.columns[0], file)
         rows.images.extend(chunks)
-        rows.names.extend(str(name or index) for index, name in enumerate(inner))
+        rows.names.extend(plain(str(name or index)) for index, name in enumerate(inner))
         label = rows.columns[1]
         declared = declared_names(schema, label, file)
         rows.labels.extend(label_names(table.column(label).to_pylist(), declared, label, file))

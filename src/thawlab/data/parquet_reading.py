@@ -9,8 +9,9 @@ from thawlab.errors import UsageError, first_line
 
 # Of a file's description; a million columns have more.
 _MOST_FOOTER = 1 << 25
-# Rows beyond one per byte of the file, and bytes that are unpacked at once.
-_FREE_ROWS, _AT_ONCE = 1_000_000, 1 << 27
+# Rows beyond one per byte of the file, bytes that are unpacked at once, and how
+# many times its size a file may claim to unpack to beyond them.
+_FREE_ROWS, _AT_ONCE, _MOST_TIMES = 1_000_000, 1 << 27, 100
 
 
 def damaged() -> tuple[type[Exception], ...]:
@@ -50,29 +51,25 @@ def batches(file: Path, columns: Sequence[str], most: int = 1024) -> Iterator[An
     Raises:
         UsageError: if it cannot be read, or unpacks to far more than it is.
     """
-    opened, room = checked(file), Room(file.stat().st_size)
+    size = file.stat().st_size
+    opened, room = checked(file), Room(size)
     try:
-        for batch in opened.iter_batches(_rows_at_once(opened.metadata, columns, most), columns=list(columns)):
+        for batch in opened.iter_batches(_rows_at_once(opened.metadata, size, most), columns=list(columns)):
             room.take(batch.nbytes)
             yield batch
     except damaged() as error:
         raise UsageError(f"{file}: cannot be read as Parquet: {first_line(error)}") from None
 
 
-def _rows_at_once(metadata: Any, columns: Sequence[str], most: int) -> int:
-    """Return how many rows fit if each holds all that a column's dictionary does.
+def _rows_at_once(metadata: Any, size: int, most: int) -> int:
+    """Return how many rows fit if each holds all that a dictionary of its group can.
+
+    Only sums are asked for: of a damaged description the figures of a single column may end the process, not raise an error.
 
     Raises:
-        ValueError: if a column of a group of rows alone is too large.
+        ValueError: if a group of rows is far larger than the file.
     """
-    largest = 1
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for place in range(metadata.num_columns):
-            column = row_group.column(place)
-            if column.path_in_schema.partition(".")[0] in columns:
-                unpacked, stored = column.total_uncompressed_size, column.total_compressed_size
-                if unpacked > _AT_ONCE and unpacked > 100 * max(stored, 1):
-                    raise ValueError(f"'{column.path_in_schema}' unpacks to {unpacked / 1e6:,.0f} MB, over 100 times what it is")
-                largest = max(largest, unpacked)
+    largest = max([1, *(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))])
+    if largest > _AT_ONCE and largest > _MOST_TIMES * size:
+        raise ValueError(f"it unpacks to {largest / 1e6:,.0f} MB, over {_MOST_TIMES} times what it is")
     return max(1, min(most, _AT_ONCE // largest))
