@@ -149,8 +149,8 @@ def test_tags_that_are_all_the_same_bytes_are_noticed(order: str) -> None:
 def test_scans_are_counted_by_the_pixels_that_they_visit() -> None:
     content = flat("RGB", "JPEG", 3000, {"progressive": True})
     image = open_image(content)
-    assert why_endless(image, content) is None
+    assert why_endless(image, content, image.size) is None
     more = content + b"\xff\xda" * 500
-    assert why_endless(image, more) == "damaged: it has 510 scans"
+    assert why_endless(image, more, image.size) == "damaged: it has 510 scans"
     small = flat("RGB", "JPEG", 1000, {"progressive": True})
-    assert why_endless(open_image(small), small + b"\xff\xda" * 500) is None
+    assert why_endless(open_image(small), small + b"\xff\xda" * 500, (1000, 1000)) is None

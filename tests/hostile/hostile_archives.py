@@ -165,6 +165,16 @@ def _with(name: str) -> Files:
     return {**good(), name: picture(9)}
 
 
+def duplicate_zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in [*good().items(), ("cat/1.png", b"no picture"), ("cat/1.png", picture(5))]:
+            info = zipfile.ZipInfo(name)
+            archive.NameToInfo.pop(name, None)  # it would warn
+            archive.writestr(info, content)
+    return buffer.getvalue()
+
+
 ARCHIVES: dict[str, Callable[[], bytes]] = {
     "traversal.zip": lambda: zipped(_with("../../../canary.png")),
     "traversal-backslash.zip": lambda: zipped(_with("..\\..\\canary.png")),
@@ -188,7 +198,7 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "fifo.tar": lambda: tarred(good(), [special("cat/pipe.png", tarfile.FIFOTYPE)]),
     "only-devices.tar": lambda: tarred({}, [special(f"{name}/1.png", tarfile.CHRTYPE) for name in ("cat", "dog")]),
     "unknown-kind.tar": lambda: tarred(good(), [special("cat/x.png", b"Z")]),
-    "bomb-1000.zip": lambda: _bomb(),
+    "bomb-1000.zip": _bomb,
     "bomb-hidden.zip": lambda: bomb_zip("cat/9.png", 1 << 28, claimed=1000),
     "bomb-claims-4-gb.zip": lambda: bomb_zip("cat/9.png", 1 << 20, claimed=0xFFFFFFFE),
     "bomb-no-image.zip": lambda: bomb_zip("cat/readme", 1 << 28),
@@ -220,7 +230,7 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "wrong-offset.zip": lambda: changed(zipped(good()), b"PK\1\2", 42, b"\xff\xff\xff\x7f"),
     "garbage-lzma.zip": lambda: bomb_zip("cat/9.png", 1000, b"\x09\x04\x05\0" + b"\xff" * 900, method=14),
     "garbage-deflate.zip": lambda: bomb_zip("cat/9.png", 1000, b"\xff" * 900),
-    "duplicates.zip": lambda: duplicate_zip(),
+    "duplicates.zip": duplicate_zip,
     "duplicates.tar": lambda: tarred(good(), [special("cat/1.png", tarfile.REGTYPE, size=40)]),
     "case.zip": lambda: zipped(_with("CAT/1.png")),
     "controls.zip": lambda: zipped(
@@ -251,16 +261,6 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "text.tar.bz2": lambda: b"BZh9 but then text",
     "picture.zip": picture,
 }
-
-
-def duplicate_zip() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in [*good().items(), ("cat/1.png", b"no picture"), ("cat/1.png", picture(5))]:
-            info = zipfile.ZipInfo(name)
-            archive.NameToInfo.pop(name, None)  # it would warn
-            archive.writestr(info, content)
-    return buffer.getvalue()
 
 
 def gzip_zeros(files: Files, size: int) -> bytes:

@@ -259,7 +259,7 @@ def _allowed(image: Image.Image, content: bytes, size: tuple[int, int]) -> int:
     Raises:
         BadImageError: if they are too many, or decoding would take far longer than the image's size says.
     """
-    if reason := why_endless(image, content):
+    if reason := why_endless(image, content, size):
         raise BadImageError(reason)
     need = bytes_needed(image, content, size)
     if need > MOST_BYTES:

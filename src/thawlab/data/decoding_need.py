@@ -25,8 +25,8 @@ _WEIGHTS = 48
 _ICON_PIXELS = 1 << 20
 # Files up to this size cannot say enough to exhaust anything.
 _SHORT = 1 << 15
-# Scans of a JPEG, and how many pixels all of them may visit together.
-_FEW_SCANS, _VISITED = 24, 2_000_000_000
+# Scans of a JPEG, how many pixels all of them may visit together, and the bytes of the shortest.
+_FEW_SCANS, _VISITED, _LEAST_SCAN = 16, 5_000_000_000, 10
 # Bytes per value of a TIFF tag, by its kind.
 _TAG_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _SEGMENT = struct.Struct(">BBH").unpack_from
@@ -104,15 +104,18 @@ def _tags_of_jpeg(content: bytes) -> list[bytes]:
     return [b"".join(exif), *others]
 
 
-def why_endless(image: Image.Image, content: bytes) -> str | None:
+def why_endless(image: Image.Image, content: bytes, size: tuple[int, int]) -> str | None:
     """Return why decoding an opened image would take far longer than its size says; None if it would not.
 
     Every scan of a JPEG visits all pixels, and a scan needs no more than a dozen bytes.
     """
-    if len(content) <= _SHORT or image.format not in {"JPEG", "MPO"} or not _in_scans(image, content):
+    if image.format not in {"JPEG", "MPO"}:
+        return None
+    pixels = size[0] * size[1]
+    if len(content) // _LEAST_SCAN * pixels <= _VISITED or not _in_scans(image, content):
         return None
     scans = content.count(b"\xff\xda")
-    return f"damaged: it has {scans:,} scans" if scans > _FEW_SCANS and scans * image.width * image.height > _VISITED else None
+    return f"damaged: it has {scans:,} scans" if scans > _FEW_SCANS and scans * pixels > _VISITED else None
 
 
 def _in_scans(image: Image.Image, content: bytes) -> bool:

@@ -69,7 +69,7 @@ def _rows_at_once(metadata: Any, size: int, most: int) -> int:
     Raises:
         ValueError: if a group of rows is far larger than the file.
     """
-    largest = max([1, *(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))])
+    largest: int = max([1, *(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))])
     if largest > _AT_ONCE and largest > _MOST_TIMES * size:
         raise ValueError(f"it unpacks to {largest / 1e6:,.0f} MB, over {_MOST_TIMES} times what it is")
     return max(1, min(most, _AT_ONCE // largest))

@@ -3,13 +3,13 @@
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 
 from thawlab.data.preprocessing import Preprocessing
@@ -23,6 +23,8 @@ from thawlab.models.wheels import read_wheel
 from thawlab.randomness import derive
 from thawlab.recipe import Data, Recipe
 
+# Tensors that a file may hold beside those of its network.
+_FREE_TENSORS = 1000
 # Arguments of timm's factory by which it reads a file, some versions by unpickling it, or asks the network.
 _FORBIDDEN = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "num_classes"}
 
@@ -179,10 +181,24 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> No
     try:
         # timm's folders may hold a head as well; our own hold the backbone alone, and what does not fit is another network.
         own, strict = backbone.state_dict(), spec.architecture in backbones
-        state = {key: value for key, value in load_file(spec.weights).items() if strict or key in own}
+        state = {key: value for key, value in read_tensors(spec.weights, own).items() if strict or key in own}
         backbone.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise ThawlabError(f"{spec.weights}: these weights do not fit '{spec.architecture}': {first_line(error)}") from None
+
+
+def read_tensors(file: Path, wanted: Collection[str]) -> dict[str, torch.Tensor]:
+    """Read all tensors of a file of safetensors, where it holds about as many as a network has.
+
+    Raises:
+        ValueError: if it holds far more.
+        SafetensorError: if it is damaged.
+    """
+    with safe_open(file, framework="pt") as content:
+        names = content.keys()
+        if len(names) > 4 * len(wanted) + _FREE_TENSORS:
+            raise ValueError(f"it holds {len(names):,} tensors, where the network has {len(wanted):,}")
+        return {name: content.get_tensor(name) for name in names}
 
 
 def build_classifier(recipe: Recipe, spec: BackboneSpec, image_size: int, classes: int) -> Classifier:

@@ -4,7 +4,8 @@ import base64
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from thawlab.data.arrays import DAMAGED, read_arrays
-from thawlab.errors import ThawlabError
+from thawlab.errors import ThawlabError, first_line
 from thawlab.evaluation.gradcam import overlay
 from thawlab.evaluation.metrics import metrics
 from thawlab.evaluation.metrics.measures import most_confused
@@ -69,10 +70,12 @@ def write_report(folder: RunFolder) -> Path:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    drawn = {name: draw(sources) for name, draw in FIGURES.items()}
+    with _fitting(folder):
+        drawn = {name: draw(sources) for name, draw in FIGURES.items()}
+        page = _page(sources, drawn)
     for name, svg in drawn.items():
         write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
-    write_text(folder.report, _page(sources, drawn))
+    write_text(folder.report, page)
     return folder.report
 
 
@@ -83,7 +86,20 @@ def report_html(folder: RunFolder) -> str:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    return _page(sources, {name: draw(sources) for name, draw in FIGURES.items()})
+    with _fitting(folder):
+        return _page(sources, {name: draw(sources) for name, draw in FIGURES.items()})
+
+
+@contextmanager
+def _fitting(folder: RunFolder) -> Iterator[None]:
+    """Say so where the files of a run, each of them whole, do not fit each other."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+        reason = first_line(error)
+        raise ThawlabError(
+            f"{folder.path}: its files do not fit each other ({reason}); `thawlab repair` restores them"
+        ) from error
 
 
 def _page(sources: Sources, drawn: Mapping[str, str]) -> str:
