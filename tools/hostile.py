@@ -62,10 +62,11 @@ class Free:
     """A budget that costs nothing."""
 
     def take(self, count: int) -> int:
+        """Take nothing."""
         return count
 
     def give(self, count: int) -> None:
-        pass
+        """Give nothing back."""
 
 
 def cost(turns: int = 100, at_once: int = 100) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-from thawlab.data.decoding_need import bytes_needed, overstates, why_endless, why_exhausting
+from thawlab.data.decoding_need import ICON, SHORT, SMALL, bytes_needed, overstates, why_endless, why_exhausting
 from thawlab.data.formats import kind_of, plugins_here
 from thawlab.data.grey import Range, is_deep, is_white_at_zero, own_range, to_bytes
 from thawlab.data.pixel_budget import PixelBudget
@@ -93,9 +93,10 @@ def open_image(content: bytes, max_pixels: int | None = None) -> Image.Image:
     """
     if not content:
         raise BadImageError("empty file")
-    if reason := why_exhausting(content):
-        raise BadImageError(reason)
-    content = quick_form(content)
+    if len(content) > SHORT or content.startswith(ICON):
+        if reason := why_exhausting(content):
+            raise BadImageError(reason)
+        content = quick_form(content)
     for factory, accept in _READERS:
         accepted = accept is None or accept(content[:16])
         if accepted and not isinstance(accepted, str):  # a text tells what Pillow lacks for the format
@@ -220,7 +221,9 @@ def _decoded(content: bytes, preprocessing: Preprocessing, max_pixels: int | Non
     draft = preprocessing.draft_size(*size)
     if draft and image.mode in {"RGB", "L"}:
         image.draft(None, draft)
-    taken = BUDGET.take(_allowed(image, content, size))
+    # Most pictures of most data sets are too small to be worth counting, and are decoded in no time.
+    is_small = size[0] * size[1] <= SMALL and len(content) <= SHORT and image.format != "TIFF"
+    taken = 0 if is_small else BUDGET.take(_allowed(image, content, size))
     try:
         image.load()
         grey, inverted = None, is_white_at_zero(image)
@@ -234,7 +237,8 @@ def _decoded(content: bytes, preprocessing: Preprocessing, max_pixels: int | Non
         raise
     finally:
         del image  # before others are given its room
-        BUDGET.give(taken)
+        if taken:
+            BUDGET.give(taken)
 
 
 @contextlib.contextmanager

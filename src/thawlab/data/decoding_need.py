@@ -11,6 +11,8 @@ from PIL import Image
 
 from thawlab.data.salvage import exif_of, orientation
 
+# An image of so few pixels in a short file takes 4 MB at the very most.
+SMALL = 1 << 17
 # An image of so few pixels is counted at the most that any takes, without a closer look.
 _FEW_PIXELS = 1 << 19
 _MOST = 32
@@ -22,9 +24,9 @@ _CONVERTING |= {"I;16": 6, "I;16L": 6, "I;16B": 6, "I;16N": 6}
 # Per pixel of the longest side: the weights of resampling, double precision, Lanczos on both of its sides.
 _WEIGHTS = 48
 # An image in an icon has no more pixels: Pillow decodes it as soon as the file is opened.
-_ICON_PIXELS = 1 << 20
+ICON, _ICON_PIXELS = b"\0\0\1\0", 1 << 20
 # Files up to this size cannot say enough to exhaust anything.
-_SHORT = 1 << 15
+SHORT = 1 << 15
 # Scans of a JPEG, how many pixels all of them may visit together, and the bytes of the shortest.
 _FEW_SCANS, _VISITED, _LEAST_SCAN = 16, 5_000_000_000, 10
 # Bytes per value of a TIFF tag, by its kind.
@@ -38,11 +40,12 @@ def why_exhausting(content: bytes) -> str | None:
     """Return why a file must not even be opened: its head makes a reader take much more than the file holds; None if it may.
 
     Tags of EXIF and TIFF may all lead to the same bytes, and are read into memory each for itself; compressed texts in a PNG
-    unpack to a thousand times their size.
+    unpack to a thousand times their size. Whoever opens many small files need not ask for those of up to `SHORT` bytes that do
+    not begin as an icon does.
     """
-    if content.startswith(b"\0\0\1\0") and (pixels := _largest_in_icon(content)) > _ICON_PIXELS:
+    if content.startswith(ICON) and (pixels := _largest_in_icon(content)) > _ICON_PIXELS:
         return f"too large: an icon of {pixels:,} pixels"
-    if len(content) <= _SHORT:
+    if len(content) <= SHORT:
         return None
     kind = content[:2]
     if kind == b"\xff\xd8":
@@ -75,7 +78,7 @@ def overstates(tags: bytes) -> bool:
     sizes = (number * _TAG_BYTES.get(kind, 0) for _, kind, number in struct.iter_unpack(order + entry_form, entries))
     # A count that leads beyond the end is an error to every reader, and costs nothing.
     stated: int = sum(taken for taken in sizes if inline < taken <= len(tags))
-    return stated > 2 * len(tags) + _SHORT
+    return stated > 2 * len(tags) + SHORT
 
 
 def _segments(content: bytes) -> list[tuple[int, int, int]]:
@@ -149,7 +152,7 @@ def _is_turned(image: Image.Image, content: bytes) -> bool:
     exif = image.info.get("exif")
     turns = {orientation(exif) if isinstance(exif, bytes) else None, orientation(exif_of(content))}
     turns.add(getattr(image, "tag_v2", {}).get(0x0112))
-    return not turns <= {None, 1} or b"tiff:Orientation" in content[:_SHORT]
+    return not turns <= {None, 1} or b"tiff:Orientation" in content[:SHORT]
 
 
 def _loading(image: Image.Image, content: bytes, whole: int) -> int:
