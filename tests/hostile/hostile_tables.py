@@ -52,7 +52,7 @@ def dictionary_of(size: int, count: int) -> bytes:
     image = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([bytes(size)], pa.binary()))
     buffer = io.BytesIO()
     table = pa.table({"image": image, "label": pa.array([k % 2 for k in range(count)])})
-    pq.write_table(table, buffer, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=1 << 30)
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=1 << 30, store_schema=False)
     return buffer.getvalue()
 
 

@@ -272,7 +272,7 @@ def _in_tar(file: IO[bytes], room: Room, compressed: bool) -> _InTar:
                 found.places[name] = (member.offset_data, member.size)
                 found.contents[name] = watched.read(member.size if compressed else min(HEAD, member.size))
         end = archive.offset
-        while compressed and watched.read(1 << 20):
+        while compressed and watched.read(1 << 16):
             pass  # to the very end, where the checksum stands
     for name, target in links.items():
         if target in found.places:  # others lead out of the archive, or to a folder

@@ -11,7 +11,7 @@ from thawlab.errors import UsageError, first_line
 _MOST_FOOTER = 1 << 25
 # Rows beyond one per byte of the file, bytes that are unpacked at once, and how
 # many times its size a file may claim to unpack to beyond them.
-_FREE_ROWS, _AT_ONCE, _MOST_TIMES = 1_000_000, 1 << 27, 100
+_FREE_ROWS, _AT_ONCE, _MOST_TIMES = 1_000_000, 1 << 26, 100
 
 
 def damaged() -> tuple[type[Exception], ...]:

@@ -144,8 +144,13 @@ class Watched:
             BombError: if there is no room for them.
             tarfile.ReadError: if they are a header without an end.
         """
-        self._take(self._file.tell() + max(size, 0))
+        start, before = self._file.tell(), self._reached
+        self._take(start + max(size, 0))
         content = self._file.read(size)
+        if self._room is not None and len(content) < size:  # at the end: what is not there takes nothing
+            reached = max(before, start + len(content))
+            self._room.left += self._reached - reached
+            self._reached = reached
         if self.is_header:
             self.is_header = False
             # Readers look for numbers by patterns whose time grows with the square of their length (CVE-2024-6232).
