@@ -25,6 +25,8 @@ _CONVERTING |= {"I;16": 6, "I;16L": 6, "I;16B": 6, "I;16N": 6}
 _WEIGHTS = 48
 # An image in an icon has no more pixels: Pillow decodes it as soon as the file is opened.
 ICON, _ICON_PIXELS = b"\0\0\1\0", 1 << 20
+_BITMAP_HEADS = {struct.pack("<I", size) for size in (40, 52, 56, 64, 108, 124)}
+_OLD_BITMAP_HEAD = struct.pack("<I", 12)
 # Files up to this size cannot say enough to exhaust anything.
 SHORT = 1 << 15
 # Scans of a JPEG, how many pixels all of them may visit together, and the bytes of the shortest.
@@ -219,8 +221,10 @@ def _largest_in_icon(content: bytes) -> int:
         [place] = struct.unpack_from("<I", content, entry + 12)
         if content[place : place + 8] == b"\x89PNG\r\n\x1a\n" and place + 24 <= len(content):
             width, height = struct.unpack_from(">II", content, place + 16)
-        elif place + 12 <= len(content):
+        elif content[place : place + 4] in _BITMAP_HEADS and place + 12 <= len(content):
             width, height = (abs(side) for side in struct.unpack_from("<ii", content, place + 4))
+        elif content.startswith(_OLD_BITMAP_HEAD, place) and place + 8 <= len(content):
+            width, height = struct.unpack_from("<HH", content, place + 4)
         else:
             continue
         largest = max(largest, width * height)
