@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from thawlab.errors import nearest
+from thawlab.errors import UsageError, nearest, plain
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,8 @@ def test_the_name_that_was_meant_is_found(name: str, choices: list[str], expecte
 
 def test_nothing_alike_means_no_suggestion() -> None:
     assert nearest("zebra", ["label", "path"]) == "" and nearest("x", []) == ""
+
+
+def test_a_message_is_one_line_that_no_terminal_obeys() -> None:
+    assert str(UsageError("cat\x1b[31m\n\x07: Käse 🧀")) == "cat\\x1b[31m\\n\\x07: Käse 🧀"
+    assert plain("a\u2028b\x85") == "a\\u2028b\\x85" and plain("Ünïcode") == "Ünïcode"

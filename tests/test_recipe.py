@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -483,3 +484,25 @@ def test_a_layout_gives_each_level_of_folders_a_role(layout: str) -> None:
 def test_a_layout_that_makes_no_sense_is_refused(layout: str) -> None:
     with pytest.raises(UsageError, match="must give the role of each level of folders"):
         parse_part(Data, {"source": "x", "layout": layout}, "data")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a = " + "[" * 5000, "not valid TOML: "),
+        (".".join(["a"] * 60) + " = 1", "line 1 names more than 50 tables within each other"),
+        ("x = {" + ".".join(["a"] * 60) + " = 1}", "line 1 names more than 50 tables within each other"),
+        ("seed = " + "9" * 5000, "not valid TOML: "),
+        ("a = " + "[" * 60 + "]" * 60, "it is nested more than 50 deep"),
+        ("name = '" + "x" * 1_000_000 + "'", "it has 1.0 MB, where 1 is plenty"),
+    ],
+)
+def test_a_recipe_made_to_exhaust_its_reader_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(UsageError, match=re.escape(reason)):
+        read_recipe(tmp_path / "x.toml")
+
+
+def test_dots_in_values_and_comments_are_no_keys(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("x = [" + "0.1, " * 80 + "] # " + "a." * 80 + "\n")
+    assert read_toml(tmp_path / "x.toml")["x"] == [0.1] * 80

@@ -100,3 +100,14 @@ def test_three_thousand_classes_stay_small_on_disk(tmp_path: Path) -> None:
     read = read_results(tmp_path / "results.json")
     assert np.array_equal(read.test.confusion, matrix) and read.test == results.test
     assert few.as_json()["test"]["confusion"] == [list(row) for row in few.test.confusion]
+
+
+@pytest.mark.parametrize("matrix", [{"n": 10**9, "cells": []}, {"n": 3, "cells": [[0, 5, 1]]}, {"n": 3, "cells": [[-1, 0, 1]]}])
+def test_a_matrix_that_lies_is_refused_before_it_is_made(matrix: dict[str, object], tmp_path: Path) -> None:
+    [old] = (Path(__file__).parent / "fixtures").glob("made-by-0.1.0-*")
+    content = json.loads((old / "results.json").read_text())
+    content["test"]["per_class"] = content["test"]["per_class"][:3]
+    content["test"]["confusion"] = matrix
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(ThawlabError, match=r"test\.confusion: .*(a matrix of|lies outside)"):
+        read_results(tmp_path / "results.json")

@@ -1,15 +1,20 @@
 """Errors for users: one line that says what is wrong, where, and what to do."""
 
+import re
 from collections.abc import Iterable
 
 # From this share of equal letters in equal order on, a name may be meant.
 _LIKE = 0.55
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ThawlabError(Exception):
     """A failure that the user can act on; its message is one line. The command line exits with `exit_code`."""
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(plain(str(message)))
 
 
 class UsageError(ThawlabError):
@@ -59,6 +64,11 @@ def listed(choices: Iterable[str], limit: int = 12) -> str:
     known = list(choices)
     shown = ", ".join(known[:limit])
     return shown if len(known) <= limit else f"{shown}, … ({len(known)} in all)"
+
+
+def plain(text: str) -> str:
+    """Return a text with its control characters written out: names in others' files may hold some, and a terminal obeys them."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def first_line(error: BaseException) -> str:

@@ -153,7 +153,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ThawlabError(f"{path}: is missing; finish the training, or let `thawlab repair` restore it") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ThawlabError(f"{path}: cannot be read ({error}); `thawlab repair` restores it") from None
     if not isinstance(value, dict):
         raise ThawlabError(f"{path}: is not a JSON object")

@@ -24,6 +24,10 @@ SHORT = {
     "data_dir": "system.data_dir",
     "cache_dir": "system.cache_dir",
 }
+# Tables and lists within each other.
+_DEEPEST = 50
+_KEY_ENDS = re.compile("[={,]")
+_MOST_BYTES = 1_000_000  # of a recipe
 _SHORT_NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.)(?:[eE][-+]?[0-9]+)?")  # .001 and 1., which TOML does not know
 _TRAIN = re.compile(r"head|all|last:[1-9]\d*|stages:[1-9]\d*")
 
@@ -353,14 +357,39 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: if the file is absent or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"it has {size / 1e6:,.1f} MB, where {_MOST_BYTES / 1e6:,.0f} is plenty")
+        text = path.read_text(encoding="utf-8-sig")
+        for number, line in enumerate(text.splitlines(), start=1):  # a reader's time grows with the square of their parts
+            if line.count(".") > _DEEPEST and any(part.count(".") > _DEEPEST for part in _KEY_ENDS.split(line.partition("#")[0])):
+                raise ValueError(f"line {number} names more than {_DEEPEST} tables within each other")
+        table = tomllib.loads(text)
+        if _is_endless(table):
+            raise ValueError(f"it is nested more than {_DEEPEST} deep")
+        return table
     except FileNotFoundError:
         hint = nearest(path.name, (entry.name for entry in path.parent.glob("*.toml")))
         raise UsageError(f"{path}: there is no such recipe{hint}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _is_endless(table: Any) -> bool:
+    """Return whether tables or lists lie too deep in each other for those who walk through them."""
+    level = [table]
+    for _ in range(_DEEPEST):
+        level = [
+            part
+            for node in level
+            if isinstance(node, dict | list)
+            for part in (node.values() if isinstance(node, dict) else node)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def parse_value(text: str) -> Any:
@@ -370,7 +399,7 @@ def parse_value(text: str) -> Any:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
         json.dumps(value)
-    except (tomllib.TOMLDecodeError, TypeError):
+    except (ValueError, RecursionError, TypeError):
         return float(text) if _SHORT_NUMBER.fullmatch(text) else text
     return value
 

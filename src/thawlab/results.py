@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, final
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo, field_validator
 
 from thawlab.errors import OtherVersionError, ThawlabError
 from thawlab.files import read_json, write_json, write_text
@@ -103,11 +103,19 @@ class SparseCounts(Value):
     cells: tuple[tuple[int, int, int], ...]
 
 
-def _whole_matrix(value: Any) -> Any:
-    """Return the rows of a confusion matrix that was written as its cells; others are left as they are."""
+def _whole_matrix(value: Any, info: ValidationInfo) -> Any:
+    """Return the rows of a confusion matrix that was written as its cells; others are left as they are.
+
+    Raises:
+        ValueError: if a cell lies outside, or the matrix has not as many rows as there are classes.
+    """
     if not isinstance(value, Mapping):
         return value
     sparse = SparseCounts.model_validate(value)
+    if sparse.n != len(info.data.get("per_class", ())):
+        raise ValueError(f"a matrix of {sparse.n:,} classes beside {len(info.data.get('per_class', ())):,}")
+    if any(not (0 <= row < sparse.n and 0 <= column < sparse.n) for row, column, _ in sparse.cells):
+        raise ValueError("a cell lies outside the matrix")
     rows = [[0] * sparse.n for _ in range(sparse.n)]
     for row, column, count in sparse.cells:
         rows[row][column] = count

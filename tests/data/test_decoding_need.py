@@ -149,8 +149,25 @@ def test_tags_that_are_all_the_same_bytes_are_noticed(order: str) -> None:
 def test_scans_are_counted_by_the_pixels_that_they_visit() -> None:
     content = flat("RGB", "JPEG", 3000, {"progressive": True})
     image = open_image(content)
-    assert why_endless(image, content) is None
-    more = content + b"\xff\xda" * 500
-    assert why_endless(image, more) == "damaged: it has 510 scans"
+    assert why_endless(image, content, image.size) is None
+    more = content + b"\xff\xda" * 1500
+    assert why_endless(image, more, image.size) == "damaged: it has 1,510 scans"
     small = flat("RGB", "JPEG", 1000, {"progressive": True})
-    assert why_endless(open_image(small), small + b"\xff\xda" * 500) is None
+    assert why_endless(open_image(small), small + b"\xff\xda" * 1500, (1000, 1000)) is None
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 5000, 5000),
+        struct.pack("<Iii", 40, 5000, -10_000) + bytes(40),
+        struct.pack("<IHH", 12, 5000, 5000) + bytes(40),
+    ],
+)
+def test_an_icon_of_large_images_is_not_opened(inner: bytes) -> None:
+    icon = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+    with pytest.raises(BadImageError, match=r"^too large: an icon of [25]\d,000,000 pixels$"):
+        open_image(icon)
+    small = io.BytesIO()
+    Image.new("RGBA", (256, 256)).save(small, "ICO", bitmap_format="bmp")
+    assert open_image(small.getvalue()).size == (256, 256)

@@ -213,3 +213,20 @@ def test_one_number_in_two_spellings_is_one_class(tree: Tree) -> None:
 def test_a_version_number_alone_keeps_its_spelling(tree: Tree) -> None:
     listing = listed(tree, "path,label\ncat/1.png,1.0\ndog/1.png,2.0\n")
     assert listing.classes == ("1.0", "2.0") and listing.notes == ()
+
+
+def test_a_table_made_to_exhaust_its_reader_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(",".join(f"c{k}" for k in range(10_001)) + "\n")
+    with pytest.raises(UsageError, match="it has 10,001 columns"):
+        open_path(file)
+    file.write_text(",".join(f"c{k}" for k in range(9_000)) + "\n" + "x\n" * 200)
+    with pytest.raises(UsageError, match=r"line \d+: the rows have far fewer values than the header has columns"):
+        open_path(file)
+
+
+def test_names_that_a_terminal_would_obey_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("path,label\n\x1b[31m.png,cat\na.png,d\x07og\nb.png,cat\n" + f"{'n' * 5000}.png,cat\n")
+    listing = open_path(tmp_path / "x.csv")
+    assert listing.classes == ("cat", "d\\x07og")
+    assert listing.ignored == (("\\x1b[31m.png", "has control characters in its name; rename it"),)

@@ -201,3 +201,20 @@ def test_labels_mean_the_same_as_in_a_table(tmp_path: Path, encoded: Encoded) ->
     write(tmp_path / "x.parquet", encoded, ["tea ", " tea", "caf\u00e9", "cafe\u0301", "-1", "nan", "cake"])
     listing = open_path(tmp_path / "x.parquet")
     assert listing.classes == ("café", "cake", "tea") and len(listing) == 5
+
+
+def test_rows_and_sizes_that_no_file_can_hold_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    pq.write_table(pa.table([pa.nulls(1_200_000, pa.binary()), pa.nulls(1_200_000, pa.int64())], names=["image", "label"]), file)
+    with pytest.raises(UsageError, match="it says that it holds 1,200,000 rows"):
+        open_path(file)
+    image = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 400, pa.int32()), pa.array([b"\x89PNG" + bytes(2_000_000)], pa.binary())
+    )
+    table = pa.table({"image": image, "label": pa.array([k % 2 for k in range(400)])})
+    pq.write_table(table, file, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
+    with pytest.raises(UsageError, match="cannot be read as Parquet: it unpacks to more than 268 MB"):
+        open_path(file)
+    file.write_bytes(b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1")
+    with pytest.raises(UsageError, match="its description has 2,147 MB"):
+        open_path(file)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -304,3 +305,22 @@ def test_the_digest_of_weights_changes_with_any_bit_and_not_with_the_memory_form
     assert changed != digest
     network.bn1.num_batches_tracked += 1
     assert weights_digest(network) != changed
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained", "pretrained_cfg", "cache_dir"])
+def test_a_description_may_not_have_its_network_read_or_fetch_anything(argument: str, tmp_path: Path) -> None:
+    (tmp_path / "evil.pth").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
+    config = {"architecture": "test_resnet", "pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}}
+    config["model_args"] = {argument: str(tmp_path / "evil.pth")}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match=f"gives its network {argument}, which no network needs"):
+        build_backbone(resolve_backbone(f"local-dir:{tmp_path}"), 32)
+
+
+def test_a_network_is_not_fetched_by_its_name(tmp_path: Path) -> None:
+    config = {"architecture": "hf-hub:evil/network", "pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0], "std": [1]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match="names the network 'hf-hub:evil/network', which timm does not have"):
+        build_backbone(resolve_backbone(f"local-dir:{tmp_path}"), 32)

@@ -16,6 +16,10 @@ _MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\
 YES, NO = frozenset({"yes", "true", "1", "1.0", "y", "t"}), frozenset({"no", "false", "0", "0.0", "n", "f"})
 # Rows that tell which character separates the columns.
 _LOOKED_AT = 50
+# Characters within which the header begins.
+_HEAD = 1 << 16
+# Columns of a table, and cells beyond one per character.
+_MOST_COLUMNS, _FREE_CELLS = 10_000, 1_000_000
 
 
 def read_table(path: Path, key: str = "") -> tuple[Sequence[str], list[tuple[int, Row]]]:
@@ -37,8 +41,13 @@ def read_table(path: Path, key: str = "") -> tuple[Sequence[str], list[tuple[int
         columns = reader.fieldnames or []
         if any(has_image_extension(column.strip()) for column in columns):
             raise csv.Error("it has no header; write a first line that names the columns, such as path,label")
-        rows = []
+        if len(columns) > _MOST_COLUMNS:
+            raise csv.Error(f"it has {len(columns):,} columns; leave those that list images")
+        rows, cells = [], 0
         for row in reader:
+            cells += len(columns)
+            if cells > len(text) + _FREE_CELLS:  # each takes memory, also where it is not there
+                raise csv.Error(f"line {before + reader.line_num}: the rows have far fewer values than the header has columns")
             if None in row:  # a separator in a value would move all that follows by a column
                 number = before + reader.line_num
                 raise csv.Error(
@@ -70,11 +79,12 @@ def _text(content: bytes) -> str:
 
 def _body(text: str) -> tuple[int, str]:
     """Return how many lines stand before a table's header, and the rest: blank lines, comments, a spreadsheet's `sep=;`."""
-    lines = text.splitlines(keepends=True)
-    for number, line in enumerate(lines):
+    start = 0
+    for number, line in enumerate(text[:_HEAD].splitlines(keepends=True)):
         bare = line.strip().strip('"').lower()
         if bare and not bare.startswith("#") and not bare.startswith("sep="):
-            return number, "".join(lines[number:])
+            return number, text[start:]
+        start += len(line)
     return 0, text
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
-from thawlab.data.decoding_need import bytes_needed, overstates, why_endless, why_exhausting
+from thawlab.data.decoding_need import ICON, SHORT, SMALL, bytes_needed, overstates, why_endless, why_exhausting
 from thawlab.data.formats import kind_of, plugins_here
 from thawlab.data.grey import Range, is_deep, is_white_at_zero, own_range, to_bytes
 from thawlab.data.pixel_budget import PixelBudget
@@ -110,9 +110,10 @@ def open_image(content: bytes, max_pixels: int | None = None) -> Image.Image:
     """
     if not content:
         raise BadImageError("empty file")
-    if reason := why_exhausting(content):
-        raise BadImageError(reason)
-    content = quick_form(content)
+    if len(content) > SHORT or content.startswith(ICON):
+        if reason := why_exhausting(content):
+            raise BadImageError(reason)
+        content = quick_form(content)
     for factory, accept in _READERS:
         accepted = accept is None or accept(content[:16])
         if accepted and not isinstance(accepted, str):  # a text tells what Pillow lacks for the format
@@ -237,7 +238,9 @@ def _decoded(content: bytes, preprocessing: Fit, max_pixels: int | None, noted: 
     draft = preprocessing.draft_size(*size)
     if draft and image.mode in {"RGB", "L"}:
         image.draft(None, draft)
-    taken = BUDGET.take(_allowed(image, content, size))
+    # Most pictures of most data sets are too small to be worth counting, and are decoded in no time.
+    is_small = size[0] * size[1] <= SMALL and len(content) <= SHORT and image.format != "TIFF"
+    taken = 0 if is_small else BUDGET.take(_allowed(image, content, size))
     try:
         image.load()
         grey, inverted = None, is_white_at_zero(image)
@@ -251,7 +254,8 @@ def _decoded(content: bytes, preprocessing: Fit, max_pixels: int | None, noted: 
         raise
     finally:
         del image  # before others are given its room
-        BUDGET.give(taken)
+        if taken:
+            BUDGET.give(taken)
 
 
 @contextlib.contextmanager
@@ -276,7 +280,7 @@ def _allowed(image: Image.Image, content: bytes, size: tuple[int, int]) -> int:
     Raises:
         BadImageError: if they are too many, or decoding would take far longer than the image's size says.
     """
-    if reason := why_endless(image, content):
+    if reason := why_endless(image, content, size):
         raise BadImageError(reason)
     need = bytes_needed(image, content, size)
     if need > MOST_BYTES:

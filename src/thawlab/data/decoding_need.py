@@ -11,6 +11,8 @@ from PIL import Image
 
 from thawlab.data.salvage import exif_of, orientation
 
+# An image of so few pixels in a short file takes 4 MB at the very most.
+SMALL = 1 << 17
 # An image of so few pixels is counted at the most that any takes, without a closer look.
 _FEW_PIXELS = 1 << 19
 _MOST = 32
@@ -22,11 +24,13 @@ _CONVERTING |= {"I;16": 6, "I;16L": 6, "I;16B": 6, "I;16N": 6}
 # Per pixel of the longest side: the weights of resampling, double precision, Lanczos on both of its sides.
 _WEIGHTS = 48
 # An image in an icon has no more pixels: Pillow decodes it as soon as the file is opened.
-_ICON_PIXELS = 1 << 20
+ICON, _ICON_PIXELS = b"\0\0\1\0", 1 << 20
+_BITMAP_HEADS = {struct.pack("<I", size) for size in (40, 52, 56, 64, 108, 124)}
+_OLD_BITMAP_HEAD = struct.pack("<I", 12)
 # Files up to this size cannot say enough to exhaust anything.
-_SHORT = 1 << 15
-# Scans of a JPEG, and how many pixels all of them may visit together.
-_FEW_SCANS, _VISITED = 24, 2_000_000_000
+SHORT = 1 << 15
+# Scans of a JPEG, how many pixels all of them may visit together, and the bytes of the shortest.
+_FEW_SCANS, _VISITED, _LEAST_SCAN = 16, 5_000_000_000, 10
 # Bytes per value of a TIFF tag, by its kind.
 _TAG_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _SEGMENT = struct.Struct(">BBH").unpack_from
@@ -38,11 +42,12 @@ def why_exhausting(content: bytes) -> str | None:
     """Return why a file must not even be opened: its head makes a reader take much more than the file holds; None if it may.
 
     Tags of EXIF and TIFF may all lead to the same bytes, and are read into memory each for itself; compressed texts in a PNG
-    unpack to a thousand times their size.
+    unpack to a thousand times their size. Whoever opens many small files need not ask for those of up to `SHORT` bytes that do
+    not begin as an icon does.
     """
-    if content.startswith(b"\0\0\1\0") and (pixels := _largest_in_icon(content)) > _ICON_PIXELS:
+    if content.startswith(ICON) and (pixels := _largest_in_icon(content)) > _ICON_PIXELS:
         return f"too large: an icon of {pixels:,} pixels"
-    if len(content) <= _SHORT:
+    if len(content) <= SHORT:
         return None
     kind = content[:2]
     if kind == b"\xff\xd8":
@@ -75,7 +80,7 @@ def overstates(tags: bytes) -> bool:
     sizes = (number * _TAG_BYTES.get(kind, 0) for _, kind, number in struct.iter_unpack(order + entry_form, entries))
     # A count that leads beyond the end is an error to every reader, and costs nothing.
     stated: int = sum(taken for taken in sizes if inline < taken <= len(tags))
-    return stated > 2 * len(tags) + _SHORT
+    return stated > 2 * len(tags) + SHORT
 
 
 def _segments(content: bytes) -> list[tuple[int, int, int]]:
@@ -104,15 +109,18 @@ def _tags_of_jpeg(content: bytes) -> list[bytes]:
     return [b"".join(exif), *others]
 
 
-def why_endless(image: Image.Image, content: bytes) -> str | None:
+def why_endless(image: Image.Image, content: bytes, size: tuple[int, int]) -> str | None:
     """Return why decoding an opened image would take far longer than its size says; None if it would not.
 
     Every scan of a JPEG visits all pixels, and a scan needs no more than a dozen bytes.
     """
-    if len(content) <= _SHORT or image.format not in {"JPEG", "MPO"} or not _in_scans(image, content):
+    if image.format not in {"JPEG", "MPO"}:
+        return None
+    pixels = size[0] * size[1]
+    if len(content) // _LEAST_SCAN * pixels <= _VISITED or not _in_scans(image, content):
         return None
     scans = content.count(b"\xff\xda")
-    return f"damaged: it has {scans:,} scans" if scans > _FEW_SCANS and scans * image.width * image.height > _VISITED else None
+    return f"damaged: it has {scans:,} scans" if scans > _FEW_SCANS and scans * pixels > _VISITED else None
 
 
 def _in_scans(image: Image.Image, content: bytes) -> bool:
@@ -146,7 +154,7 @@ def _is_turned(image: Image.Image, content: bytes) -> bool:
     exif = image.info.get("exif")
     turns = {orientation(exif) if isinstance(exif, bytes) else None, orientation(exif_of(content))}
     turns.add(getattr(image, "tag_v2", {}).get(0x0112))
-    return not turns <= {None, 1} or b"tiff:Orientation" in content[:_SHORT]
+    return not turns <= {None, 1} or b"tiff:Orientation" in content[:SHORT]
 
 
 def _loading(image: Image.Image, content: bytes, whole: int) -> int:
@@ -213,8 +221,10 @@ def _largest_in_icon(content: bytes) -> int:
         [place] = struct.unpack_from("<I", content, entry + 12)
         if content[place : place + 8] == b"\x89PNG\r\n\x1a\n" and place + 24 <= len(content):
             width, height = struct.unpack_from(">II", content, place + 16)
-        elif place + 12 <= len(content):
+        elif content[place : place + 4] in _BITMAP_HEADS and place + 12 <= len(content):
             width, height = (abs(side) for side in struct.unpack_from("<ii", content, place + 4))
+        elif content.startswith(_OLD_BITMAP_HEAD, place) and place + 8 <= len(content):
+            width, height = struct.unpack_from("<HH", content, place + 4)
         else:
             continue
         largest = max(largest, width * height)

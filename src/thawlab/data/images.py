@@ -16,6 +16,7 @@ from thawlab.patience import tried_again
 
 T = TypeVar("T")
 HEAD = 160  # bytes that tell what a file is
+MOST_BYTES = 1 << 28  # of the file of one image
 # Errors that come with the file itself; all others (a network's, a disk's, too little memory) may be over in a moment.
 _LASTING = {None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _PAUSES = (0.05, 0.25, 1.0)  # seconds before each further try
@@ -91,7 +92,10 @@ class FileImages:
 
     def read(self, index: int) -> bytes:
         """Return the file's content."""
-        return self._file(index).read_bytes()
+        path = self._file(index)
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise OSError(f"too large: a file of {size / 1e6:,.0f} MB")
+        return path.read_bytes()
 
     def head(self, index: int) -> bytes:
         """Return the first bytes of the file."""
@@ -100,6 +104,8 @@ class FileImages:
 
     def _file(self, index: int) -> Path:
         path = self.paths[index]
+        if "\0" in str(path):
+            raise OSError("no file has such a name")
         if path.exists() and not path.is_file():
             raise OSError("it is not a file")  # a pipe would block whoever reads it
         return path

@@ -11,7 +11,7 @@ from thawlab.data.folder_tree import tree_of
 from thawlab.data.levels import by_roles, understand
 from thawlab.data.split_names import split_names
 from thawlab.data.types import Split
-from thawlab.errors import UsageError, listed, nearest
+from thawlab.errors import UsageError, listed, nearest, plain
 
 # What operating systems, network drives and other programs leave behind, beside all that begins with a dot.
 _LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin"})
@@ -122,8 +122,8 @@ def place_files(paths: Iterable[str], origin: str, layout: str | None = None) ->
 
 
 def plain_spelling(label: str) -> str:
-    """Return a class's name in Unicode's composed form and without blanks around it."""
-    return unicodedata.normalize("NFC", label).strip() or label
+    """Return a class's name in Unicode's composed form, with control characters written out and without blanks around it."""
+    return plain(unicodedata.normalize("NFC", label).strip() or label)
 
 
 def one_spelling(placed: Sequence[Placed]) -> tuple[list[Placed], tuple[str, ...]]:

@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from thawlab.data.layout import Placed
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import arranged, openers
 from thawlab.data.split_columns import row_splits
-from thawlab.errors import UsageError, listed, nearest
+from thawlab.errors import UsageError, listed, nearest, plain
 
 _PATHS: tuple[str, ...] = (
     "path",
@@ -56,7 +57,9 @@ def open_table(path: Path, reading: Reading) -> Listing:
         if not written.strip():
             raise UsageError(f"{path}, line {number}: the path is empty")
         name = files.name_of(written)
-        if label.lower() in UNLABELLED:
+        if plain(name) != name:
+            ignored.append((plain(name), "has control characters in its name; rename it"))
+        elif label.lower() in UNLABELLED:
             ignored.append((name, "has no label"))
         else:
             labelled.append((number, name, label, row))
@@ -141,8 +144,9 @@ class _Files:
         stripped = written.strip()
         spellings = (written, stripped, stripped.replace("\\", "/"))
         for name in dict.fromkeys(spellings):
-            if (self._folder / name).is_file():
-                return self._plain(name)
+            with suppress(OSError):  # no file has a name of such a length
+                if (self._folder / name).is_file():
+                    return self._plain(name)
         last = PurePosixPath(spellings[-1])
         # Of a path with folders at least one must fit: another class may hold a file of the same name.
         for parts in (last.parts[depth:] for depth in range(max(len(last.parts) - 1, 1))):

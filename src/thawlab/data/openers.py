@@ -11,9 +11,10 @@ from thawlab.data.images import Images, ReadImages
 from thawlab.data.layout import Placed, Placement, class_names, is_litter, one_spelling, place_files
 from thawlab.data.listing import UNSAID, Listing, Reading
 from thawlab.data.types import Indices
-from thawlab.errors import UsageError
+from thawlab.errors import UsageError, plain
 from thawlab.registry import Registry
 
+_LONGEST_PATH, _DEEPEST = 4096, 100
 # An opener is given a path, and what the owner says of it, and lists its images, or raises a `UsageError` that names the file.
 Opener = Callable[[Path, Reading], Listing]
 openers: Registry[Opener] = Registry("opener")
@@ -79,7 +80,9 @@ def arranged_by_path(
     Raises:
         UsageError: if a class folder is empty, or no image lies in one.
     """
-    paths = sorted(files)
+    folders = [folder for folder in folders if not _is_endless(folder)]
+    paths = sorted(path for path in files if not _is_endless(path))
+    endless = [(f"{plain(path[:60])}…", "has a path that is too long") for path in files if _is_endless(path)]
     _refuse_empty_classes(folders, paths, origin)
     images, others = _sift(paths, head_of)
     reading.refuse("path_column", "label_column", what="folders of images")
@@ -90,7 +93,7 @@ def arranged_by_path(
     placed = found.placed
     _refuse_unread_classes(found, others, origin)
     content = ReadImages(lambda index: read(placed[index].path), lambda index: head_of(placed[index].path))
-    return arranged(placed, content, name, origin, ignored=(*others, *ignored, *found.ignored), layout=found.layout)
+    return arranged(placed, content, name, origin, ignored=(*others, *ignored, *endless, *found.ignored), layout=found.layout)
 
 
 def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -101,11 +104,18 @@ def _sift(paths: Sequence[str], head_of: Callable[[str], bytes]) -> tuple[list[s
             continue
         if path.encode("utf-8", "replace").decode("utf-8") != path:  # an id that breaks every file it is written to
             ignored.append((ascii(path)[1:-1], "has a name that is not UTF-8; rename it"))
+        elif plain(path) != path:  # a terminal obeys them
+            ignored.append((plain(path), "has control characters in its name; rename it"))
         elif is_image(path, head_of):
             images.append(path)
         else:
             ignored.append((path, (not PurePosixPath(path).suffix and kind_of(head_of(path))) or why_no_image(path)))
     return images, ignored
+
+
+def _is_endless(path: str) -> bool:
+    """Return whether a path is longer, or leads deeper, than that of any file on a disk."""
+    return len(path) > _LONGEST_PATH or path.count("/") > _DEEPEST
 
 
 def is_image(path: str, head_of: Callable[[str], bytes]) -> bool:

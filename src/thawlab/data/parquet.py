@@ -21,10 +21,11 @@ from thawlab.data.parquet_columns import (
     numbered,
     telling_columns,
 )
+from thawlab.data.parquet_reading import batches, checked
 from thawlab.data.split_columns import row_splits
 from thawlab.data.split_names import split_name, split_names, split_of_path
 from thawlab.data.types import Split
-from thawlab.errors import UsageError, first_line, listed
+from thawlab.errors import UsageError, listed, plain
 
 
 def parquet_files(folder: Path, found: Walk | None = None) -> list[Path]:
@@ -105,24 +106,22 @@ def _read(files: Sequence[Path], reading: Reading) -> _Rows:
         UsageError: if a file cannot be read or lacks a column.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     rows: _Rows | None = None
     for file in files:
-        try:
-            schema = pq.read_schema(file)
-            if rows is None:
-                columns = image_and_label(schema, file, reading)
-                rows = _Rows([], [], [], [], {name: [] for name in telling_columns(schema, file, columns)}, {}, columns)
-            if missing := [column for column in rows.columns if column not in schema.names]:
-                raise UsageError(f"{file}: lacks the column '{missing[0]}' that {files[0].name} has")
-            there = [name for name in rows.others if name in schema.names]
-            table = pq.read_table(file, columns=list(dict.fromkeys([*rows.columns, *there])))
-        except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"{file}: cannot be read as Parquet: {first_line(error)}") from None
+        schema = checked(file).schema_arrow
+        if rows is None:
+            columns = image_and_label(schema, file, reading)
+            rows = _Rows([], [], [], [], {name: [] for name in telling_columns(schema, file, columns)}, {}, columns)
+        if missing := [column for column in rows.columns if column not in schema.names]:
+            raise UsageError(f"{file}: lacks the column '{missing[0]}' that {files[0].name} has")
+        there = [name for name in rows.others if name in schema.names]
+        wanted = list(dict.fromkeys([*rows.columns, *there]))
+        parts = list(batches(file, wanted))
+        table = pa.Table.from_batches(parts, None if parts else pa.schema([schema.field(name) for name in wanted]))
         chunks, inner = contents(table.column(rows.columns[0]), rows.columns[0], file)
         rows.images.extend(chunks)
-        rows.names.extend(str(name or index) for index, name in enumerate(inner))
+        rows.names.extend(plain(str(name or index)) for index, name in enumerate(inner))
         label = rows.columns[1]
         declared = declared_names(schema, label, file)
         rows.labels.extend(label_names(table.column(label).to_pylist(), declared, label, file))

@@ -10,6 +10,7 @@ from thawlab.data.formats import looks_like_image
 from thawlab.data.layout import natural, plain_spelling
 from thawlab.data.listing import Reading
 from thawlab.data.manifest import UNLABELLED, chosen_column
+from thawlab.data.parquet_reading import batches, checked
 from thawlab.errors import UsageError, listed
 
 _LABEL_COLUMNS = ("label", "class", "category", "target", "class_name", "fine_label", "labels")
@@ -72,29 +73,23 @@ def _columns_of_bytes(schema: Any) -> tuple[list[str], list[str]]:
 
 def _holds_images(file: Path | BinaryIO, column: str) -> bool:
     """Return whether the first value of a column of bytes starts like an image; hashes and embeddings are bytes, too."""
-    import pyarrow.parquet as pq
-
-    for batch in pq.ParquetFile(file).iter_batches(16, columns=[column]):
+    for batch in batches(file, [column], 16):
         return any(looks_like_image(value) for value in batch.column(0).to_pylist() if value)
     return False
 
 
 def has_images(file: Path) -> bool:
     """Return whether a Parquet file has a column of encoded images."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
-        structs, plain = _columns_of_bytes(pq.read_schema(file))
+        structs, plain = _columns_of_bytes(checked(file).schema_arrow)
         return bool(structs) or any(_holds_images(file, name) for name in plain)
-    except (pa.ArrowException, OSError):
+    except UsageError:
         return True  # what cannot be read is refused where it is read
 
 
 def telling_columns(schema: Any, file: Path, others: Sequence[str]) -> list[str]:
     """Return the columns beside image and label that may say splits or folds: texts, flags and numbers of few values."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     def may_tell(kind: Any) -> bool:
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -103,7 +98,7 @@ def telling_columns(schema: Any, file: Path, others: Sequence[str]) -> list[str]
         )
 
     names = [field.name for field in schema if field.name not in others and may_tell(field.type)]
-    for batch in pq.ParquetFile(file).iter_batches(4096, columns=names):
+    for batch in batches(file, names, 4096):
         return [name for name in names if len(set(batch.column(name).to_pylist())) <= _MOST_VALUES]
     return []
 
@@ -139,7 +134,7 @@ def declared_names(schema: Any, column: str, file: Path) -> list[str]:
     try:
         metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         return [str(name) for name in metadata.get("info", {}).get("features", {}).get(column, {}).get("names") or ()]
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise UsageError(f"{file}: its 'huggingface' metadata is damaged, so that the class names cannot be read") from None
 
 

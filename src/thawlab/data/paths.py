@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from thawlab.data import archives, manifest  # noqa: F401 - they register their openers
+from thawlab.data import archive_members, archives, manifest  # noqa: F401 - they register their openers
 from thawlab.data.folders import open_folder, walk
 from thawlab.data.listing import UNSAID, Listing, Reading
 from thawlab.data.openers import opener_of, openers
@@ -23,7 +23,7 @@ def open_path(path: Path, reading: Reading = UNSAID) -> Listing:
         found = walk(path)
         if parquet_files(path, found):
             return open_parquet(path, reading)
-        packed = [name for name in found.files if name.lower().endswith(archives.SUFFIXES)]
+        packed = [name for name in found.files if name.lower().endswith(archive_members.SUFFIXES)]
         if packed:
             return archives.open_archives(path, found, packed, reading)
         return open_folder(path, reading, found)

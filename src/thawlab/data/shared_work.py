@@ -16,6 +16,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from thawlab import progress
+from thawlab.data.arrays import DAMAGED
 from thawlab.data.rowstore import RowStore
 from thawlab.data.types import Indices
 
@@ -98,6 +99,8 @@ def _taken_by_others(store: RowStore) -> Indices:
             with FileLock(claim.with_suffix(".lock"), timeout=0):
                 claim.unlink(missing_ok=True)
         except Timeout:
-            with suppress(OSError, ValueError):
-                taken.append(np.load(claim, allow_pickle=False))
+            with suppress(*DAMAGED), claim.open("rb") as file:
+                rows = np.lib.format.read_array(file, allow_pickle=False)
+                if rows.dtype == np.int64 and rows.ndim == 1 and ((rows >= 0) & (rows < store.rows)).all():
+                    taken.append(rows)
     return np.concatenate(taken)

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import logging
+import pickle
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,10 @@ from thawlab.data.shards.remote_store import EVERYTHING, Keeping, open_remote_sh
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import cache_root, found_path
 from thawlab.registry import Registry
+
+# What torchvision raises: without a network, and on files that were cut or are none of the data set.
+_UNREAD: tuple[type[Exception], ...] = (OSError, RuntimeError, EOFError, ValueError, AssertionError, LookupError, TypeError)
+_UNREAD += (AttributeError, MemoryError, pickle.UnpicklingError, struct.error)
 
 # A factory is given what follows the name's colon ("shapes:500x64") and the folder where data sets are kept.
 Source = Callable[[str, Path], Listing]
@@ -149,7 +155,7 @@ def _torchvision(name: str, kind: str, data_dir: Path) -> Listing:
             logging.getLogger(__name__).info("downloading %s from %s", name, where)
             with contextlib.redirect_stdout(io.StringIO()):
                 both = parts(download=True)
-    except (OSError, RuntimeError, EOFError, ValueError, AssertionError, LookupError) as error:  # the last ones: a cut file
+    except _UNREAD as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ThawlabError(
             f"{name}: could not be fetched from {where} or read in {data_dir} ({reason}); "

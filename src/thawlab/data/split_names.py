@@ -97,9 +97,10 @@ def split_names(names: Iterable[str]) -> dict[str, SplitName]:
     names = list(names)
     found = {name: said for name in names if (said := split_name(name)) is not None}
     joined = {name: said for name in names if name not in found and (said := _joined(name)) is not None}
-    for name, said in joined.items():
-        if any(other.rest == said.rest and other.split != said.split for other in (*joined.values(), *found.values())):
-            found[name] = said
+    splits: dict[tuple[str, ...], set[Split]] = {}
+    for said in (*joined.values(), *found.values()):
+        splits.setdefault(said.rest, set()).add(said.split)
+    found |= {name: said for name, said in joined.items() if splits[said.rest] != {said.split}}
     return {name: found[name] for name in names if name in found}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ from thawlab.data.layout import Placed
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.openers import arranged
 from thawlab.data.split_names import split_names, split_of_path
-from thawlab.errors import UsageError, listed
+from thawlab.errors import UsageError, first_line, listed
 
 if TYPE_CHECKING:
-    from thawlab.data.archives import Members
+    from thawlab.data.archive_members import Members
 
 _LABELS = (".cls", ".cls.txt", ".label", ".label.txt", ".class", ".json")
 _IMAGES = ("image", "img", "input", "rgb", "picture", "photo")
@@ -55,7 +56,7 @@ def open_shards(path: Path, shards: Mapping[str, Members], reading: Reading) -> 
         for key, names in sorted(_by_key(filter(has_image_extension, members.names)).items()):
             name, *others = _image_first(names, f"{path}: {shard}")
             ignored += [(f"{shard}/{other}", f"lies beside {name}, the image of the same record") for other in others]
-            label = _label(members.read(labels[key]), f"{path}: {labels[key]} in {shard}") if key in labels else None
+            label = _label(partial(members.read, labels[key]), f"{path}: {labels[key]} in {shard}") if key in labels else None
             identifier = f"{shard}/{name}"
             if label is None:
                 ignored.append((identifier, "has no label"))
@@ -117,17 +118,19 @@ def _key(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}" if folder else stem, f"{dot}{extension.lower()}"
 
 
-def _label(content: bytes, place: str) -> str | None:
+def _label(read: Callable[[], bytes], place: str) -> str | None:
     """Return the label in a file; None where it says that there is none."""
     try:
-        text = content.decode("utf-8").strip()
+        text = read().decode("utf-8").strip()
         if text.startswith("{"):
             values = json.loads(text)
             value = next(values[key] for key in _KEYS if key in values)
             if value is None:
                 return None
             text = str(value).strip()
-    except (UnicodeDecodeError, ValueError, StopIteration):
+    except OSError as error:
+        raise UsageError(f"{place}: cannot be read: {first_line(error)}") from None
+    except (UnicodeDecodeError, ValueError, StopIteration, RecursionError):
         raise UsageError(f"{place}: holds no label; expected a class's number or name, or JSON with 'label'") from None
     if not text:
         raise UsageError(f"{place}: the label is empty")

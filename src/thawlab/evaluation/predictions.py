@@ -1,16 +1,15 @@
 """Predictions: a table of ids, labels and logits of one split; everything that is measured is a function of it."""
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from thawlab.data.arrays import DAMAGED, read_arrays
 from thawlab.data.dataset import Dataset
 from thawlab.data.types import Indices, Labels
-from thawlab.errors import ThawlabError
+from thawlab.errors import ThawlabError, first_line
 from thawlab.files import write_atomically
 
 Logits = npt.NDArray[np.float32]
@@ -59,12 +58,17 @@ def load_predictions(path: Path) -> Predictions:
         ThawlabError: if the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as table:
-            return Predictions(table["ids"], table["labels"], table["logits"])
+        table = read_arrays(path)
+        found = Predictions(table["ids"], table["labels"], table["logits"])
+        if found.logits.ndim != 2 or not len(found.ids) == len(found.labels) == len(found.logits):
+            raise ValueError("its columns are not of one length")
+        if (found.ids.dtype.kind, found.labels.dtype.kind, found.logits.dtype.kind) != ("U", "i", "f"):
+            raise ValueError("its columns are not texts, whole numbers and fractions")
     except FileNotFoundError:
         raise ThawlabError(f"{path}: is missing; finish the training, or let `thawlab repair` restore it") from None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ThawlabError(f"{path}: cannot be read: {error}") from None
+    except DAMAGED as error:
+        raise ThawlabError(f"{path}: cannot be read: {first_line(error)}") from None
+    return found
 
 
 def predictions_of(dataset: Dataset, indices: Indices, logits: Logits) -> Predictions:

@@ -119,8 +119,11 @@ def _from_folder(name: str, folder: Path, origin: str) -> BackboneSpec:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         architecture, config = content["architecture"], content["pretrained_cfg"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(f"model.backbone: {file} is missing or is not a timm config (architecture, pretrained_cfg)") from None
+        fits = isinstance(architecture, str) and isinstance(config, dict) and isinstance(content.get("model_args") or {}, dict)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        fits = False
+    if not fits:
+        raise UsageError(f"model.backbone: {file} is missing or is not a timm config (architecture, pretrained_cfg)")
     absent = [key for key in ("input_size", "mean", "std") if key not in config]
     if absent:
         raise UsageError(f"model.backbone: {file}: pretrained_cfg lacks {', '.join(absent)}")

@@ -3,17 +3,17 @@
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.errors import ThawlabError, UsageError, first_line
+from thawlab.errors import ThawlabError, UsageError, first_line, listed
 from thawlab.files import write_atomically, write_text
 from thawlab.models.catalog import BackboneSpec, fetch_network
 from thawlab.models.dropout import Dropout
@@ -22,6 +22,11 @@ from thawlab.models.small import REVISIONS, backbones
 from thawlab.models.wheels import read_wheel
 from thawlab.randomness import derive
 from thawlab.recipe import Data, Recipe
+
+# Tensors that a file may hold beside those of its network.
+_FREE_TENSORS = 1000
+# Arguments of timm's factory by which it reads a file, some versions by unpickling it, or asks the network.
+_FORBIDDEN = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "num_classes"}
 
 
 @final
@@ -101,17 +106,36 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> nn.Module:
         return build_network(spec.arguments)
     import timm
 
+    if not timm.is_model(spec.architecture):  # a name with a scheme would be fetched
+        raise UsageError(f"model.backbone: '{spec.name}' names the network '{spec.architecture}', which timm does not have")
     try:
         network: nn.Module = timm.create_model(
             spec.architecture, pretrained=False, num_classes=0, **factory_arguments(spec, image_size)
         )
-    except (TypeError, AssertionError, RuntimeError) as error:
-        raise UsageError(f"model.backbone: '{spec.name}' cannot be built at {image_size} px: {error}") from None
+    except (
+        TypeError,
+        AssertionError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        MemoryError,
+    ) as error:
+        raise UsageError(f"model.backbone: '{spec.name}' cannot be built at {image_size} px: {first_line(error)}") from None
     return network
 
 
 def factory_arguments(spec: BackboneSpec, image_size: int) -> dict[str, Any]:
-    """Return the arguments of timm's factory, with the size where a network of fixed input size gets another one."""
+    """Return the arguments of timm's factory, with the size where a network of fixed input size gets another one.
+
+    Raises:
+        UsageError: if one of them would read or fetch something.
+    """
+    if forbidden := sorted(_FORBIDDEN & spec.arguments.keys()):
+        raise UsageError(
+            f"model.backbone: '{spec.name}' gives its network {listed(forbidden)}, which no network needs; remove it"
+        )
     other = spec.config.get("fixed_input_size") and image_size != spec.config["input_size"][-1]
     return {**spec.arguments, "img_size": image_size} if other else spec.arguments
 
@@ -157,10 +181,24 @@ def load_weights(backbone: nn.Module, spec: BackboneSpec, image_size: int) -> No
     try:
         # timm's folders may hold a head as well; our own hold the backbone alone, and what does not fit is another network.
         own, strict = backbone.state_dict(), spec.architecture in backbones
-        state = {key: value for key, value in load_file(spec.weights).items() if strict or key in own}
+        state = {key: value for key, value in read_tensors(spec.weights, own).items() if strict or key in own}
         backbone.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise ThawlabError(f"{spec.weights}: these weights do not fit '{spec.architecture}': {first_line(error)}") from None
+
+
+def read_tensors(file: Path, wanted: Collection[str]) -> dict[str, torch.Tensor]:
+    """Read all tensors of a file of safetensors, where it holds about as many as a network has.
+
+    Raises:
+        ValueError: if it holds far more.
+        SafetensorError: if it is damaged.
+    """
+    with safe_open(file, framework="pt") as content:
+        names = content.keys()
+        if len(names) > 4 * len(wanted) + _FREE_TENSORS:
+            raise ValueError(f"it holds {len(names):,} tensors, where the network has {len(wanted):,}")
+        return {name: content.get_tensor(name) for name in names}
 
 
 def build_classifier(recipe: Recipe, spec: BackboneSpec, image_size: int, classes: int) -> Classifier:

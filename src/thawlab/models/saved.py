@@ -12,13 +12,13 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.errors import ThawlabError, first_line
 from thawlab.files import sha256_of, write_atomically, write_json
 from thawlab.models.catalog import BackboneSpec
-from thawlab.models.classifier import Classifier, build_backbone, feature_width, make_head
+from thawlab.models.classifier import Classifier, build_backbone, feature_width, make_head, read_tensors
 from thawlab.models.small import other_revision
 from thawlab.recipe import Model
 from thawlab.results import read_value
@@ -119,17 +119,22 @@ def load_model(folder: Path) -> SavedModel:
     spec = spec_of(card)
     if conflict := other_revision(card.architecture, card.revision):
         raise ThawlabError(f"{file}: {conflict}; use the version that trained it (environment.json names it)")
-    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and then overwritten
+    # Fresh weights are drawn, and then overwritten.
+    with torch.random.fork_rng(devices=[]), _reading(file, "describes no network that can be built"):
         backbone = build_backbone(spec, card.preprocessing.size)
         head = make_head(feature_width(backbone), card.head, card.dropout, len(card.classes))
     classifier = Classifier(backbone, head)
     with _reading(weights, "does not fit model.json"):
-        classifier.load_state_dict(load_file(weights))
+        classifier.load_state_dict(read_tensors(weights, classifier.state_dict()))
     classifier.to(memory_format=torch.channels_last)
     reference = None
     if card.novelty_limit is not None:
         with _reading(features, "cannot be read"):
             reference = Reference(load_arrays(features)["features"], card.novelty_limit)
+            if reference.features.shape[1:] != (feature_width(backbone),) or reference.features.dtype != np.float16:
+                raise ValueError("it holds no features of this network")
+            if not len(reference.features):
+                raise ValueError("it holds no features")
     return SavedModel(classifier.eval(), card, reference)
 
 
@@ -139,5 +144,5 @@ def _reading(file: Path, problem: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise ThawlabError(f"{file}: is missing; finish the training, or let `thawlab repair` restore it") from None
-    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
+    except (SafetensorError, RuntimeError, LookupError, OSError, ValueError, TypeError, MemoryError) as error:
         raise ThawlabError(f"{file}: {problem}: {first_line(error)}") from None

@@ -3,10 +3,9 @@
 import base64
 import io
 import re
-import zipfile
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedErro
 from markupsafe import Markup
 from PIL import Image
 
-from thawlab.errors import OtherVersionError, ThawlabError
+from thawlab.data.arrays import DAMAGED, read_arrays
+from thawlab.errors import OtherVersionError, ThawlabError, first_line
 from thawlab.evaluation.gradcam import overlay
 from thawlab.evaluation.metrics import metrics
 from thawlab.evaluation.metrics.measures import most_confused
@@ -100,10 +100,12 @@ def write_report(folder: RunFolder) -> Path:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    drawn = draw_all(sources)
+    with _fitting(folder):
+        drawn = draw_all(sources)
+        page = _page(sources, drawn)
     for name, svg in drawn.items():
         write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
-    write_text(folder.report, _page(sources, drawn))
+    write_text(folder.report, page)
     return folder.report
 
 
@@ -114,7 +116,20 @@ def report_html(folder: RunFolder) -> str:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    return _page(sources, draw_all(sources))
+    with _fitting(folder):
+        return _page(sources, draw_all(sources))
+
+
+@contextmanager
+def _fitting(folder: RunFolder) -> Iterator[None]:
+    """Say so where the files of a run, each of them whole, do not fit each other."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+        reason = first_line(error)
+        raise ThawlabError(
+            f"{folder.path}: its files do not fit each other ({reason}); `thawlab repair` restores them"
+        ) from error
 
 
 def _page(sources: Sources, drawn: Mapping[str, str]) -> str:
@@ -194,9 +209,8 @@ def _images(sources: Sources) -> dict[str, Any]:
     """
     folder, results, data, test = sources.folder, sources.results, sources.data, sources.test
     try:
-        with np.load(folder.images, allow_pickle=False) as table:
-            kept = dict(table)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        kept = read_arrays(folder.images)
+    except DAMAGED:
         raise ThawlabError(f"{folder.images}: is missing or damaged; `thawlab repair` restores it") from None
     confidence, predicted = test.probabilities(results.test.temperature).max(axis=1), test.predicted
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-import zipfile
-import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +11,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from thawlab.data.arrays import DAMAGED, read_arrays
 from thawlab.data.decode import UNREADABLE, decode, open_image, why_unreadable
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.selection import open_data
@@ -169,12 +168,12 @@ def samples_of(folder: RunFolder) -> list[Sample]:
 
     classes = read_value(folder.path / "data.json", DataSummary).classes
     try:
-        with np.load(folder.images, allow_pickle=False) as table:
-            return [
-                Sample(label=classes[label], url=data_url(image))
-                for image, label in zip(table["samples"], table["sample_labels"].tolist(), strict=True)
-            ]
+        table = read_arrays(folder.images)
+        return [
+            Sample(label=classes[label], url=data_url(image))
+            for image, label in zip(table["samples"], table["sample_labels"].tolist(), strict=True)
+        ]
     except FileNotFoundError:
         raise ThawlabError(f"{folder.name}: keeps sample pictures once it has finished") from None
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile, zlib.error):
+    except DAMAGED:
         raise ThawlabError(f"{folder.images}: is damaged; `thawlab repair` restores it") from None

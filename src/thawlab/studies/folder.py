@@ -117,7 +117,7 @@ class StudyFolder:
                 raise ThawlabError(f"{self.record_file}: has schema {content['schema']}, this thawlab reads {_SCHEMA}")
             entries = tuple(Entry(**entry) for entry in content["cells"])
             return Record(content["name"], content["question"], content["threads"], entries, tuple(content.get("extended", ())))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ThawlabError(
                 f"{self.record_file}: is damaged ({first_line(error)}); move it away and run the study again: finished cells stay"
             ) from None

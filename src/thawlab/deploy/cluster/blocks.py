@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from thawlab.data.archives import SUFFIXES
+from thawlab.data.archive_members import SUFFIXES
 from thawlab.data.folders import image_files_below, walk
 from thawlab.data.images import HEAD
 from thawlab.data.layout import is_litter

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from thawlab.data.archives import member_name
+from thawlab.data.archive_members import member_name
 from thawlab.data.decode import UNREADABLE, decode, why_unreadable
 from thawlab.data.formats import has_image_extension
 from thawlab.data.images import HEAD

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,7 +77,16 @@ def _from_zip(path: Path) -> KerasFile:
             weights = archive.read("model.weights.h5")
     except KeyError as error:
         raise UsageError(f"{path}: is a zip archive, and no model of Keras: {first_line(error)}") from None
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, AttributeError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        OSError,
+        EOFError,
+        AttributeError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise ThawlabError(f"{path}: is damaged: {first_line(error)}") from None
     file = _opened(path, io.BytesIO(weights))
     return KerasFile(path, _described(path, config), str(version), _listed(path, file), _by_class_names(path, file, config))
