@@ -127,6 +127,11 @@ def found_path(text: str | Path, bases: Sequence[str] = ()) -> Path:
     return next((found for place in places if (found := place / path).exists()), path)
 
 
+def size_of(path: Path) -> int | None:
+    """Return the bytes of a file; None where there is no such file."""
+    return path.stat().st_size if path.is_file() else None
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

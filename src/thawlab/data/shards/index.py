@@ -101,6 +101,13 @@ class Rows(NamedTuple):
     reasons: dict[int, str]
 
 
+def why_unfit(shard: Shard, size: int | None) -> str | None:
+    """Return what is wrong with a shard that has `size` bytes, or None where it is missing; None where it has all of them."""
+    if size is None:
+        return "is missing, and the index names it"
+    return None if size == shard.bytes else f"has {size:,} bytes where the index says {shard.bytes:,}: it was cut or changed"
+
+
 def is_index(content: bytes) -> bool:
     """Return whether a file called `index.json` is an index of shards: among images may lie any file of that name."""
     try:
@@ -273,9 +280,11 @@ def _check(index: ShardIndex, rows: Rows, place: str) -> None:
     counts = np.bincount(rows.shards, minlength=len(index.shards)) if len(rows.shards) else np.zeros(len(index.shards), int)
     sizes = np.array([shard.bytes for shard in index.shards], dtype=np.int64)
     wrong = ""
-    if counts.tolist() != [shard.images for shard in index.shards]:
+    if not len(rows.labels):
+        wrong = "names no image"
+    elif counts.tolist() != [shard.images for shard in index.shards]:
         wrong = "counts the images of the shards otherwise than " + INDEX
-    elif len(rows.labels) and not (rows.labels.min() >= 0 and rows.labels.max() < len(index.classes)):
+    elif not (rows.labels.min() >= 0 and rows.labels.max() < len(index.classes)):
         wrong = "has a label that is no class"
     elif not set(np.unique(rows.splits).tolist()) <= set(_SPLITS):
         wrong = f"has a split that is none of {', '.join(_SPLITS)}"

@@ -14,7 +14,7 @@ from typing import NamedTuple, final
 from thawlab import progress
 from thawlab.data.listing import Listing, Reading
 from thawlab.data.remote import Remote, content_of, fetch, patiently_remote
-from thawlab.data.shards.index import INDEX, ROWS, Rows, Shard, ShardIndex, is_index, parsed, rows_of
+from thawlab.data.shards.index import INDEX, ROWS, Rows, Shard, ShardIndex, is_index, parsed, rows_of, why_unfit
 from thawlab.data.shards.source import listing_of_shards
 from thawlab.data.shards.store import LocalStore
 from thawlab.errors import ThawlabError, UsageError
@@ -167,13 +167,10 @@ def _check_sizes(place: Remote, index: ShardIndex) -> None:
     if INDEX not in sizes:  # the place gives files and no lists of them
         return
     for shard in index.shards:
-        if shard.name not in sizes:
-            raise UsageError(f"{place.child(shard.name).url}: is missing, and the index names it; write the shards again")
-        if sizes[shard.name] not in (None, shard.bytes):
-            raise UsageError(
-                f"{place.child(shard.name).url}: has {sizes[shard.name]:,} bytes where the index says {shard.bytes:,}; "
-                "it was cut or changed"
-            )
+        if shard.name in sizes and sizes[shard.name] is None:  # the place does not say how large its files are
+            continue
+        if reason := why_unfit(shard, sizes.get(shard.name)):
+            raise UsageError(f"{place.child(shard.name).url}: {reason}; write the shards again")
 
 
 def _limit(place: Remote, index: ShardIndex, folder: Path, keeping: Keeping) -> int | None:

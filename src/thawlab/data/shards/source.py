@@ -11,10 +11,11 @@ import numpy as np
 
 from thawlab.data.images import HEAD
 from thawlab.data.listing import Known, Listing, Reading
-from thawlab.data.shards.index import INDEX, ROWS, Rows, ShardIndex, is_index, parsed, rows_of
+from thawlab.data.shards.index import INDEX, ROWS, Rows, ShardIndex, is_index, parsed, rows_of, why_unfit
 from thawlab.data.shards.store import LocalStore, Store
 from thawlab.data.types import Indices
 from thawlab.errors import UsageError
+from thawlab.files import size_of
 
 
 @final
@@ -68,9 +69,11 @@ def read_index(folder: Path) -> ShardIndex:
     Raises:
         UsageError: if there is none, or it is damaged.
     """
-    if not holds_shards(folder):
+    path = folder / INDEX
+    content = path.read_bytes() if path.is_file() else b""
+    if not is_index(content):
         raise UsageError(f"{folder}: holds no shards with an {INDEX}; `thawlab data shards SOURCE FOLDER` writes them")
-    return parsed((folder / INDEX).read_bytes(), str(folder / INDEX))
+    return parsed(content, str(path))
 
 
 def open_index(folder: Path) -> ShardIndex:
@@ -82,12 +85,8 @@ def open_index(folder: Path) -> ShardIndex:
     index = read_index(folder)
     for shard in index.shards:
         path = folder / shard.name
-        if not path.is_file():
-            raise UsageError(f"{path}: is missing, and the index names it; fetch it again, or write the shards again")
-        if (found := path.stat().st_size) != shard.bytes:
-            raise UsageError(
-                f"{path}: has {found:,} bytes where the index says {shard.bytes:,}; it was cut or changed: fetch it again"
-            )
+        if reason := why_unfit(shard, size_of(path)):
+            raise UsageError(f"{path}: {reason}; fetch it again, or write the shards again")
     return index
 
 

@@ -20,10 +20,10 @@ from thawlab.data.decode import DECODER, BadImageError, decode, why_unreadable
 from thawlab.data.images import content_digest, patiently
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.shards.index import FORMAT, INDEX, ROWS, Places, Shard, ShardIndex, table_of
+from thawlab.data.shards.index import FORMAT, INDEX, ROWS, Places, Shard, ShardIndex, table_of, why_unfit
 from thawlab.data.types import Indices, Pixels
-from thawlab.errors import UsageError
-from thawlab.files import read_json, write_atomically, write_json, write_text
+from thawlab.errors import ThawlabError, UsageError
+from thawlab.files import read_json, sha256_of, size_of, write_atomically, write_json, write_text
 from thawlab.randomness import derive
 
 # Decoding to any size finds what cannot be decoded.
@@ -100,7 +100,9 @@ def write_shards(listing: Listing, folder: Path, shard_bytes: int) -> Written:
                 places, kept = part.places(len(shards)), np.array(part.numbers, dtype=np.int64)
                 reasons |= {sum(map(len, numbers)) + row: reason for row, reason in part.reasons.items()}
                 unreadable |= part.unreadable
-                shards, rows, numbers = [*shards, part.shard], [*rows, places], [*numbers, kept]
+                shards.append(part.shard)
+                rows.append(places)
+                numbers.append(kept)
                 start, number = start + part.taken, number + 1
                 advance(part.taken)
     lost = tuple((listing.ids[k], reason) for k, reason in sorted(unreadable.items()))
@@ -153,8 +155,20 @@ def _begin(folder: Path, identity: str) -> None:
             else "other files; name a new one"
         )
         raise UsageError(f"{folder}: holds {what}" if folder.is_dir() else f"{folder}: is a file; name a folder")
-    elif read_json(record).get("identity") != identity:
+    elif _identity_in(record) != identity:
         raise UsageError(f"{folder}: holds unfinished shards of other images, or of another size; write to another folder")
+
+
+def _identity_in(record: Path) -> object:
+    """Return what an unfinished writing writes.
+
+    Raises:
+        UsageError: if its record is damaged.
+    """
+    try:
+        return read_json(record)["identity"]
+    except (ThawlabError, LookupError, TypeError):
+        raise UsageError(f"{record}: is damaged, and says no more what was written here; write to another folder") from None
 
 
 def _record_of(folder: Path, name: str) -> Path:
@@ -163,12 +177,11 @@ def _record_of(folder: Path, name: str) -> Path:
 
 def _written_before(folder: Path, name: str) -> _Part | None:
     """Return what an interrupted writing put into a shard; None where it is to be written (again)."""
-    record = _record_of(folder, name)
-    if not record.is_file():
+    try:
+        part = _part(read_json(_record_of(folder, name)))
+    except (ThawlabError, LookupError, TypeError, ValueError, AttributeError):  # lost or damaged
         return None
-    part = _part(read_json(record))
-    path = folder / part.shard.name
-    return part if path.is_file() and path.stat().st_size == part.shard.bytes else None
+    return part if why_unfit(part.shard, size_of(folder / f"{name}.tar")) is None else None
 
 
 def _part(values: dict[str, object]) -> _Part:
@@ -204,9 +217,7 @@ def _write_shard(listing: Listing, order: Indices, path: Path, shard_bytes: int)
         file.write(bytes(2 * _BLOCK))
 
     write_atomically(path, write)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    shard = Shard(name=path.name, bytes=path.stat().st_size, sha256=digest, images=len(part.numbers))
+    shard = Shard(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path), images=len(part.numbers))
     return part._replace(shard=shard, taken=taken)
 
 
@@ -306,13 +317,9 @@ def verify_shards(folder: Path, index: ShardIndex) -> list[str]:
     with progress.task("verifying", len(index.shards)) as advance:
         for shard in index.shards:
             path = folder / shard.name
-            if not path.is_file():
-                wrong.append(f"{shard.name}: is missing")
-            elif path.stat().st_size != shard.bytes:
-                wrong.append(f"{shard.name}: has {path.stat().st_size:,} bytes, and {shard.bytes:,} in the index")
-            else:
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                        wrong.append(f"{shard.name}: has other content than the index says")
+            if reason := why_unfit(shard, size_of(path)):
+                wrong.append(f"{shard.name}: {reason}")
+            elif sha256_of(path) != shard.sha256:
+                wrong.append(f"{shard.name}: has other content than the index says")
             advance(1)
     return wrong
