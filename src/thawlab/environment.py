@@ -1,6 +1,5 @@
 """What a result may depend on besides its recipe: the device, the number of threads, versions and the machine."""
 
-import ctypes
 import os
 import platform
 import sys
@@ -14,6 +13,7 @@ import torch
 
 from thawlab.cores import usable_cores
 from thawlab.errors import UsageError, listed, nearest
+from thawlab.heap import give_back_freed
 
 
 def choose_device(name: str) -> torch.device:
@@ -144,8 +144,7 @@ def release_memory() -> None:
         import pyarrow
 
         pyarrow.default_memory_pool().release_unused()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back_freed()
 
 
 def environment(system: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 import contextlib
 import gc
 import os
-import platform
 import signal
 import sys
 import warnings
 from io import TextIOWrapper
 from typing import NoReturn
+
+from thawlab.heap import glibc
 
 # Importing torch allocates a million objects that all stay; looking for garbage among them takes a second.
 _ALLOCATIONS_PER_COLLECTION = 100_000
@@ -41,11 +42,9 @@ def keep_memory() -> None:
     what stays, and clearing them costs little beside computing them. All threads share two heaps: with one for each, the memory
     that stays would grow with their number. Other C libraries are left as they are.
     """
-    if platform.libc_ver()[0] != "glibc":
+    library = glibc()
+    if library is None:
         return
-    import ctypes
-
-    library = ctypes.CDLL(None)
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # of malloc.h
     library.mallopt(mmap_threshold, 24 << 20)
     library.mallopt(trim_threshold, (1 << 31) - 1)

@@ -1,11 +1,11 @@
 """How many bytes of pixels the threads of this process hold at once while they decode; who finds too few left waits its turn."""
 
 import os
-import platform
 import threading
 from collections import deque
-from functools import cache
-from typing import Any, final
+from typing import final
+
+from thawlab.heap import give_back_freed
 
 # Bytes that are worth asking the C library for what it keeps.
 _LARGE = 32_000_000
@@ -55,7 +55,7 @@ class PixelBudget:
         if turn is not None:
             self._wait(count, turn)
         if count > _LARGE:
-            _give_back()
+            give_back_freed()
         return count
 
     def give(self, count: int) -> None:
@@ -77,18 +77,3 @@ class PixelBudget:
                     self._waiting.remove((count, turn))
             self.give(0 if waits else count)
             raise
-
-
-def _give_back() -> None:
-    if (library := _glibc()) is not None:
-        library.malloc_trim(0)
-
-
-@cache
-def _glibc() -> Any:
-    """Return the C library where it is GNU's; None where it is another."""
-    if platform.libc_ver()[0] != "glibc":
-        return None
-    import ctypes
-
-    return ctypes.CDLL(None)
