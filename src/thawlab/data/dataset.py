@@ -194,7 +194,7 @@ def load_other(source: str, classes: tuple[str, ...], preprocessing: Preprocessi
     Raises:
         UsageError: if the source has a class that the classifier lacks.
     """
-    listing = open_source(source, system.data_dir)
+    listing = other_listing(source, system)
     unknown = [name for name in listing.classes if name not in classes]
     if unknown:
         raise UsageError(
@@ -204,6 +204,11 @@ def load_other(source: str, classes: tuple[str, ...], preprocessing: Preprocessi
     chosen, split = judged_part(listing)
     dataset = decode_all(listing, preprocessing, system, Splits(test=chosen))
     return replace(dataset, classes=classes, labels=numbers[dataset.labels]), split
+
+
+def other_listing(source: str, system: System) -> Listing:
+    """Return the images of a source that is not the run's own."""
+    return remember(("other", source, system.data_dir), lambda: open_source(source, system.data_dir))
 
 
 def ood_datasets(preprocessing: Preprocessing, system: System, own: str) -> list[Dataset]:

@@ -4,8 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from thawlab.data.dataset import listing_of, load_dataset, load_other
-from thawlab.data.sources import open_source
+from thawlab.data.dataset import listing_of, load_dataset, load_other, other_listing
 from thawlab.data.types import SPLITS
 from thawlab.errors import ThawlabError, UsageError, nearest
 from thawlab.evaluation.metrics.measures import full
@@ -82,6 +81,7 @@ def evaluate(
         recipe = folder.recipe
         recipe = beside(recipe.model_copy(update={"system": system or recipe.system}), folder.path)
         system, bins = recipe.system, recipe.evaluation.ece_bins
+    system = system or System()
     with remembering():  # the listing is needed once more
         if source is None:
             dataset, listing = load_dataset(recipe, saved.card.preprocessing), listing_of(recipe)
@@ -90,10 +90,8 @@ def evaluate(
                 changed = f"the data have changed since the training (fingerprint {then[:12]} then, {now[:12]} now)"
                 raise ThawlabError(f"{folder.path}: {changed}")
         else:
-            system = system or System()
             dataset, split = load_other(source, saved.card.classes, saved.card.preprocessing, system)
-            listing = open_source(source, system.data_dir)
-    system = system or System()
+            listing = other_listing(source, system)
     place = source or recipe.data.source
     indices = dataset.indices("test" if source is not None else split)
     if len(indices) == 0:
