@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,13 +39,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, recipe: Callable[..., Recipe])
     folder = train(recipe("phases.1.epochs=4", f"system.cache_dir={root / 'cache'}"), root / "runs")
     write_report(folder)
     return folder
-
-
-@pytest.fixture
-def copy(run: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of the run that a test may change."""
-    shutil.copytree(run.path, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
 
 
 def rights(n: int, strengths: int, shares: dict[str, float], clean: float = 0.9, seed: int = 0) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -166,12 +165,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = train(parse_recipe(table), root / "runs")
     write_report(folder)
     return folder
-
-
-@pytest.fixture
-def copy(run: RunFolder, tmp_path: Path) -> RunFolder:
-    shutil.copytree(run.path, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
 
 
 def test_dark_pictures_with_wrong_labels_are_found_in_pictures_and_named(copy: RunFolder) -> None:

@@ -106,6 +106,14 @@ def answer_with(part: Any, table: Any, order: Any, means: Any) -> Any:
     return node.answer(table, order, means)
 
 
+def let_nodes_use(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every node make the parts with a function of this file."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(__import__(__name__))
+    monkeypatch.setattr(predict, "answer", partial(answer_with, part))
+
+
 def noted(folder: Path, block: Any, order: Any, archive: Any) -> bytes:
     (folder / uuid.uuid4().hex).touch()
     return PART(block, order, archive)
@@ -113,11 +121,8 @@ def noted(folder: Path, block: Any, order: Any, archive: Any) -> bytes:
 
 @pytest.mark.slow
 def test_a_lost_node_costs_no_row(cluster: Any, shapes_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    ray.cloudpickle.register_pickle_by_value(__import__(__name__))
     (tmp_path / "begun").mkdir()
-    monkeypatch.setattr(predict, "answer", partial(answer_with, partial(noted, tmp_path / "begun")))
+    let_nodes_use(partial(noted, tmp_path / "begun"), monkeypatch)
     folder, out = write_folder(tmp_path / "photos", named_pictures(4000)), tmp_path / "out"
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(on, cluster.address, shapes_run, [folder], out)
@@ -137,11 +142,8 @@ def test_a_lost_node_costs_no_row(cluster: Any, shapes_run: RunFolder, tmp_path:
 def test_a_killed_process_costs_no_row(
     cluster: Any, shapes_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ray
-
-    ray.cloudpickle.register_pickle_by_value(__import__(__name__))
     folder = write_folder(tmp_path / "photos", named_pictures(100))
-    monkeypatch.setattr(predict, "answer", partial(answer_with, partial(killed_once, tmp_path / "killed")))
+    let_nodes_use(partial(killed_once, tmp_path / "killed"), monkeypatch)
     done = on(cluster.address, shapes_run, [folder], tmp_path / "out")
     assert (tmp_path / "killed").exists() and done.total == 100
     assert rows_in(tmp_path / "out") == local_rows(shapes_run, folder, tmp_path / "local.parquet")
@@ -157,12 +159,9 @@ def kills_on(word: str, block: Any, order: Any, archive: Any) -> bytes:
 def test_a_picture_that_kills_its_process_stops_nothing_else(
     cluster: Any, shapes_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ray
-
-    ray.cloudpickle.register_pickle_by_value(__import__(__name__))
     folder = write_folder(tmp_path / "photos", named_pictures(100))
     monkeypatch.setattr(predict, "_TRIES", 2)
-    monkeypatch.setattr(predict, "answer", partial(answer_with, partial(kills_on, "00000")))
+    let_nodes_use(partial(kills_on, "00000"), monkeypatch)
     with pytest.raises(
         ThawlabError, match=r"1 of 4 parts are missing, the first: .*00000\.png to .*: its process was lost 2 times"
     ):
