@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from thawlab.errors import ThawlabError
 from thawlab.files import read_json, room_for_cache, write_text
 from thawlab.recipe import Caching
 
+T = TypeVar("T")
 # Decoded rows become valid in portions, so that an interruption loses little of a long decoding; a multiple of the chunks
 # that the threads work in.
 _PORTION = 4096
@@ -122,10 +123,30 @@ def _sure(decode_one: Callable[[int], Pixels | str], listing: Listing, index: in
     Raises:
         ThawlabError: if it cannot be decoded any more.
     """
-    found = decode_one(index)
-    if isinstance(found, str):
-        raise ThawlabError(f"{listing.ids[index]}: cannot be decoded any more ({found}); run the command again")
-    return found
+
+    def work() -> Pixels:
+        found = decode_one(index)
+        if isinstance(found, str):
+            raise BadImageError(found)
+        return found
+
+    return surely(work, listing.ids[index])
+
+
+def surely(work: Callable[[], T], name: str) -> T:
+    """Return what is done with an image that could be decoded before.
+
+    Args:
+        work: reads and decodes it.
+        name: of the image.
+
+    Raises:
+        ThawlabError: if it cannot be read or decoded any more.
+    """
+    try:
+        return patiently(work, name)
+    except (BadImageError, OSError) as error:
+        raise ThawlabError(f"{name}: cannot be decoded any more ({error}); run the command again") from error
 
 
 def keeps_rows(caching: Caching, needed: Indices, listing: Listing, preprocessing: Preprocessing, folder: Path) -> bool:

@@ -59,8 +59,8 @@ class Known(NamedTuple):
 
     def chosen(self, indices: Indices) -> "Known":
         """Return what is known of some of the images."""
-        places = {old: new for new, old in enumerate(indices.tolist()) if old in self.reasons} if self.reasons else {}
-        reasons = {places[old]: self.reasons[old] for old in places}
+        known = self.reasons
+        reasons = {new: known[old] for new, old in enumerate(indices.tolist()) if old in known} if known else {}
         return Known(Digests(self.digests.rows[indices]), reasons, self.shards[indices], self.checked_by)
 
 

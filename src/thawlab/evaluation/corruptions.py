@@ -18,14 +18,13 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from thawlab.data.types import Pixels
+from thawlab.evaluation.properties import luminance
 from thawlab.registry import Registry
 
 # Part of what names a corrupted image; raise it with each change by which equal arguments give other pixels.
 VERSION = 1
 STRENGTHS = (1, 2, 3, 4, 5)
 _SMALL, _LARGE = 32, 224  # sides that the published constants are for
-# ITU-R 601: what red, green and blue add to the luminance.
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _AIRLIGHT = 240.0
 
 Floats = npt.NDArray[np.float32]
@@ -116,7 +115,7 @@ def contrast(pixels: Pixels, strength: int, _draw: np.random.Generator) -> Pixel
     ImageNet-C goes down to a twentieth, which hardly occurs.
     """
     kept = np.float32((0.75, 0.5, 0.4, 0.3, 0.15)[strength - 1])
-    mean = _luminance(pixels).mean()
+    mean = luminance(pixels).mean()
     return _to_bytes(mean + kept * (pixels - mean))
 
 
@@ -197,8 +196,8 @@ def occlusion(pixels: Pixels, strength: int, draw: np.random.Generator) -> Pixel
 def grey(pixels: Pixels, strength: int, _draw: np.random.Generator) -> Pixels:
     """Faded colours: 0.7 of the saturation is left, and none at strength 5."""
     kept = np.float32((0.7, 0.45, 0.25, 0.1, 0.0)[strength - 1])
-    luminance = _luminance(pixels)[..., None]
-    return _to_bytes(luminance + kept * (pixels - luminance))
+    y = luminance(pixels)[..., None]
+    return _to_bytes(y + kept * (pixels - y))
 
 
 def _window(area: float, draw: np.random.Generator) -> tuple[float, float, float, float]:
@@ -206,10 +205,6 @@ def _window(area: float, draw: np.random.Generator) -> tuple[float, float, float
     across, down = draw.random(2).tolist()
     side = math.sqrt(area)
     return across * (1 - side), down * (1 - side), across * (1 - side) + side, down * (1 - side) + side
-
-
-def _luminance(pixels: Pixels) -> Floats:
-    return pixels.astype(np.float32) @ _LUMA
 
 
 def _to_bytes(values: npt.NDArray[Any]) -> Pixels:

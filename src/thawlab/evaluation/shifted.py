@@ -12,14 +12,13 @@ import PIL
 from PIL import Image
 
 from thawlab.data.dataset import Dataset
-from thawlab.data.decode import DECODING, BadImageError, decode
-from thawlab.data.images import patiently
+from thawlab.data.decode import DECODING, decode
+from thawlab.data.decoded import surely
 from thawlab.data.on_demand import OnDemand
 from thawlab.data.originals import AtOwnSize
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.splits import Splits
 from thawlab.data.types import Indices, Pixels
-from thawlab.errors import ThawlabError
 from thawlab.evaluation.corruptions import VERSION, corrupted, corruptions
 
 # A picture is corrupted at its own size, but for a shorter side of more than this many times the working size, or than this
@@ -74,7 +73,7 @@ def shifted(
     def picture(index: int) -> Pixels:
         if read is None:
             return np.asarray(dataset.images[index])
-        return _decoded(read, index, dataset.ids[index], own)
+        return surely(lambda: decode(read(index), own), dataset.ids[index])
 
     def made(row: int) -> Pixels:
         place, way = divmod(row, len(all_ways))
@@ -96,15 +95,3 @@ def shifted(
         fingerprint=hashlib.sha256(json.dumps(made_of).encode()).hexdigest(),
         geometry=dataset.geometry,
     )
-
-
-def _decoded(read: Read, index: int, name: str, own: AtOwnSize) -> Pixels:
-    """Return an image that could be decoded before, at about its own size.
-
-    Raises:
-        ThawlabError: if it cannot be read or decoded any more.
-    """
-    try:
-        return patiently(lambda: decode(read(index), own), name)
-    except (BadImageError, OSError) as error:
-        raise ThawlabError(f"{name}: cannot be decoded any more ({error}); run the command again") from error

@@ -9,13 +9,12 @@ import numpy.typing as npt
 
 from thawlab.comparison.statistics import holm
 from thawlab.data.dataset import Dataset
-from thawlab.data.decode import BadImageError, decode, open_image
-from thawlab.data.images import patiently
+from thawlab.data.decode import decode, open_image
+from thawlab.data.decoded import surely
 from thawlab.data.listing import Listing
 from thawlab.data.originals import AtOwnSize
 from thawlab.data.parallel import in_threads
 from thawlab.data.types import Indices, Labels
-from thawlab.errors import ThawlabError
 from thawlab.evaluation.metrics.measures import accuracy_interval
 from thawlab.evaluation.predictions import Predictions
 from thawlab.evaluation.properties import MEASURED_AT, PROPERTIES
@@ -75,10 +74,7 @@ def numbers_of(
         return [*(of.value(pixels) for of in PROPERTIES.values()), min(width, height), width / height]
 
     def measured(index: int) -> list[float]:
-        try:
-            return patiently(lambda: measure(index), dataset.ids[index])
-        except (BadImageError, OSError) as error:
-            raise ThawlabError(f"{dataset.ids[index]}: cannot be decoded any more ({error}); run the command again") from error
+        return surely(lambda: measure(index), dataset.ids[index])
 
     rows = [row for _, part in in_threads(measured, indices, workers, "measuring pictures") for row in part]
     table = np.array(rows, dtype=np.float64).reshape(len(indices), -1)
