@@ -97,7 +97,9 @@ def background(image: Image.Image, rng: np.random.Generator, other: Image.Image)
     mask = Image.new("L", image.size, 0)
     box = ((1 - across) / 2 * width, (1 - down) / 2 * height, (1 + across) / 2 * width, (1 + down) / 2 * height)
     ImageDraw.Draw(mask).ellipse(box, fill=255)
-    behind = other.resize(image.size) if rng.random() < 0.5 else Image.new("RGB", image.size, tuple(rng.integers(0, 256, 3).tolist()))
+    behind = (
+        other.resize(image.size) if rng.random() < 0.5 else Image.new("RGB", image.size, tuple(rng.integers(0, 256, 3).tolist()))
+    )
     return Image.composite(image, behind, mask.filter(ImageFilter.GaussianBlur(width / 64)))
 
 

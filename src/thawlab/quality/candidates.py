@@ -1,15 +1,16 @@
 """Pairs of pictures that are worth laying over each other: neighbours of what is described coarsely.
 
-A picture is described as a whole, and by its middle alone, where another background or a frame is out of sight. Middles are looked
-up at several places of the other picture, so that a shift does not hide them. Descriptions are shortened to their principal
-components; of many pictures the neighbours are found by a graph (Malkov & Yashunin 2018, "HNSW"), of few by comparing all.
+A picture is described as a whole, and by its middle alone, where another background or a frame is out of sight. Middles are
+looked up at several places of the other picture, so that a shift does not hide them. Descriptions are shortened to their
+principal components; of many pictures the neighbours are found by a graph (Malkov & Yashunin 2018, "HNSW"), of few by comparing all.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, final
+from functools import cached_property
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,8 @@ from thawlab.quality.registration import SIDE
 _CELLS = 8
 _SHORT = 48  # principal components that are kept
 _FITTED = 10_000  # descriptions that they are computed from
-# The table is searched exactly up to this many rows.
-_EXACT = 8192
+# The table is searched exactly up to this many rows, or for this many queries.
+_EXACT, _FEW = 8192, 4096
 _QUERIES = 1024
 # The nearest ones of each picture in each view, itself included.
 NEAREST = 4
@@ -79,12 +80,12 @@ def descriptions(thumbnails: Thumbnails, views: Sequence[View]) -> list[torch.Te
     """
     maps = torch.tensor([[[view.share, 0, 2 * view.across], [0, view.share, 2 * view.down]] for view in views])
     grids = F.affine_grid(maps, [len(views), 1, _CELLS, _CELLS], align_corners=False)
-    side = max(2, round(views[0].share * SIDE / _CELLS))
+    side = round(views[0].share * SIDE / _CELLS) | 1  # odd: the same to the left and to the right
     parts: list[list[torch.Tensor]] = [[] for _ in views]
     for part in torch.split(torch.from_numpy(thumbnails), 8192):
         images = part.permute(0, 3, 1, 2).float()
         soft = F.avg_pool2d(images, 5, 1, 2, count_include_pad=False)
-        soft = F.avg_pool2d(F.pad(soft, (side // 2, (side - 1) // 2) * 2, mode="replicate"), side, 1).flatten(0, 1)[None]
+        soft = F.avg_pool2d(F.pad(soft, (side // 2,) * 4, mode="replicate"), side, 1).flatten(0, 1)[None]
         for grid, found in zip(grids, parts, strict=True):
             cells = F.grid_sample(soft, grid[None], padding_mode="border", align_corners=False).view(-1, 3, _CELLS, _CELLS)
             centred = cells - cells.mean(dim=(2, 3), keepdim=True)
@@ -107,14 +108,15 @@ class Table:
         _, _, directions = torch.linalg.svd(some - self._mean, full_matrices=False)
         self._directions = directions[:short].T
         self._rows = self._shortened(vectors)
-        self._graph = None
-        if len(vectors) > _EXACT:
-            from usearch.index import Index
 
-            self._graph = Index(
-                ndim=self._rows.shape[1], metric="cos", dtype="f16", connectivity=16, expansion_add=64, expansion_search=64
-            )
-            self._graph.add(np.arange(len(vectors)), self._rows.numpy(), threads=1)  # several would build another graph each time
+    @cached_property
+    def _graph(self) -> Any:
+        from usearch.index import Index
+
+        width = self._rows.shape[1]
+        graph = Index(ndim=width, metric="cos", dtype="f16", connectivity=16, expansion_add=64, expansion_search=64)
+        graph.add(np.arange(len(self._rows)), self._rows.numpy(), threads=1)  # several would build another graph each time
+        return graph
 
     def _shortened(self, vectors: torch.Tensor) -> torch.Tensor:
         return F.normalize((vectors - self._mean) @ self._directions, dim=1)
@@ -127,7 +129,7 @@ class Table:
             count: of the rows, or as many as there are.
         """
         short, count = self._shortened(queries), min(count, len(self._rows))
-        if self._graph is not None:
+        if len(self._rows) > _EXACT and len(short) > _FEW:
             found = self._graph.search(short.numpy(), count, threads=usable_cores())
             return Neighbours(1 - np.asarray(found.distances, np.float32), np.asarray(found.keys).astype(np.int64))
         parts = [(part @ self._rows.T).topk(count, dim=1) for part in torch.split(short, _QUERIES)]

@@ -1,8 +1,8 @@
 """Duplicates and near-duplicates: the same image again, perhaps saved anew, moved, scaled, recoloured, mirrored or cut out.
 
 Candidates are neighbours in coarse descriptions of whole images and of their middles, and, where given, in a network's features.
-A candidate counts only if one image can be laid over the other: what fits then is judged by three numbers, of which planted
-copies and random pairs told how they weigh (`tools/planted_duplicates.py --fit`).
+A candidate counts only if one image can be laid over the other: how well, and how far it has to be moved, tells. What planted
+copies, random pairs and CIFAR-10 itself show of this is in results/planted-duplicates.json (`tools/planted_duplicates.py`).
 """
 
 from collections import defaultdict
@@ -16,17 +16,19 @@ import torch.nn.functional as F
 
 from thawlab.quality.candidates import Advance, Neighbours, Thumbnails, candidates, close_pairs, mirrored
 from thawlab.quality.differences import differences
-from thawlab.quality.registration import FEW, STARTS, Laid, laid, refined, rough_fit, spectra
+from thawlab.quality.registration import FEW, SIDE, STARTS, Laid, laid, refined, rough_fit, spectra
 
 # Cosine similarity of features that makes a pair worth laying over each other.
 _FEATURE_LEAST = 0.75
 # A first look at a candidate: correlation of small images' structure under the best of a few maps; and how much of the middle's
 # structure must fit once the map is exact.
-_ROUGH_LEAST, _MIDDLE_LEAST = 0.57, 0.15
+_ROUGH_LEAST, _MIDDLE_LEAST = 0.58, 0.18
 _STARTS = 2
 # What tells near-duplicates: correlation of the fine structure; the same where the images agree, times the square root of how
-# large that part is and how much structure it holds; how much of the middle fits. With the constant, the logarithm of the odds.
-_WEIGHTS, _CONSTANT = (7.2, 13.0, 7.0), -10.3
+# large that part is and how much structure it holds; how much of the middle fits; and against them, how far the map goes: in
+# scale (logarithm of the larger one), shear, and shift in halves of the side. With the constant, the logarithm of the odds, as
+# planted copies in CIFAR-10 and its most similar pairs of different classes tell.
+_WEIGHTS, _CONSTANT = (0.98, 8.68, 8.06, -11.68, -8.34, -14.09), -5.72
 LEAST = 0.5
 # Fine structure that fits itself this well one pixel aside says little: handwriting scanned at 8 × 8 pixels, blue skies.
 SMOOTH_LEAST = 0.84
@@ -168,8 +170,11 @@ def register(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.
 def surety(found: Laid, middle: torch.Tensor) -> torch.Tensor:
     """Return how sure it is that images are near-duplicates, n values in [0, 1]."""
     part = found.part_detail * (found.agreeing * found.structure).clamp_min(0).sqrt()
-    odds = sum(weight * value for weight, value in zip(_WEIGHTS, (found.whole_detail, part, middle), strict=True))
-    return torch.sigmoid(torch.as_tensor(odds) + _CONSTANT)
+    axes, shift = found.maps[:, :, :2], found.maps[:, :, 2].norm(dim=1)
+    scale = axes.norm(dim=1).log().abs().amax(dim=1)
+    shear = (axes[:, :, 0] * axes[:, :, 1]).sum(dim=1).abs()
+    terms = torch.stack([found.whole_detail, part, middle, scale, shear, shift], dim=1)
+    return torch.sigmoid(terms @ torch.tensor(_WEIGHTS) + _CONSTANT)
 
 
 def too_smooth(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:

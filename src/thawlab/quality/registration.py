@@ -55,7 +55,7 @@ class Laid(NamedTuple):
 
 
 def _starts() -> torch.Tensor:
-    """Return the maps that are tried first, n × 2 × 3: some scales, the same for both axes first, and turned a little each way."""
+    """Return the maps that are tried first, n × 2 × 3: some scales, equal ones first, and turned a little each way."""
     scales = sorted(itertools.product(_SCALES, repeat=2), key=lambda pair: pair[0] != pair[1])
     scaled = [[[across, 0, 0], [0, down, 0]] for across, down in scales]
     cosine, sine = math.cos(_TURN), math.sin(_TURN)
@@ -105,13 +105,15 @@ def spectra(images: torch.Tensor, maps: int = 0) -> torch.Tensor:
     """
     small = grey(F.adaptive_avg_pool2d(images, _SMALL))
     if not maps:
-        return torch.fft.rfft2(_windowed(small))
+        still: torch.Tensor = torch.fft.rfft2(_windowed(small))
+        return still
     n = len(small)
     grids = F.affine_grid(STARTS[:maps], [maps, 1, _SMALL, _SMALL], align_corners=False)
     row = small.view(1, n, _SMALL, _SMALL)  # images as channels: all of them under one map at a time
     under = [F.grid_sample(row, grid[None], padding_mode="border", align_corners=False)[0] for grid in grids]
     flat = torch.stack(under, dim=1).view(n * maps, 1, _SMALL, _SMALL)
-    return torch.fft.rfft2(_windowed(flat).view(n, maps, _SMALL, _SMALL))
+    moved: torch.Tensor = torch.fft.rfft2(_windowed(flat).view(n, maps, _SMALL, _SMALL))
+    return moved
 
 
 def rough_fit(one: torch.Tensor, two: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,7 +173,10 @@ def refined(one: torch.Tensor, two: torch.Tensor, maps: torch.Tensor) -> tuple[t
     Returns:
         The maps, and n values in [0, 1]; where a map fits worse than the one to begin with, that one and its value.
     """
-    start, levels = maps, {side: (_structure(one, side), _structure(two, side), *_places(side)) for side in {s for s, _ in _STEPS}}
+    start, levels = (
+        maps,
+        {side: (_structure(one, side), _structure(two, side), *_places(side)) for side in {s for s, _ in _STEPS}},
+    )
     last = torch.tensor([0.0, 0.0, 1.0]).expand(len(maps), 1, 3)
     weights, before = torch.ones(1), 0
     for side, scale in _STEPS:
@@ -231,7 +236,8 @@ def _in_colours_of(one: torch.Tensor, two: torch.Tensor, weights: torch.Tensor) 
     system = weighted @ terms.transpose(1, 2) + torch.eye(7) * (_RIDGE * terms.shape[2])
     factors = torch.linalg.solve(system, weighted @ target.transpose(1, 2))
     fitted = centred + factors.transpose(1, 2) @ terms
-    return ((fitted + 0.5) * 255).clamp(0, 255).view(one.shape)
+    result: torch.Tensor = ((fitted + 0.5) * 255).clamp(0, 255).view(one.shape)
+    return result
 
 
 def _correlation(one: torch.Tensor, two: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -254,8 +260,10 @@ def laid(one: torch.Tensor, two: torch.Tensor, maps: torch.Tensor) -> Laid:
     under, inside = _sampled(one, maps)
     forward, backward = _agreement(under, two, inside), _agreement(two, under, inside)
     better = forward[3] * forward[4].sqrt() >= backward[3] * backward[4].sqrt()  # colours that are gone cannot be fitted to
-    mixed = [torch.where(better, f, b) for f, b in zip(forward, backward, strict=True)]
-    return Laid(maps, *mixed[:4], inside.mean(dim=(1, 2, 3)), *mixed[4:])
+    whole, whole_detail, part, part_detail, agreeing, structure = (
+        torch.where(better, f, b) for f, b in zip(forward, backward, strict=True)
+    )
+    return Laid(maps, whole, whole_detail, part, part_detail, inside.mean(dim=(1, 2, 3)), agreeing, structure)
 
 
 def _agreement(one: torch.Tensor, two: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -16,7 +16,7 @@ from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
 from thawlab.data.salvage import lacks_end
 from thawlab.data.types import Pixels
-from thawlab.quality.duplicates import SIDE
+from thawlab.quality.registration import SIDE
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 _FORMATS = {"JPEG": _JPEG, "MPO": _JPEG, "PNG": {".png"}, "GIF": {".gif"}, "WEBP": {".webp"}, "BMP": {".bmp"}}
