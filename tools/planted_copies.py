@@ -18,7 +18,7 @@ def _either(rng: np.random.Generator, low: tuple[float, float], high: tuple[floa
 
 
 def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """Return what lies under a frame that is moved over a picture; beyond the edge it is mirrored, as a wider view would go on."""
+    """Return what lies under a frame that is moved over a picture; beyond the edge the picture is mirrored."""
     width, height = image.size
     pixels = np.asarray(image)
     wide = Image.fromarray(np.pad(pixels, ((height // 2,) * 2, (width // 2,) * 2, (0, 0)), mode="reflect"))

@@ -2,7 +2,8 @@
 
 A picture is described as a whole, and by its middle alone, where another background or a frame is out of sight. Middles are
 looked up at several places of the other picture, so that a shift does not hide them. Descriptions are shortened to their
-principal components; of many pictures the neighbours are found by a graph (Malkov & Yashunin 2018, "HNSW"), of few by comparing all.
+principal components; of many pictures the neighbours are found by a graph (Malkov & Yashunin 2018, "HNSW"), of few by
+comparing all.
 """
 
 from __future__ import annotations

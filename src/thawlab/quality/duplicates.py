@@ -1,8 +1,7 @@
 """Duplicates and near-duplicates: the same image again, perhaps saved anew, moved, scaled, recoloured, mirrored or cut out.
 
 Candidates are neighbours in coarse descriptions of whole images and of their middles, and, where given, in a network's features.
-A candidate counts only if one image can be laid over the other: how well, and how far it has to be moved, tells. What planted
-copies, random pairs and CIFAR-10 itself show of this is in results/planted-duplicates.json (`tools/planted_duplicates.py`).
+A candidate counts only if one image can be laid over the other: how well, and how far it has to be moved, tells.
 """
 
 from collections import defaultdict
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 
 from thawlab.quality.candidates import Advance, Neighbours, Thumbnails, candidates, close_pairs, mirrored
 from thawlab.quality.differences import differences
-from thawlab.quality.registration import FEW, SIDE, STARTS, Laid, laid, refined, rough_fit, spectra
+from thawlab.quality.registration import FEW, SIDE, STARTS, Laid, has_structure, laid, refined, rough_fit, spectra
 
 # Cosine similarity of features that makes a pair worth laying over each other.
 _FEATURE_LEAST = 0.75
@@ -30,6 +29,8 @@ _STARTS = 2
 # planted copies in CIFAR-10 and its most similar pairs of different classes tell.
 _WEIGHTS, _CONSTANT = (0.98, 8.68, 8.06, -11.68, -8.34, -14.09), -5.72
 LEAST = 0.5
+# Drawn shapes, icons and signs are the same but for their colours: these must be alike before they are fitted, too.
+_UNFITTED_LEAST, _DISTANCE_MOST = 0.92, 50.0
 # Fine structure that fits itself this well one pixel aside says little: handwriting scanned at 8 × 8 pixels, blue skies.
 SMOOTH_LEAST = 0.84
 _ASIDE = ((1, 0), (0, 1), (1, 1), (1, -1))
@@ -138,12 +139,14 @@ def _fitting(plain: Thumbnails, others: Thumbnails, pairs: npt.NDArray[np.int64]
     """Return the near-duplicates among a few pairs."""
     one, two = _images(plain[pairs[:, 0]]), _images(others[pairs[:, 1]])
     maps, middle = register(one, two)
-    near = (middle >= _MIDDLE_LEAST).nonzero().flatten()
+    near = ((middle >= _MIDDLE_LEAST) & has_structure(one) & has_structure(two)).nonzero().flatten()
     if not len(near):
         return []
     found = laid(one[near], two[near], maps[near])
     sure = surety(found, middle[near])
     keep = (sure >= LEAST).nonzero().flatten()
+    if not len(keep):
+        return []
     words = differences(one[near][keep], two[near][keep], Laid(*(values[keep] for values in found)), flip)
     return [
         Pair(int(first), int(second), similarity, flip, how)
@@ -173,8 +176,9 @@ def surety(found: Laid, middle: torch.Tensor) -> torch.Tensor:
     axes, shift = found.maps[:, :, :2], found.maps[:, :, 2].norm(dim=1)
     scale = axes.norm(dim=1).log().abs().amax(dim=1)
     shear = (axes[:, :, 0] * axes[:, :, 1]).sum(dim=1).abs()
+    same_colours = (found.unfitted >= _UNFITTED_LEAST) & (found.distance <= _DISTANCE_MOST)
     terms = torch.stack([found.whole_detail, part, middle, scale, shear, shift], dim=1)
-    return torch.sigmoid(terms @ torch.tensor(_WEIGHTS) + _CONSTANT)
+    return torch.sigmoid(terms @ torch.tensor(_WEIGHTS) + _CONSTANT) * same_colours
 
 
 def too_smooth(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:

@@ -42,6 +42,8 @@ class Laid(NamedTuple):
         overlap: share of the second image that the first one covers.
         agreeing: share of the second image where both agree.
         structure: share of the fine structure that lies where both agree, of the image that has more of its own there.
+        unfitted: correlation of the pixels where they agree, with the colours as they came.
+        distance: root of the mean square of what is between these colours, in levels of 256.
     """
 
     maps: torch.Tensor
@@ -52,6 +54,8 @@ class Laid(NamedTuple):
     overlap: torch.Tensor
     agreeing: torch.Tensor
     structure: torch.Tensor
+    unfitted: torch.Tensor
+    distance: torch.Tensor
 
 
 def _starts() -> torch.Tensor:
@@ -221,6 +225,16 @@ def _middle_fit(first: torch.Tensor, second: torch.Tensor, maps: torch.Tensor) -
     return share
 
 
+def _mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    total: torch.Tensor = (values * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3)).clamp_min(1e-3)
+    return total
+
+
+def has_structure(images: torch.Tensor) -> torch.Tensor:
+    """Return which images (n × 3 × 32 × 32) show anything: fine structure of at least one level of 256."""
+    return _fine(grey(images)).square().mean(dim=(1, 2, 3)) >= 1
+
+
 def _fine(images: torch.Tensor) -> torch.Tensor:
     """Return the fine structure that a slight blur or sharpening leaves: between two blurs."""
     soft = blurred(images)
@@ -260,10 +274,10 @@ def laid(one: torch.Tensor, two: torch.Tensor, maps: torch.Tensor) -> Laid:
     under, inside = _sampled(one, maps)
     forward, backward = _agreement(under, two, inside), _agreement(two, under, inside)
     better = forward[3] * forward[4].sqrt() >= backward[3] * backward[4].sqrt()  # colours that are gone cannot be fitted to
-    whole, whole_detail, part, part_detail, agreeing, structure = (
-        torch.where(better, f, b) for f, b in zip(forward, backward, strict=True)
-    )
-    return Laid(maps, whole, whole_detail, part, part_detail, inside.mean(dim=(1, 2, 3)), agreeing, structure)
+    whole, whole_detail, part, part_detail, *others = (torch.where(better, f, b) for f, b in zip(forward, backward, strict=True))
+    agreeing, structure, unfitted, distance = others
+    overlap = inside.mean(dim=(1, 2, 3))
+    return Laid(maps, whole, whole_detail, part, part_detail, overlap, agreeing, structure, unfitted, distance)
 
 
 def _agreement(one: torch.Tensor, two: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -287,4 +301,6 @@ def _agreement(one: torch.Tensor, two: torch.Tensor, inside: torch.Tensor) -> tu
         _correlation(ours, theirs, agrees),
         agrees.mean(dim=(1, 2, 3)),
         torch.maximum(*held),
+        _correlation(one, two, weights),
+        _mean((one - two).square().mean(dim=1, keepdim=True), weights).sqrt(),
     )
