@@ -30,7 +30,7 @@ _STARTS = 2
 _WEIGHTS, _CONSTANT = (0.98, 8.68, 8.06, -11.68, -8.34, -14.09), -5.72
 LEAST = 0.5
 # Drawn shapes, icons and signs are the same but for their colours: these must be alike before they are fitted, too.
-_UNFITTED_LEAST, _DISTANCE_MOST = 0.92, 50.0
+_UNFITTED_LEAST, _DISTANCE_MOST = 0.92, 45.0
 # Fine structure that fits itself this well one pixel aside says little: handwriting scanned at 8 × 8 pixels, blue skies.
 SMOOTH_LEAST = 0.84
 _ASIDE = ((1, 0), (0, 1), (1, 1), (1, -1))

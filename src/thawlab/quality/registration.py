@@ -20,7 +20,7 @@ _REACH = 3  # pixels of the small images by which they may be shifted at first
 _SCALES = (0.88, 1.0, 1.14)
 _TURN = math.radians(4.5)
 # How far a map may go: lengths, shear and turning, and shift, in halves of the side.
-_LARGEST, _SKEW, _FARTHEST = 1.35, 0.2, 0.4
+_LARGEST, _SKEW, _FARTHEST = 1.35, 0.13, 0.4
 # The steps: the side of the images, and the misfit, in standard deviations, beyond which a pixel counts little.
 _STEPS = ((16, 1.2), (16, 1.0), (16, 0.8), (16, 0.7), (16, 0.7), (32, 0.8), (32, 0.6), (32, 0.5), (32, 0.5))
 _DAMPING, _LONGEST = 0.02, 0.12
@@ -221,7 +221,9 @@ def _middle_fit(first: torch.Tensor, second: torch.Tensor, maps: torch.Tensor) -
         a, b = _standard(second, counts), _standard(under, counts)
         counts = inside * prior / (1 + ((a - b) / 0.6).square()).square()
     energy = (a.square() + b.square()) * prior * inside
-    share: torch.Tensor = (energy * counts / (prior * inside).clamp_min(1e-6)).sum(dim=(1, 2, 3)) / energy.sum(dim=(1, 2, 3))
+    share: torch.Tensor = (energy * counts / (prior * inside).clamp_min(1e-6)).sum(dim=(1, 2, 3)) / energy.sum(
+        dim=(1, 2, 3)
+    ).clamp_min(1e-6)
     return share
 
 
