@@ -10,11 +10,15 @@ import torch
 
 from thawlab.errors import ThawlabError
 from thawlab.models.catalog import resolve_backbone
-from thawlab.models.classifier import Classifier, build_classifier, make_preprocessing
+from thawlab.models.classifier import Classifier, build_classifier, feature_width, make_preprocessing
 from thawlab.models.saved import Reference, load_model, model_card, save_model
 from thawlab.recipe import Recipe
 
 CLASSES = ("cat", "Käse 🧀", '"<b>"')
+
+
+def known(classifier: Classifier) -> Reference:
+    return Reference(np.eye(4, feature_width(classifier.backbone), dtype=np.float16), 0.5)
 
 
 def _save(folder: Path, recipe: Recipe, size: int = 16) -> Classifier:
@@ -23,7 +27,7 @@ def _save(folder: Path, recipe: Recipe, size: int = 16) -> Classifier:
     classifier = build_classifier(recipe, spec, size, len(CLASSES))
     with torch.no_grad():
         classifier.train()(torch.rand(16, 3, size, size))
-    preprocessing, reference = make_preprocessing(recipe.data, spec, size), Reference(np.eye(4, 7, dtype=np.float16), 0.5)
+    preprocessing, reference = make_preprocessing(recipe.data, spec, size), known(classifier)
     card = model_card(
         spec,
         recipe.model,
@@ -68,7 +72,7 @@ def test_the_card_says_everything_that_prediction_needs(tmp_path: Path, recipe: 
     assert (card.set_threshold, card.novelty_limit) == (0.25, 0.5)
     reference = load_model(tmp_path).reference
     assert reference is not None and reference.limit == 0.5
-    assert np.array_equal(reference.features, np.eye(4, 7, dtype=np.float16))
+    assert np.array_equal(reference.features, known(load_model(tmp_path).classifier).features)
     assert card.preprocessing == make_preprocessing(chosen.data, resolve_backbone("resnet20"), 16)
     assert json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))["schema"] == 1
 
