@@ -1,6 +1,6 @@
 """Hostile pictures, archives, weights, tables and records: nothing crashes, hangs, fills the memory or is executed.
 
-The short forms; the whole ones, which `tools/hostile.py` runs as well and writes to results/hostile.json, are marked slow.
+The short forms; the whole ones, which `tools/hostile.py` runs as well and writes to results/hostile.txt, are marked slow.
 """
 
 from __future__ import annotations
