@@ -1,5 +1,6 @@
 """Arrays in `.npz` files, read without what could execute anything and without unpacking more than a file of its size holds."""
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -32,8 +33,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         for info in archive.infolist():
             with archive.open(info) as file:
                 shape, _, dtype = _head(file)
-                if _count(shape) * dtype.itemsize > info.file_size:
-                    raise ValueError(f"{info.filename} says that it holds {_count(shape):,} values")
+                if math.prod(shape) * dtype.itemsize > info.file_size:
+                    raise ValueError(f"{info.filename} says that it holds {math.prod(shape):,} values")
             with archive.open(info) as file:
                 found[info.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
     return found
@@ -44,10 +45,3 @@ def _head(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, order, dtype = read(file)
     return shape, order, dtype
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,23 +93,25 @@ class FileImages:
 
     def read(self, index: int) -> bytes:
         """Return the file's content."""
-        path = self._file(index)
-        if (size := path.stat().st_size) > MOST_BYTES:
+        path, size = self._file(index)
+        if size > MOST_BYTES:
             raise OSError(f"too large: a file of {size / 1e6:,.0f} MB")
         return path.read_bytes()
 
     def head(self, index: int) -> bytes:
         """Return the first bytes of the file."""
-        with self._file(index).open("rb") as file:
+        with self._file(index)[0].open("rb") as file:
             return file.read(HEAD)
 
-    def _file(self, index: int) -> Path:
+    def _file(self, index: int) -> tuple[Path, int]:
+        """Return the file and its size in bytes; the disk is asked once, since every image of every run comes by here."""
         path = self.paths[index]
         if "\0" in str(path):
             raise OSError("no file has such a name")
-        if path.exists() and not path.is_file():
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
             raise OSError("it is not a file")  # a pipe would block whoever reads it
-        return path
+        return path, found.st_size
 
 
 def head_of(images: Images, index: int) -> bytes:
