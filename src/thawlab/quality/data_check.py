@@ -12,8 +12,6 @@ from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
 from thawlab import progress
 from thawlab.data.content import Scan
@@ -28,7 +26,8 @@ from thawlab.data.types import SPLITS, Indices
 from thawlab.files import cache_folder
 from thawlab.inference.feature_cache import cached_rows, frozen_backbone
 from thawlab.models.catalog import BackboneSpec
-from thawlab.quality.duplicates import Neighbours, Pair, near_duplicates, nearest, same_content
+from thawlab.quality.candidates import PASSES, Neighbours, nearest_features
+from thawlab.quality.duplicates import Pair, near_duplicates, same_content
 from thawlab.quality.label_errors import LabelScores, fewest_parts, held_out_probabilities, score_labels
 from thawlab.quality.scan import Files, scan_files, wrong_extensions
 from thawlab.recipe import System
@@ -143,7 +142,12 @@ class DataCheck:
         return {"id": listing.ids[index], "class": label, "split": str(listing.splits[index])}
 
     def _pair(self, first: int, second: int, similarity: float) -> dict[str, Any]:
-        return {"first": self._image(first), "second": self._image(second), "similarity": round(similarity, 4)}
+        how = self._how.get((first, second), "the same file" if similarity == 1 else "")
+        return {"first": self._image(first), "second": self._image(second), "similarity": round(similarity, 4), "how": how}
+
+    @cached_property
+    def _how(self) -> dict[tuple[int, int], str]:
+        return {(pair.first, pair.second): pair.how for pair in self.near}
 
 
 def _listed(entries: list[dict[str, Any]], limit: int) -> dict[str, Any]:
@@ -161,9 +165,8 @@ def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessin
     files, dataset = _scanned(listing, preprocessing, system)
     readable = dataset.splits.train
     features = cached_rows(network, dataset, readable, cache_folder(system.cache_dir, "features"))[readable]
-    with progress.task("comparing", 3 * len(readable)) as advance:
-        unit = F.normalize(torch.from_numpy(features), dim=1)
-        neighbours = nearest(unit, unit, advance)
+    with progress.task("comparing", (1 + PASSES) * len(readable)) as advance:
+        neighbours = nearest_features(features, advance)
         pairs = near_duplicates(files.thumbnails[readable], neighbours, advance)
     same = same_content([files.digests[k] for k in readable.tolist()])
     identical = tuple(tuple(int(readable[k]) for k in group) for group in same)
@@ -206,11 +209,10 @@ def _label_scores(features: npt.NDArray[np.float32], readable: Indices, listing:
 
 def _outliers(neighbours: Neighbours, readable: Indices) -> tuple[tuple[int, float], ...]:
     """Return the images whose nearest neighbours in feature space are farthest (Sun et al. 2022)."""
-    similarity, _ = neighbours
-    if similarity.shape[1] <= _NEAREST:
+    if neighbours.similarity.shape[1] <= _NEAREST:
         return ()
-    distance = 1 - similarity[:, _NEAREST]
-    far = distance.argsort(descending=True, stable=True)[:_OUTLIERS]
+    distance = 1 - neighbours.similarity[:, _NEAREST]
+    far = np.argsort(-distance, kind="stable")[:_OUTLIERS]
     return tuple((int(readable[k]), round(float(distance[k]), 4)) for k in far.tolist())
 
 

@@ -1,12 +1,11 @@
-"""Duplicates and near-duplicates: the same image again, perhaps saved anew, shifted, brightened or mirrored.
+"""Duplicates and near-duplicates: the same image again, perhaps saved anew, moved, scaled, recoloured, mirrored or cut out.
 
-Candidates are neighbours of a coarse description (a perceptual hash kept as numbers) and, where given, of a network's
-features. A candidate counts only if the two images can be laid over each other: after a shift of a few pixels, and perhaps
-a mirror, both the image and its fine structure must correlate. Two different blue skies share the first, not the second.
+Candidates are neighbours in coarse descriptions of whole images and of their middles, and, where given, in a network's features.
+A candidate counts only if one image can be laid over the other: how well, and how far it has to be moved, tells.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,28 +13,27 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-# Images are compared at this size.
-SIDE = 32
-_SHIFT = 3
-# An image is looked up as it is and moved a little each way: the coarse description feels a shift of two pixels.
-_MOVES = ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2))
-_ASIDE = ((1, 0), (0, 1), (1, 1), (1, -1))
-_CELLS = 8
-_NEIGHBOURS = 6
-# Cosine similarity of the coarse descriptions, or of the features, that makes a pair worth laying over each other.
-_COARSE_LEAST, _FEATURE_LEAST = 0.9, 0.9
-# Correlation that makes two images near-duplicates: of the pixels, and of what a blur takes away from them.
-PIXELS_LEAST, DETAIL_LEAST = 0.9, 0.75
+from thawlab.quality.candidates import Advance, Neighbours, Thumbnails, candidates, close_pairs, mirrored
+from thawlab.quality.differences import differences
+from thawlab.quality.registration import FEW, SIDE, STARTS, Laid, has_structure, laid, refined, rough_fit, spectra
+
+# Cosine similarity of features that makes a pair worth laying over each other.
+_FEATURE_LEAST = 0.75
+# A first look at a candidate: correlation of small images' structure under the best of a few maps; and how much of the middle's
+# structure must fit once the map is exact.
+_ROUGH_LEAST, _MIDDLE_LEAST = 0.58, 0.1
+_STARTS = 2
+# What tells near-duplicates: correlation of small neighbourhoods where the images agree; the root of its sum as a share of the
+# image; and against them, how far the colours are apart (logarithm of levels) and how far the map goes: in scale (logarithm of
+# the larger one), shear, and shift in halves of the side. With the constant, the logarithm of the odds, fitted to planted copies,
+# to CIFAR-10's most similar pairs of different classes, and to pairs of one class judged by eye.
+_WEIGHTS, _CONSTANT = (5.78, 11.76, -2.35, -6.46, -3.77, -4.06), 0.36
+_NEAR_COLOURS = 5.0  # levels
+LEAST = 0.5
 # Fine structure that fits itself this well one pixel aside says little: handwriting scanned at 8 × 8 pixels, blue skies.
 SMOOTH_LEAST = 0.84
-# A first look at a candidate: grey, at half the size, by cyclic correlation up to this shift of its pixels.
-_ROUGH_SIDE, _ROUGH_SHIFT, _ROUGH_LEAST = 16, 2, 0.6
-_QUERIES, _PAIRS, _ROUGH_PAIRS = 1024, 512, 8192
-
-Thumbnails = npt.NDArray[np.uint8]
-Advance = Callable[[int], None]
-# Cosine similarities and row numbers of the nearest rows of each, the most similar first; n × k each.
-Neighbours = tuple[torch.Tensor, torch.Tensor]
+_ASIDE = ((1, 0), (0, 1), (1, 1), (1, -1))
+_PAIRS, _ROUGH_PAIRS = 512, 8192
 
 
 class Pair(NamedTuple):
@@ -44,14 +42,16 @@ class Pair(NamedTuple):
     Attributes:
         first: index of one.
         second: index of the other; the larger one where both are from one set.
-        similarity: the correlation of their pixels at best, in [-1, 1].
+        similarity: how sure it is, in [0.5, 1].
         mirrored: whether one is mirrored left to right.
+        how: what makes them differ, in words.
     """
 
     first: int
     second: int
     similarity: float
     mirrored: bool
+    how: str = ""
 
 
 def same_content(contents: Sequence[bytes]) -> list[list[int]]:
@@ -65,28 +65,27 @@ def same_content(contents: Sequence[bytes]) -> list[list[int]]:
 def near_duplicates(
     thumbnails: Thumbnails, in_features: Neighbours | None = None, advance: Advance = lambda _count: None
 ) -> list[Pair]:
-    """Return all pairs of near-duplicates among some images, the most similar first.
+    """Return all pairs of near-duplicates among some images, the surest first.
 
     Args:
         thumbnails: uint8, n × 32 × 32 × 3.
         in_features: the neighbours of each image in the feature space of a network; finds candidates that the pixels alone
             miss.
-        advance: is told of every image whose neighbours have been looked up; twice of each.
+        advance: is told of every image whose neighbours have been looked up, `PASSES` times of each.
     """
     if len(thumbnails) < 2:
         return []
-    coarse = _coarse(thumbnails)
-    close = _close_pairs(in_features, _FEATURE_LEAST) if in_features is not None else set()
-    both = _both_ways(thumbnails)
-    candidates = {
-        flip: close | _close_pairs(nearest(_coarse(images) if flip else coarse, coarse, advance), _COARSE_LEAST)
-        for flip, images in both.items()
-    }
-    return _best_pairs(thumbnails, both, candidates)
+    found: dict[bool, list[npt.NDArray[np.int64]]] = {False: [], True: []}
+    if in_features is not None:
+        found = {flip: [close_pairs(in_features, _FEATURE_LEAST)] for flip in found}
+    for flip, pairs in candidates(thumbnails, thumbnails, advance):
+        found[flip].append(pairs)
+    ordered = {flip: np.sort(np.concatenate(parts), axis=1) for flip, parts in found.items()}
+    return judged_pairs(thumbnails, thumbnails, {flip: pairs[pairs[:, 0] < pairs[:, 1]] for flip, pairs in ordered.items()})
 
 
 def pairs_between(table: Thumbnails, queries: Thumbnails) -> list[Pair]:
-    """Return the pairs of near-duplicates of which one image is in each of two sets, the most similar first.
+    """Return the pairs of near-duplicates of which one image is in each of two sets, the surest first.
 
     Args:
         table: uint8, n × 32 × 32 × 3; `Pair.first` counts in it.
@@ -94,45 +93,90 @@ def pairs_between(table: Thumbnails, queries: Thumbnails) -> list[Pair]:
     """
     if not (len(table) and len(queries)):
         return []
-    coarse = _coarse(table)
-    others = _both_ways(queries)
-    candidates: dict[bool, set[tuple[int, int]]] = {False: set(), True: set()}
-    for flip, images in others.items():
-        for down, right in _MOVES:
-            similarity, place = nearest(_coarse(_moved(images, down, right)), coarse)
-            query, column = (similarity >= _COARSE_LEAST).nonzero(as_tuple=True)
-            candidates[flip] |= set(zip(place[query, column].tolist(), query.tolist(), strict=True))
-    return _best_pairs(table, others, candidates)
+    found: dict[bool, list[npt.NDArray[np.int64]]] = {False: [], True: []}
+    for flip, pairs in candidates(table, queries, both_ways=True):
+        found[flip].append(pairs)
+    return judged_pairs(table, queries, {flip: np.concatenate(parts) for flip, parts in found.items()})
 
 
-def _both_ways(thumbnails: Thumbnails) -> dict[bool, Thumbnails]:
-    """Return images as they are (False) and mirrored left to right (True)."""
-    return {False: thumbnails, True: np.ascontiguousarray(thumbnails[:, :, ::-1])}
+def judged_pairs(plain: Thumbnails, others: Thumbnails, found: dict[bool, npt.NDArray[np.int64]]) -> list[Pair]:
+    """Lay candidates over each other, as they are and mirrored, and return each pair once as it fits best, the surest first."""
+    best: dict[tuple[int, int], Pair] = {}
+    for flip, pairs in found.items():
+        images = mirrored(others) if flip else others
+        for part in _parts(_plausible(plain, images, np.unique(pairs, axis=0)), _PAIRS):
+            for pair in _fitting(plain, images, part, flip):
+                if pair[:2] not in best or pair.similarity > best[pair[:2]].similarity:
+                    best[pair[:2]] = pair
+    return sorted(best.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
 
 
-def _best_pairs(plain: Thumbnails, others: dict[bool, Thumbnails], candidates: dict[bool, set[tuple[int, int]]]) -> list[Pair]:
-    """Lay candidates over each other, as they are and mirrored, and return each pair once as it fits best, the best first."""
-    found: dict[tuple[int, int], Pair] = {}
-    spectra = _rough(plain)
-    for flip in (flip for flip in others if candidates[flip]):
-        images = others[flip]
-        pairs = torch.tensor(sorted(candidates[flip]), dtype=torch.int64).view(-1, 2)
-        plausible = _plausible(spectra, _rough(images), pairs)
-        for start in range(0, len(plausible), _PAIRS):  # not torch.split, which makes one empty part of none
-            part = plausible[start : start + _PAIRS]
-            one, two = part.T.numpy()
-            pixels, detail = best_correlation(_images(plain[one]), _images(images[two]))
-            for place in ((pixels >= PIXELS_LEAST) & (detail >= DETAIL_LEAST)).nonzero().flatten().tolist():
-                pair = Pair(int(one[place]), int(two[place]), float(pixels[place]), flip)
-                if pair[:2] not in found or pair.similarity > found[pair[:2]].similarity:
-                    found[pair[:2]] = pair
-    return sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
+def _parts(pairs: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, len(pairs), size):
+        yield pairs[start : start + size]
 
 
-def _moved(thumbnails: Thumbnails, down: int, right: int) -> Thumbnails:
-    """Return images moved by some pixels; what comes in repeats the edge."""
-    rows, columns = (np.clip(np.arange(SIDE) - move, 0, SIDE - 1) for move in (down, right))
-    return np.ascontiguousarray(thumbnails[:, rows][:, :, columns])
+def _images(thumbnails: Thumbnails) -> torch.Tensor:
+    return torch.from_numpy(thumbnails).permute(0, 3, 1, 2).float()
+
+
+@torch.inference_mode()
+def _plausible(plain: Thumbnails, others: Thumbnails, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the pairs that correlate roughly; a cheap look before the exact one."""
+    kept = [pairs[:0]]
+    for part in _parts(pairs, _ROUGH_PAIRS):
+        (one, place), (two, other) = (np.unique(part[:, side], return_inverse=True) for side in (0, 1))
+        moved, still = spectra(_images(plain[one]), FEW), spectra(_images(others[two]))
+        for few in np.array_split(np.arange(len(part)), max(1, len(part) // 1024)):
+            fits, _ = rough_fit(moved[place[few]], still[other[few]], 1)
+            kept.append(part[few[(fits[:, 0] >= _ROUGH_LEAST).numpy()]])
+    return np.concatenate(kept)
+
+
+@torch.inference_mode()
+def _fitting(plain: Thumbnails, others: Thumbnails, pairs: npt.NDArray[np.int64], flip: bool) -> list[Pair]:
+    """Return the near-duplicates among a few pairs."""
+    one, two = _images(plain[pairs[:, 0]]), _images(others[pairs[:, 1]])
+    maps, middle = register(one, two)
+    near = ((middle >= _MIDDLE_LEAST) & has_structure(one) & has_structure(two)).nonzero().flatten()
+    if not len(near):
+        return []
+    found = laid(one[near], two[near], maps[near])
+    sure = surety(found)
+    keep = (sure >= LEAST).nonzero().flatten()
+    if not len(keep):
+        return []
+    words = differences(one[near][keep], two[near][keep], Laid(*(values[keep] for values in found)), flip)
+    return [
+        Pair(int(first), int(second), similarity, flip, how)
+        for (first, second), similarity, how in zip(pairs[near[keep].numpy()], sure[keep].tolist(), words, strict=True)
+    ]
+
+
+def register(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the maps that lay images over others best, n × 2 × 3, and how much of the middle's structure then fits, in [0, 1].
+
+    Args:
+        one: float, n × 3 × 32 × 32.
+        two: of the same shape.
+    """
+    _, starts = rough_fit(spectra(one, len(STARTS)), spectra(two), _STARTS)
+    maps, middle = refined(one, two, starts[:, 0])
+    for place in range(1, _STARTS):
+        others, fits = refined(one, two, starts[:, place])
+        better = fits > middle
+        maps, middle = torch.where(better.view(-1, 1, 1), others, maps), torch.where(better, fits, middle)
+    return maps, middle
+
+
+def surety(found: Laid) -> torch.Tensor:
+    """Return how sure it is that images are near-duplicates, n values in [0, 1]."""
+    axes, shift = found.maps[:, :, :2], found.maps[:, :, 2].norm(dim=1)
+    scale = axes.norm(dim=1).log().abs().amax(dim=1)
+    shear = (axes[:, :, 0] * axes[:, :, 1]).sum(dim=1).abs()
+    colours = (found.distance + _NEAR_COLOURS).log()
+    terms = torch.stack([found.local, found.held.clamp_min(0).sqrt(), colours, scale, shear, shift], dim=1)
+    return torch.sigmoid(terms @ torch.tensor(_WEIGHTS) + _CONSTANT)
 
 
 def too_smooth(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
@@ -146,118 +190,11 @@ def too_smooth(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
     """
     result = []
     for part in torch.split(torch.from_numpy(thumbnails), 4096):
-        fine = _fine(part.permute(0, 3, 1, 2).float())
+        images = part.permute(0, 3, 1, 2).float()
+        fine = images - F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
         inner = fine[:, :, 1:-1, 1:-1].flatten(1)
         aside = [fine[:, :, 1 + down : SIDE - 1 + down, 1 + right : SIDE - 1 + right] for down, right in _ASIDE]
         fits = torch.stack([F.cosine_similarity(inner, other.flatten(1)) for other in aside]).amax(dim=0)
         flat = inner.square().mean(dim=1) < 1  # no structure at all: less than one level of 256
         result.append(((fits >= SMOOTH_LEAST) | flat).numpy())
     return np.concatenate(result)
-
-
-def _coarse(thumbnails: Thumbnails) -> torch.Tensor:
-    """Return unit vectors that describe images coarsely: blurred to 8 × 8 cells, without mean and contrast."""
-    images = torch.from_numpy(thumbnails).permute(0, 3, 1, 2)
-    values = torch.cat([F.adaptive_avg_pool2d(_blurred(part.float()), _CELLS) for part in torch.split(images, 8192)])
-    return F.normalize((values - values.mean(dim=(2, 3), keepdim=True)).flatten(1), dim=1)
-
-
-def nearest(queries: torch.Tensor, table: torch.Tensor, advance: Advance = lambda _count: None) -> Neighbours:
-    """Return the rows of a table that are most similar to each query by cosine, the most similar first.
-
-    Args:
-        queries: float, n × width, unit vectors.
-        table: float, m × width, unit vectors; where it is the queries, each finds itself too.
-        advance: is told of every query that is done.
-
-    Returns:
-        Similarities and row numbers, n × at most 7 each.
-    """
-    count = min(_NEIGHBOURS + 1, len(table))
-    found = []
-    for part in torch.split(queries, _QUERIES):
-        found.append((part @ table.T).topk(count, dim=1))
-        advance(len(part))
-    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
-
-
-def _close_pairs(neighbours: Neighbours, least: float) -> set[tuple[int, int]]:
-    """Return the pairs of an image and another one among its neighbours that are similar enough."""
-    similarity, place = neighbours
-    first, column = (similarity >= least).nonzero(as_tuple=True)
-    second = place[first, column]
-    low, high = torch.minimum(first, second), torch.maximum(first, second)
-    different = low < high
-    return set(zip(low[different].tolist(), high[different].tolist(), strict=True))
-
-
-def _standard(values: torch.Tensor) -> torch.Tensor:
-    """Return n × channels × height × width values without each channel's mean, each sample as a unit vector."""
-    centred = values - values.mean(dim=(2, 3), keepdim=True)
-    unit: torch.Tensor = centred / centred.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1, 1)
-    return unit
-
-
-def _rough(thumbnails: Thumbnails) -> torch.Tensor:
-    """Return the spectra of grey images of 16 × 16 pixels without mean and contrast."""
-    greys = (part.float().mean(dim=3)[:, None] for part in torch.split(torch.from_numpy(thumbnails), 8192))
-    return torch.cat([torch.fft.rfft2(_standard(F.avg_pool2d(grey, SIDE // _ROUGH_SIDE))[:, 0]) for grey in greys])
-
-
-def _plausible(one: torch.Tensor, two: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-    """Return the pairs (n × 2) that correlate roughly at some small shift; a cheap look before the exact one."""
-    kept = []
-    near = [*range(_ROUGH_SHIFT + 1), *range(-_ROUGH_SHIFT, 0)]
-    for part in torch.split(pairs, _ROUGH_PAIRS):
-        fits = torch.fft.irfft2(one[part[:, 0]].conj() * two[part[:, 1]], s=(_ROUGH_SIDE, _ROUGH_SIDE))
-        kept.append(part[fits[:, near][:, :, near].amax(dim=(1, 2)) >= _ROUGH_LEAST])
-    return torch.cat(kept)
-
-
-def _images(thumbnails: Thumbnails) -> torch.Tensor:
-    return torch.from_numpy(thumbnails).permute(0, 3, 1, 2).float()
-
-
-def best_correlation(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lay images over others, shifted by up to 3 pixels each way, and return how well they fit at best.
-
-    Args:
-        one: float, n × 3 × 32 × 32.
-        two: of the same shape.
-
-    Returns:
-        The correlation of the pixels, each channel without its mean, and that of the fine structure at the same place; n each.
-    """
-    fits = _fit_everywhere(one, two)
-    fits_detail = _fit_everywhere(_fine(one), _fine(two))
-    place = (fits + fits_detail).argmax(dim=1, keepdim=True)
-    return fits.gather(1, place).flatten(), fits_detail.gather(1, place).flatten()
-
-
-def _blurred(images: torch.Tensor) -> torch.Tensor:
-    return _mean_around(images, 5, padding=2)
-
-
-def _mean_around(images: torch.Tensor, side: int, padding: int = 0) -> torch.Tensor:
-    """Return the means of all windows of side × side pixels, down and across in turn; what lies outside does not count."""
-    down = F.avg_pool2d(images, (side, 1), stride=1, padding=(padding, 0), count_include_pad=False)
-    return F.avg_pool2d(down, (1, side), stride=1, padding=(0, padding), count_include_pad=False)
-
-
-def _fine(images: torch.Tensor) -> torch.Tensor:
-    """Return what a blur takes away."""
-    return images - _blurred(images)
-
-
-def _fit_everywhere(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
-    """Return the correlations of the middle of one image with every window of the other, n × shifts."""
-    inner = SIDE - 2 * _SHIFT
-    shifts = 2 * _SHIFT + 1
-    middle = _standard(one[:, :, _SHIFT : _SHIFT + inner, _SHIFT : _SHIFT + inner])
-    # The middle has no mean, so the window's own mean adds nothing to the product, only to the window's length.
-    means, squares = (_mean_around(values, inner) for values in (two, two * two))
-    length = (inner * inner * (squares - means * means)).sum(dim=1).clamp_min(1e-6).sqrt()
-    # All products at once, as a correlation; filled up with zeros, the middle does not reach round the edge at these shifts.
-    spectra = torch.fft.rfft2(middle.contiguous(), s=(SIDE, SIDE)).conj() * torch.fft.rfft2(two.contiguous())
-    products: torch.Tensor = torch.fft.irfft2(spectra.sum(dim=1), s=(SIDE, SIDE))
-    return (products[:, :shifts, :shifts] / length.clamp_min(1e-3)).flatten(1)

@@ -15,7 +15,9 @@ from thawlab.data.dataset import Dataset
 from thawlab.data.types import Indices
 from thawlab.errors import ThawlabError
 from thawlab.files import read_json, write_json
-from thawlab.quality.duplicates import SIDE, Thumbnails, pairs_between, too_smooth
+from thawlab.quality.candidates import Thumbnails
+from thawlab.quality.duplicates import pairs_between, too_smooth
+from thawlab.quality.registration import SIDE
 
 # Test images that are looked up, and training images among which: seconds of work at most.
 _QUERIES, _TABLE = 2000, 100_000

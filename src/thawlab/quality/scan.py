@@ -16,7 +16,7 @@ from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.rowstore import RowStore
 from thawlab.data.salvage import lacks_end
 from thawlab.data.types import Pixels
-from thawlab.quality.duplicates import SIDE
+from thawlab.quality.registration import SIDE
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 _FORMATS = {"JPEG": _JPEG, "MPO": _JPEG, "PNG": {".png"}, "GIF": {".gif"}, "WEBP": {".webp"}, "BMP": {".bmp"}}
@@ -24,7 +24,7 @@ _FORMATS["TIFF"] = {".tif", ".tiff"}
 _CLAIMS = set().union(*_FORMATS.values())
 # An image whose values spread less than this in every channel, of 255, shows nothing.
 _BLANK = 1.5
-_LOOK = Preprocessing(size=SIDE, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
+LOOK = Preprocessing(size=SIDE, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 class Files(NamedTuple):
@@ -62,7 +62,7 @@ def scan_files(
     sizes, thumbnails = np.zeros((count, 2), dtype=np.int64), np.zeros((count, SIDE, SIDE, 3), dtype=np.uint8)
     reasons: dict[int, str] = {}
     unended: list[int] = []
-    small = _LOOK if wanted is None else _LOOK.model_copy(update={"grey_range": wanted.grey_range})
+    small = LOOK if wanted is None else LOOK.model_copy(update={"grey_range": wanted.grey_range})
 
     def look_at(index: int) -> Pixels | None:
         content = listing.images.read(index)

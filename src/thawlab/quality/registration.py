@@ -1,0 +1,310 @@
+"""Two pictures laid over each other: where one lies in the other, with which colours, and where they agree.
+
+An affine map is found in two steps: the best of a few maps and shifts by correlation of small windowed images, then Gauss-Newton
+steps on the fine structure, with weights that take what does not fit for covered (Lucas & Kanade 1981; Baker & Matthews 2004,
+"Lucas-Kanade 20 years on", forward compositional). The middle counts more than the edge, which frames and other backgrounds
+change. Colours are fitted by a mix of the channels and their squares, which holds a change of brightness, contrast, gamma,
+saturation or cast. All pairs of a batch are treated at once.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+# Sides of the images that are compared, and of the small ones that are compared first.
+SIDE, _SMALL = 32, 16
+_REACH = 3  # pixels of the small images by which they may be shifted at first
+_SCALES = (0.88, 1.0, 1.14)
+_TURN = math.radians(4.5)
+# How far a map may go: lengths, shear and turning, and shift, in halves of the side.
+_LARGEST, _SKEW, _FARTHEST = 1.35, 0.13, 0.4
+# The steps: the side of the images, and the misfit, in standard deviations, beyond which a pixel counts little.
+_STEPS = ((16, 1.2), (16, 1.0), (16, 0.8), (16, 0.7), (16, 0.7), (32, 0.8), (32, 0.6), (32, 0.5), (32, 0.5))
+_DAMPING, _LONGEST = 0.02, 0.12
+_MIDDLE = 0.7  # standard deviation of the weight of the middle, in halves of the side
+_RIDGE = 1e-3
+# Misfit of the colours that still counts as agreeing, in levels of 256: so much, and this share of the picture's own spread.
+_LEVELS, _SPREAD = 8.0, 0.15
+# Variance of a neighbourhood, in squares of levels, that counts as noise.
+_NOISE = 16.0
+
+
+class Laid(NamedTuple):
+    """How pairs of images lie over each other; n values each.
+
+    Attributes:
+        maps: float, n × 2 × 3, from the second image's coordinates in [-1, 1] to the first's.
+        local: mean correlation of small neighbourhoods where the images agree, once their colours are fitted.
+        held: the same, summed over the pixels that agree, as a share of all pixels of the second image.
+        whole_detail: correlation of the fine structure of all that the first image covers.
+        overlap: share of the second image that the first one covers.
+        agreeing: share of the second image where both agree.
+        distance: root of the mean square of what is between the colours as they came, in levels of 256.
+    """
+
+    maps: torch.Tensor
+    local: torch.Tensor
+    held: torch.Tensor
+    whole_detail: torch.Tensor
+    overlap: torch.Tensor
+    agreeing: torch.Tensor
+    distance: torch.Tensor
+
+
+def _starts() -> torch.Tensor:
+    """Return the maps that are tried first, n × 2 × 3: some scales, equal ones first, and turned a little each way."""
+    scales = sorted(itertools.product(_SCALES, repeat=2), key=lambda pair: pair[0] != pair[1])
+    scaled = [[[across, 0, 0], [0, down, 0]] for across, down in scales]
+    cosine, sine = math.cos(_TURN), math.sin(_TURN)
+    turned = [[[cosine, -s, 0], [s, cosine, 0]] for s in (sine, -sine)]
+    return torch.tensor([*scaled, *turned], dtype=torch.float32)
+
+
+STARTS = _starts()
+FEW = len(_SCALES)  # of the maps, those that scale both axes alike
+
+
+def grey(images: torch.Tensor) -> torch.Tensor:
+    """Return n × 3 × h × w images without colour, n × 1 × h × w."""
+    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+
+
+def blurred(images: torch.Tensor, times: int = 1) -> torch.Tensor:
+    """Return images under a binomial blur of 3 × 3 pixels, applied so many times."""
+    for _ in range(times):
+        padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+        across = padded[:, :, :, :-2] + 2 * padded[:, :, :, 1:-1] + padded[:, :, :, 2:]
+        images = (across[:, :, :-2] + 2 * across[:, :, 1:-1] + across[:, :, 2:]) / 16
+    return images
+
+
+def _places(side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return x and y of each pixel in [-1, 1], and how much it counts before anything is known; 1 × 1 × side × side each."""
+    along = (torch.arange(side) * 2 + 1) / side - 1
+    x, y = along.view(1, 1, 1, side).expand(1, 1, side, side), along.view(1, 1, side, 1).expand(1, 1, side, side)
+    return x, y, torch.exp(-(x * x + y * y) / (2 * _MIDDLE**2))
+
+
+def _windowed(small: torch.Tensor) -> torch.Tensor:
+    """Return the structure of small grey images under a window that fades to the edge, of unit length."""
+    wave = torch.hann_window(_SMALL + 2, periodic=False)[1:-1].sqrt()
+    fine = (small - blurred(small, 2)) * (wave[:, None] * wave[None])
+    unit: torch.Tensor = fine / fine.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1, 1)
+    return unit
+
+
+def spectra(images: torch.Tensor, maps: int = 0) -> torch.Tensor:
+    """Return the spectra by which `rough_fit` compares images: n × maps × 16 × 9.
+
+    Args:
+        images: float, n × 3 × 32 × 32.
+        maps: how many of those that are tried first the images are under; as they are if 0, which makes one spectrum.
+    """
+    small = grey(F.adaptive_avg_pool2d(images, _SMALL))
+    if not maps:
+        still: torch.Tensor = torch.fft.rfft2(_windowed(small))
+        return still
+    n = len(small)
+    grids = F.affine_grid(STARTS[:maps], [maps, 1, _SMALL, _SMALL], align_corners=False)
+    row = small.view(1, n, _SMALL, _SMALL)  # images as channels: all of them under one map at a time
+    under = [F.grid_sample(row, grid[None], padding_mode="border", align_corners=False)[0] for grid in grids]
+    flat = torch.stack(under, dim=1).view(n * maps, 1, _SMALL, _SMALL)
+    moved: torch.Tensor = torch.fft.rfft2(_windowed(flat).view(n, maps, _SMALL, _SMALL))
+    return moved
+
+
+def rough_fit(one: torch.Tensor, two: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return how well images fit under the best of the first maps and a small shift, and these maps.
+
+    Args:
+        one: spectra of the first images under all maps, n × maps × 16 × 9.
+        two: spectra of the second images, n × 1 × 16 × 9.
+        count: of the maps to return.
+
+    Returns:
+        Correlations of the best maps, n × count, and the maps from the second image to the first, n × count × 2 × 3.
+    """
+    width = 2 * _REACH + 1
+    fits = torch.fft.irfft2(one.conj() * two, s=(_SMALL, _SMALL))
+    near = torch.roll(fits, (_REACH, _REACH), dims=(2, 3))[:, :, :width, :width]
+    values, places = near.flatten(2).max(dim=2)
+    best, which = values.topk(count, dim=1)
+    place = places.gather(1, which)
+    move = torch.stack([place % width - _REACH, place // width - _REACH], dim=2).float() * (-2 / _SMALL)
+    maps = STARTS[which].clone()
+    maps[..., 2] = (maps[..., :2] @ move[..., None]).squeeze(-1)
+    return best, maps
+
+
+def _sampled(images: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images under maps, and where they cover the frame (n × 1 × h × w, 0 or 1)."""
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    inside = (grid.abs() <= 1).all(dim=3, keepdim=True).permute(0, 3, 1, 2).float()
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False), inside
+
+
+def _standard(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return values without weighted mean and of weighted unit variance, per image and channel."""
+    total = weights.sum(dim=(2, 3), keepdim=True).clamp_min(1e-3)
+    centred = values - (values * weights).sum(dim=(2, 3), keepdim=True) / total
+    variance = (centred * centred * weights).sum(dim=(2, 3), keepdim=True) / total
+    unit: torch.Tensor = centred / (variance + 1).sqrt()
+    return unit
+
+
+def _structure(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Return what is neither noise nor shading of images, n × 1 × side × side."""
+    soft = blurred(grey(images))
+    soft = soft if side == SIDE else F.avg_pool2d(soft, SIDE // side)
+    return soft - blurred(soft, 6)
+
+
+def refined(one: torch.Tensor, two: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return maps that lay the first images over the second ones more exactly, and how much of the middle then fits.
+
+    Args:
+        one: float, n × 3 × 32 × 32.
+        two: of the same shape.
+        maps: to begin with, n × 2 × 3.
+
+    Returns:
+        The maps, and n values in [0, 1]; where a map fits worse than the one to begin with, that one and its value.
+    """
+    start, levels = (
+        maps,
+        {side: (_structure(one, side), _structure(two, side), *_places(side)) for side in {s for s, _ in _STEPS}},
+    )
+    last = torch.tensor([0.0, 0.0, 1.0]).expand(len(maps), 1, 3)
+    weights, before = torch.ones(1), 0
+    for side, scale in _STEPS:
+        first, second, x, y, prior = levels[side]
+        under, inside = _sampled(first, maps)
+        counts = inside * prior
+        weights, before = (weights * inside if side == before else counts), side
+        a, b = _standard(second, weights), _standard(under, weights)
+        rest = a - b
+        weights = counts / (1 + (rest / scale).square()).square()
+        padded = F.pad(b, (1, 1, 1, 1), mode="replicate")
+        right = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) * (side / 4)
+        down = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]) * (side / 4)
+        slopes = torch.cat([right * x, right * y, right, down * x, down * y, down], dim=1).flatten(2)
+        weighted = slopes * weights.flatten(2)
+        system = weighted @ slopes.transpose(1, 2)
+        damping = system.diagonal(dim1=1, dim2=2).mean(dim=1) * _DAMPING + 1e-3
+        system = system + torch.eye(6) * damping.view(-1, 1, 1)
+        step = torch.linalg.solve(system, weighted @ rest.flatten(2).transpose(1, 2)).view(-1, 2, 3)
+        maps = _bounded(maps @ torch.cat([step.clamp(-_LONGEST, _LONGEST) + torch.eye(2, 3), last], dim=1))
+    fits, fits_before = (_middle_fit(*levels[SIDE][:2], some) for some in (maps, start))
+    better = fits >= fits_before
+    return torch.where(better.view(-1, 1, 1), maps, start), torch.where(better, fits, fits_before)
+
+
+def _bounded(maps: torch.Tensor) -> torch.Tensor:
+    low = torch.tensor([[1 / _LARGEST, -_SKEW, -_FARTHEST], [-_SKEW, 1 / _LARGEST, -_FARTHEST]])
+    high = torch.tensor([[_LARGEST, _SKEW, _FARTHEST], [_SKEW, _LARGEST, _FARTHEST]])
+    return maps.clamp(low, high)
+
+
+def _middle_fit(first: torch.Tensor, second: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Return how much of the middle's structure fits, in [0, 1]: what the steps make as large as they can."""
+    under, inside = _sampled(first, maps)
+    prior = _places(SIDE)[2]
+    counts = inside * prior
+    for _ in range(2):
+        a, b = _standard(second, counts), _standard(under, counts)
+        counts = inside * prior / (1 + ((a - b) / 0.6).square()).square()
+    energy = (a.square() + b.square()) * prior * inside
+    share: torch.Tensor = (energy * counts / (prior * inside).clamp_min(1e-6)).sum(dim=(1, 2, 3)) / energy.sum(
+        dim=(1, 2, 3)
+    ).clamp_min(1e-6)
+    return share
+
+
+def _mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    total: torch.Tensor = (values * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3)).clamp_min(1e-3)
+    return total
+
+
+def has_structure(images: torch.Tensor) -> torch.Tensor:
+    """Return which images (n × 3 × 32 × 32) show anything: fine structure of at least one level of 256."""
+    return _fine(grey(images)).square().mean(dim=(1, 2, 3)) >= 1
+
+
+def _fine(images: torch.Tensor) -> torch.Tensor:
+    """Return the fine structure that a slight blur or sharpening leaves: between two blurs."""
+    soft = blurred(images)
+    return soft - blurred(soft, 4)
+
+
+def _in_colours_of(one: torch.Tensor, two: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the first images with their channels, and the squares of these, mixed so that they fit the second ones best."""
+    centred = (one / 255 - 0.5).flatten(2)
+    terms = torch.cat([torch.ones_like(centred[:, :1]), centred, centred.square()], dim=1)
+    weighted = terms * weights.flatten(2)
+    target = (two / 255 - 0.5).flatten(2) - centred  # what is not known stays as it is
+    system = weighted @ terms.transpose(1, 2) + torch.eye(7) * (_RIDGE * terms.shape[2])
+    factors = torch.linalg.solve(system, weighted @ target.transpose(1, 2))
+    fitted = centred + factors.transpose(1, 2) @ terms
+    result: torch.Tensor = ((fitted + 0.5) * 255).clamp(0, 255).view(one.shape)
+    return result
+
+
+def _correlation(one: torch.Tensor, two: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted correlation of images, each channel without its mean; n values."""
+    total = weights.sum(dim=(2, 3), keepdim=True).clamp_min(1e-3)
+    a, b = (values - (values * weights).sum(dim=(2, 3), keepdim=True) / total for values in (one, two))
+    product, left, right = ((u * v * weights).sum(dim=(1, 2, 3)) for u, v in ((a, b), (a, a), (b, b)))
+    result: torch.Tensor = product / (left * right).sqrt().clamp_min(1e-3)
+    return result
+
+
+def laid(one: torch.Tensor, two: torch.Tensor, maps: torch.Tensor) -> Laid:
+    """Say how well images fit under maps, once their colours are fitted.
+
+    Args:
+        one: float, n × 3 × 32 × 32.
+        two: of the same shape.
+        maps: n × 2 × 3.
+    """
+    under, inside = _sampled(one, maps)
+    forward, backward = _agreement(under, two, inside), _agreement(two, under, inside)
+    better = forward[0] >= backward[0]  # colours that are gone cannot be fitted to
+    _, *values = (torch.where(better, f, b) for f, b in zip(forward, backward, strict=True))
+    local, held, whole_detail, agreeing, distance = values
+    return Laid(maps, local, held, whole_detail, inside.mean(dim=(1, 2, 3)), agreeing, distance)
+
+
+def _agreement(one: torch.Tensor, two: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return how well the first images fit in the second ones' colours, and the values of `Laid` that depend on these."""
+    scale = _SPREAD * two.flatten(1).std(dim=1).view(-1, 1, 1, 1) + _LEVELS
+    weights = inside * _places(SIDE)[2]
+    for _ in range(4):
+        fitted = _in_colours_of(one, two, weights)
+        rest = blurred((fitted - two).square().mean(dim=1, keepdim=True)).sqrt()
+        weights = inside / (1 + (rest / scale).square()).square()
+    agrees = (blurred((rest < scale).float() * inside, 2) > 0.5).float() * inside
+    agreeing, ours, theirs = agrees.mean(dim=(1, 2, 3)), grey(fitted), grey(two)
+    near = _local_correlation(ours, theirs, inside)
+    return (
+        _correlation(_fine(ours), _fine(theirs), agrees) * agreeing.sqrt(),
+        _mean(near, agrees),
+        (near * agrees).mean(dim=(1, 2, 3)),
+        _correlation(_fine(_in_colours_of(one, two, inside)), _fine(two), inside),
+        agreeing,
+        _mean((one - two).square().mean(dim=1, keepdim=True), weights).sqrt(),
+    )
+
+
+def _local_correlation(one: torch.Tensor, two: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Return the correlation of the neighbourhood of each pixel (the structure term of SSIM, Wang et al. 2004).
+
+    Silhouettes that fit each other have their edges in common, but not what lies within and around them.
+    """
+    counts = blurred(inside, 2).clamp_min(1e-3)
+    means = [blurred(values * inside, 2) / counts for values in (one, two, one * one, two * two, one * two)]
+    spread = ((means[2] - means[0].square()).clamp_min(0) * (means[3] - means[1].square()).clamp_min(0)).sqrt()
+    found: torch.Tensor = (means[4] - means[0] * means[1]) / (spread + _NOISE)
+    return found
