@@ -33,6 +33,7 @@ from thawlab.models.catalog import BackboneSpec
 from thawlab.plan.resolve import pretrained_input
 from thawlab.process import keep_memory
 from thawlab.quality.data_check import check_data
+from thawlab.quality.folds import folds_of
 from thawlab.quality.label_errors import held_out_probabilities, score_labels
 from thawlab.recipe import Data, System
 
@@ -120,7 +121,7 @@ def label_errors(listing: Listing, look: Look, seed: int) -> dict[str, Any]:
         wrong = rng.random(len(truth)) < share
         labels = np.where(wrong, (truth + rng.integers(1, len(listing.classes), len(truth))) % len(listing.classes), truth)
         started = time.monotonic()
-        scores = score_labels(labels, held_out_probabilities(features, labels))
+        scores = score_labels(labels, held_out_probabilities(features, labels, folds_of(labels, None, [], 5)))
         suspected = np.zeros(len(labels), dtype=bool)
         suspected[scores.suspects] = True
         result[f"{share:.0%}"] = {

@@ -1,10 +1,10 @@
 """List what a data check finds in a data set as published, with sheets of images to inspect a sample by eye.
 
 `python tools/real_faults.py cifar10 --data-dir FOLDER --backbone local-dir:FOLDER --size 96 --out results/cifar10-check`
-writes OUT.json with the pairs between splits and the suspected labels of the test split, as file names, and two sheets of 50
-drawn at random: OUT-pairs.png and OUT-labels.png, each entry numbered as in OUT.json's "sample". With `--run RUN` the labels of
-the test split are judged by the probabilities of a finished run, which did not train on them, and the least plausible 300 are
-listed, whether suspected or not.
+writes OUT.json with the pairs between splits, how each differs, and the 300 least plausible labels of the test split, as file
+names, and two sheets of 100 drawn at random: OUT-pairs.png and OUT-labels.png, each entry numbered as in OUT.json's "sample".
+`--effort thorough` judges the labels by fine-tuned networks, too; with `--run RUN` they are judged by the probabilities of a
+finished run, which did not train on them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +26,15 @@ from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
 from thawlab.data.types import Indices
 from thawlab.errors import ThawlabError, UsageError
+from thawlab.judging.cross_validation import cross_validated
 from thawlab.opened import Run
 from thawlab.plan.resolve import pretrained_input
 from thawlab.process import keep_memory
-from thawlab.quality.data_check import check_data
+from thawlab.quality.data_check import EFFORTS, check_data
 from thawlab.quality.label_errors import LabelScores, score_labels
 from thawlab.recipe import Data, System
 
-SAMPLE, SIDE, COLUMNS, LISTED = 50, 96, 5, 300
+SAMPLE, SIDE, COLUMNS, LISTED = 100, 80, 8, 300
 
 
 def sheet(listing: Listing, entries: list[tuple[list[int], str]], path: Path) -> None:
@@ -83,7 +85,8 @@ def label_rows(listing: Listing, judged: JudgedLabels, places: list[int]) -> lis
             "id": listing.ids[labelled[place]],
             "label": listing.classes[listing.labels[labelled[place]]],
             "suggested": listing.classes[scores.suggested[place]],
-            "quality": round(float(scores.quality[place]), 4),
+            "quality": round(float(scores.quality[place]), 6),
+            "kind": str(scores.kinds[place]),
         }
         for place in places
     ]
@@ -99,19 +102,27 @@ def measure(arguments: argparse.Namespace) -> None:
     system = System(data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
     look = pretrained_input(arguments.backbone, Data(source=arguments.source, image_size=arguments.size))
     started = time.monotonic()
-    check = check_data(listing, *look, system)
+    check = check_data(listing, *look, system, arguments.effort, partial(cross_validated, look[0], system))
     seconds = time.monotonic() - started
     if judged is None:
         assert check.labels is not None
         judged = JudgedLabels(check.labels, check.labelled)
     scores, labelled = judged
     tested = [place for place in scores.suspects.tolist() if listing.splits[labelled[place]] == "test"]
-    shown = tested if run is None else np.argsort(scores.quality, kind="stable")[:LISTED].tolist()
+    ranked = np.argsort(scores.quality, kind="stable").tolist()
+    shown = [place for place in ranked if listing.splits[labelled[place]] == "test"][:LISTED]
     rows = label_rows(listing, judged, shown)
     leaks = check.leaks
     named = [listing.classes[label] for label in listing.labels.tolist()]
+    how = {(pair.first, pair.second): pair.how for pair in check.near}
     pairs = [
-        {"first": listing.ids[a], "second": listing.ids[b], "classes": [named[a], named[b]], "similarity": round(s, 4)}
+        {
+            "first": listing.ids[a],
+            "second": listing.ids[b],
+            "classes": [named[a], named[b]],
+            "similarity": round(s, 4),
+            "how": how.get((a, b), "the same file"),
+        }
         for a, b, s in leaks
     ]
     rng = np.random.default_rng(0)
@@ -131,6 +142,8 @@ def measure(arguments: argparse.Namespace) -> None:
     document = {
         "source": arguments.source,
         "backbone": Path(arguments.backbone).name,
+        "size": look[1].size,
+        "effort": arguments.effort,
         **({"run": run.folder.name, "recipe": run.recipe.digest} if run else {}),
         "images": len(listing),
         "seconds": round(seconds, 1),
@@ -154,6 +167,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="bundled")
     parser.add_argument("--size", type=int)
     parser.add_argument("--cache-dir")
+    parser.add_argument("--effort", choices=EFFORTS, default="normal", help="how the labels are judged")
     parser.add_argument("--run", help="a folder of a finished run whose probabilities judge the labels")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thawlab.errors import ThawlabError, UsageError
+from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import refuse_overwrite, user_path, write_text
 from thawlab.opened import Run
 from thawlab.opened import percent as percent  # noqa: PLC0414 - for the command line
@@ -657,6 +658,7 @@ def check_data(
     backbone: str = "bundled",
     size: int | None = None,
     group: str | None = None,
+    effort: str = "normal",
     page: str | Path | None = None,
     write_clean: str | Path | None = None,
     force: bool = False,
@@ -671,6 +673,8 @@ def check_data(
         backbone: a pretrained one whose features find outliers, wrong labels and further duplicates.
         size: of its input in pixels; the weights' own if omitted.
         group: column or pattern of related images, as `data.group`.
+        effort: how the labels are judged: "quick" by heads on the backbone's features, "normal" by those of mirrored images,
+            too, "thorough" also by networks that are fine-tuned, each without the third of the images that it judges.
         page: write a page with the images (.html).
         write_clean: write which images to keep (.csv), for `data.exclude`.
         force: whether these may replace files.
@@ -689,16 +693,21 @@ def check_data(
         (0, 100)
     """
     from thawlab.data.selection import open_data
+    from thawlab.judging.cross_validation import cross_validated
     from thawlab.plan.resolve import pretrained_input
+    from thawlab.quality.data_check import EFFORTS, clean_list, write_rows
     from thawlab.quality.data_check import check_data as check
-    from thawlab.quality.data_check import clean_list, write_rows
     from thawlab.report.data_page import write_data_page
 
     page, write_clean = _outputs(force, [source, data_dir], page=page, write_clean=write_clean)
     given = {key: value for key, value in (("image_size", size), ("group", group)) if value is not None}
     data = _data(source, settings, "data check", **given)
     system = parse_part(System, {"data_dir": data_dir, "cache_dir": cache_dir}, "data check")
-    found = check(open_data(data, system), *pretrained_input(backbone, data), system)
+    if effort not in EFFORTS:
+        raise UsageError(f"effort: '{effort}' is none of {listed(EFFORTS)}{nearest(effort, EFFORTS)}")
+    spec, preprocessing = pretrained_input(backbone, data)
+    tuned = partial(cross_validated, spec, system)
+    found = check(open_data(data, system), spec, preprocessing, system, EFFORTS[EFFORTS.index(effort)], tuned)
     if page is not None:
         write_data_page(found, page)
     if write_clean is not None:

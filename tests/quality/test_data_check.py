@@ -223,7 +223,11 @@ def test_of_copies_with_different_labels_none_is_kept_unless_one_label_alone_is_
         ArrayImages(np.zeros((4, 1, 1, 3), np.uint8)),
     )
     files = Files((b"",) * 4, ("",) * 4, np.zeros((4, 2), np.int64), np.zeros((4, 1), np.uint8), {})
-    scores = LabelScores(np.ones(4), np.zeros(4, np.int64), np.array(suspected, dtype=np.int64)) if suspected else None
+    scores = (
+        LabelScores(np.ones(4), np.zeros(4, np.int64), np.array(suspected, dtype=np.int64), np.repeat("another class", 4))
+        if suspected
+        else None
+    )
     check = DataCheck(listing, files, ((0, 1, 2),), (), (), scores, np.arange(4), "none")
     rows = clean_list(check)
     assert [row["path"] for row in rows if row["keep"] == "yes"] == kept

@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from thawlab.evaluation.predictions import Predictions
-from thawlab.quality.label_errors import fewest_parts, held_out_probabilities, label_suspects, score_labels
+from thawlab.quality.folds import folds_of
+from thawlab.quality.label_errors import held_out_probabilities, label_suspects, score_labels
 
 
 def _clouds(rng: np.random.Generator, n: int, classes: int, width: int = 16) -> tuple[np.ndarray, np.ndarray]:
@@ -20,7 +21,7 @@ def test_planted_label_errors_are_ranked_first(share: float) -> None:
     features, truth = _clouds(rng, 3000, 5)
     wrong = rng.random(3000) < share
     labels = np.where(wrong, (truth + rng.integers(1, 5, 3000)) % 5, truth)
-    scores = score_labels(labels, held_out_probabilities(features, labels))
+    scores = score_labels(labels, held_out_probabilities(features, labels, folds_of(labels, None, [], 5)))
     assert roc_auc_score(wrong, -scores.quality) >= 0.95
     assert (scores.suggested[wrong] == truth[wrong]).mean() > 0.9
     suspected = np.zeros(3000, dtype=bool)
@@ -32,7 +33,7 @@ def test_probabilities_come_from_a_head_that_did_not_see_the_sample() -> None:
     rng = np.random.default_rng(1)
     # Labels that nothing tells: a head that had seen the sample would fit it, one that had not is at chance.
     features, labels = rng.normal(size=(400, 200)).astype(np.float32), rng.integers(0, 2, 400)
-    probabilities = held_out_probabilities(features, labels)
+    probabilities = held_out_probabilities(features, labels, folds_of(labels, None, [], 5))
     assert abs((probabilities.argmax(axis=1) == labels).mean() - 0.5) < 0.1
     assert np.allclose(probabilities.sum(axis=1), 1)
 
@@ -43,8 +44,8 @@ def test_groups_are_held_out_together() -> None:
     groups = np.repeat(np.arange(40), 20)
     features = (rng.normal(size=(40, 50))[groups] + 0.01 * rng.normal(size=(800, 50))).astype(np.float32)
     labels = rng.integers(0, 2, 40)[groups]
-    leaking = held_out_probabilities(features, labels)
-    honest = held_out_probabilities(features, labels, groups)
+    leaking = held_out_probabilities(features, labels, folds_of(labels, None, [], 5))
+    honest = held_out_probabilities(features, labels, folds_of(labels, groups, [], 5))
     assert (leaking.argmax(axis=1) == labels).mean() > 0.95
     assert (honest.argmax(axis=1) == labels).mean() < 0.75
 
@@ -53,27 +54,21 @@ def test_an_absent_class_number_stays_improbable() -> None:
     rng = np.random.default_rng(3)
     features, labels = _clouds(rng, 200, 2)
     labels = np.where(labels == 1, 3, 0)
-    scores = score_labels(labels, held_out_probabilities(features, labels))
+    scores = score_labels(labels, held_out_probabilities(features, labels, folds_of(labels, None, [], 5)))
     assert set(scores.suggested.tolist()) <= {0, 3}
 
 
 def test_the_same_labels_have_the_same_scores() -> None:
     features, labels = _clouds(np.random.default_rng(4), 300, 3)
-    one, two = (score_labels(labels, held_out_probabilities(features, labels)) for _ in range(2))
+    one, two = (score_labels(labels, held_out_probabilities(features, labels, folds_of(labels, None, [], 5))) for _ in range(2))
     assert np.array_equal(one.quality, two.quality) and np.array_equal(one.suspects, two.suspects)
 
 
-@pytest.mark.parametrize(
-    ("labels", "groups", "fewest"),
-    [
-        ([0, 0, 0, 1, 1], None, 2),
-        ([0, 0, 0, 1, 1], [0, 0, 1, 2, 2], 1),
-        ([0, 0, 0, 2, 2], [0, 1, 2, 3, 4], 2),
-        ([0, 0, 1, 1], [0, 0, 0, 0], 1),
-    ],
-)
-def test_a_class_falls_into_as_many_parts_as_it_has_groups(labels: list[int], groups: list[int] | None, fewest: int) -> None:
-    assert fewest_parts(np.array(labels), None if groups is None else np.array(groups)) == fewest
+def test_kinds_tell_what_is_shown() -> None:
+    labels = np.zeros(5, dtype=np.int64)
+    probabilities = np.array([[0.02, 0.95, 0.03], [0.4, 0.55, 0.05], [0.35, 0.33, 0.32], [0.97, 0.02, 0.01], [0.1, 0.2, 0.7]])
+    kinds = score_labels(labels, probabilities, {3}).kinds.tolist()
+    assert kinds == ["another class", "two classes", "nothing to recognise", "copy with another label", "another class"]
 
 
 def test_suspects_among_held_out_images_are_those_that_were_changed() -> None:
@@ -105,5 +100,5 @@ def test_few_groups_leave_some_labels_unjudged_and_none_suspected_for_it(seed: i
     features, labels = _clouds(rng, 24, 2)
     groups = np.where(labels == 0, rng.integers(0, 2, 24), rng.integers(1, 3, 24))
     groups[labels == 0][:2], groups[labels == 1][:2] = (0, 1), (1, 2)
-    probabilities = held_out_probabilities(features, labels, groups.astype(np.int64), seed)
+    probabilities = held_out_probabilities(features, labels, folds_of(labels, groups.astype(np.int64), [], 2, seed))
     assert np.allclose(probabilities.sum(axis=1), 1) and (probabilities[np.arange(24), labels] > 0.01).all()

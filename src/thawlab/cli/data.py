@@ -61,6 +61,9 @@ def data_check(
     backbone: Annotated[str, typer.Option(help="Whose features find outliers, wrong labels and further duplicates.")] = "bundled",
     size: Annotated[int | None, typer.Option(min=4, help="The backbone's input in pixels; its own if omitted.")] = None,
     group: Annotated[str | None, typer.Option(help="Column or pattern of related images, as data.group.")] = None,
+    effort: Annotated[
+        str, typer.Option(help="How the labels are judged: quick, normal, or thorough (by fine-tuning).")
+    ] = "normal",
     page: Annotated[Path | None, typer.Option(help="Write a page with the images (.html).")] = None,
     write_clean: Annotated[Path | None, typer.Option(help="Write which images to keep (.csv), for data.exclude.")] = None,
     force: ForceOption = False,
@@ -78,6 +81,7 @@ def data_check(
         backbone=backbone,
         size=size,
         group=group,
+        effort=effort,
         page=page,
         write_clean=write_clean,
         force=force,

@@ -5,10 +5,10 @@ import io
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, final
+from functools import cached_property, partial
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,27 @@ from thawlab.inference.feature_cache import cached_rows, frozen_backbone
 from thawlab.models.catalog import BackboneSpec
 from thawlab.quality.candidates import PASSES, Neighbours, nearest_features
 from thawlab.quality.duplicates import Pair, near_duplicates, same_content
-from thawlab.quality.label_errors import LabelScores, fewest_parts, held_out_probabilities, score_labels
+from thawlab.quality.folds import fewest_parts, folds_of
+from thawlab.quality.label_errors import (
+    LabelScores,
+    Probabilities,
+    agreed,
+    held_out_probabilities,
+    neighbour_probabilities,
+    score_labels,
+)
 from thawlab.quality.scan import Files, scan_files, wrong_extensions
 from thawlab.recipe import System
 
 # A side of fewer pixels than this holds little; an image longer than this many times its width loses most when cropped.
 _SMALL, _LONG = 16, 3.0
 _OUTLIERS, _NEAREST = 50, 5
+# The parts of the data that are held out in turn, from heads and from networks that are fine-tuned.
+_FOLDS, _TUNED_FOLDS = 5, 3
+Effort = Literal["quick", "normal", "thorough"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+# Gives class probabilities of the images of a data set's train split, each from a network that its fold was held out from.
+Tuned = Callable[[Dataset, Preprocessing, Indices], Probabilities]
 # Of duplicates between splits the one in the split named first is kept.
 _KEPT_FIRST = {"test": 0, "val": 1, "train": 2}
 
@@ -53,6 +67,7 @@ class DataCheck:
         labels: how plausible the labels are; None where there are too few images to tell.
         labelled: the indices that `labels` is about.
         backbone: whose features were used.
+        effort: how many judges the labels had.
     """
 
     listing: Listing
@@ -63,6 +78,7 @@ class DataCheck:
     labels: LabelScores | None
     labelled: Indices
     backbone: str
+    effort: Effort = "normal"
 
     @cached_property
     def leaks(self) -> list[tuple[int, int, float]]:
@@ -104,6 +120,7 @@ class DataCheck:
                 **self._image(int(self.labelled[place])),
                 "suggested": listing.classes[scores.suggested[place]],
                 "quality": round(float(scores.quality[place]), 4),
+                "kind": scores.kinds[place],
             }
             for scores in ([] if self.labels is None else [self.labels])
             for place in scores.suspects.tolist()
@@ -113,6 +130,7 @@ class DataCheck:
             "name": listing.name,
             "n": len(listing),
             "backbone": self.backbone,
+            "effort": self.effort,
             "splits": {split: int((listing.splits == split).sum()) for split in SPLITS if (listing.splits == split).any()},
             "classes": [{"class": name, "n": int(counts[k])} for k, name in enumerate(listing.classes)],
             "imbalance": float(counts.max() / max(counts.min(), 1)),
@@ -154,8 +172,24 @@ def _listed(entries: list[dict[str, Any]], limit: int) -> dict[str, Any]:
     return {"count": len(entries), "first": entries[:limit]}
 
 
-def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessing, system: System) -> DataCheck:
+def check_data(
+    listing: Listing,
+    spec: BackboneSpec,
+    preprocessing: Preprocessing,
+    system: System,
+    effort: Effort = "normal",
+    tuned: Tuned | None = None,
+) -> DataCheck:
     """Check every image of a listing; a pretrained backbone's features find outliers, labels and further duplicates.
+
+    Args:
+        listing: the images.
+        spec: the backbone.
+        preprocessing: of its input.
+        system: says where caches are.
+        effort: how many judges the labels have: a head on the features and the nearest neighbours; another head, on those of
+            mirrored images; and `tuned`.
+        tuned: gives the probabilities of networks that are fine-tuned, for the effort "thorough".
 
     Raises:
         ThawlabError: if the weights cannot be had, or half of the images cannot be read.
@@ -164,11 +198,16 @@ def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessin
     network = frozen_backbone(spec, preprocessing)
     files, dataset = _scanned(listing, preprocessing, system)
     readable = dataset.splits.train
-    features = cached_rows(network, dataset, readable, cache_folder(system.cache_dir, "features"))[readable]
+    views = [
+        cached_rows(network, dataset, readable, cache_folder(system.cache_dir, "features"), mirrored)[readable]
+        for mirrored in ((False,) if effort == "quick" else (False, True))
+    ]
     with progress.task("comparing", (1 + PASSES) * len(readable)) as advance:
-        neighbours = nearest_features(features, advance)
+        neighbours = nearest_features(views[0], advance)
         pairs = near_duplicates(files.thumbnails[readable], neighbours, advance)
     same = same_content([files.digests[k] for k in readable.tolist()])
+    copies = [*(pair[:2] for pair in pairs), *((group[0], other) for group in same for other in group[1:])]
+    judge = partial(tuned, dataset, preprocessing) if tuned is not None and effort == "thorough" else None
     identical = tuple(tuple(int(readable[k]) for k in group) for group in same)
     together = {index: number for number, group in enumerate(identical) for index in group}
     near = [pair._replace(first=int(readable[pair.first]), second=int(readable[pair.second])) for pair in pairs]
@@ -178,9 +217,10 @@ def check_data(listing: Listing, spec: BackboneSpec, preprocessing: Preprocessin
         identical=identical,
         near=tuple(pair for pair in near if together.get(pair.first, -1) != together.get(pair.second, -2)),
         outliers=_outliers(neighbours, readable),
-        labels=_label_scores(features, readable, listing),
+        labels=_label_scores(views, neighbours, readable, listing, copies, judge),
         labelled=readable,
         backbone=spec.name,
+        effort=effort,
     )
 
 
@@ -197,14 +237,28 @@ def _scanned(listing: Listing, preprocessing: Preprocessing, system: System) -> 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _label_scores(features: npt.NDArray[np.float32], readable: Indices, listing: Listing) -> LabelScores | None:
+def _label_scores(
+    views: Sequence[npt.NDArray[np.float32]],
+    neighbours: Neighbours,
+    readable: Indices,
+    listing: Listing,
+    copies: Sequence[tuple[int, int]],
+    judge: Callable[[Indices], Probabilities] | None,
+) -> LabelScores | None:
+    """Score the labels by what heads on each view of the features, neighbours, and fine-tuned networks say of them."""
     labels = listing.labels[readable]
     groups = None if listing.groups is None else listing.groups[readable]
-    if len(np.unique(labels)) < 2 or fewest_parts(labels, groups) < 2:
+    if len(np.unique(labels)) < 2 or (fewest := fewest_parts(labels, groups)) < 2:
         progress.say(f"the labels are not judged: every class would need two {'images' if groups is None else 'groups'}")
         return None
     progress.say("scoring the labels")
-    return score_labels(labels, held_out_probabilities(features, labels, groups))
+    folds = folds_of(labels, groups, copies, min(_FOLDS, fewest))
+    said = [held_out_probabilities(features, labels, folds) for features in views]
+    said.append(neighbour_probabilities(neighbours, labels, folds))
+    if judge is not None:
+        said.append(judge(folds_of(labels, groups, copies, min(_TUNED_FOLDS, fewest), seed=1)))
+    conflicting = {place for pair in copies if labels[pair[0]] != labels[pair[1]] for place in pair}
+    return score_labels(labels, agreed(said, labels), conflicting)
 
 
 def _outliers(neighbours: Neighbours, readable: Indices) -> tuple[tuple[int, float], ...]:

@@ -21,13 +21,13 @@ from thawlab.quality.registration import FEW, SIDE, STARTS, Laid, has_structure,
 _FEATURE_LEAST = 0.75
 # A first look at a candidate: correlation of small images' structure under the best of a few maps; and how much of the middle's
 # structure must fit once the map is exact.
-_ROUGH_LEAST, _MIDDLE_LEAST = 0.58, 0.1
+_ROUGH_LEAST, _MIDDLE_LEAST = 0.62, 0.18
 _STARTS = 2
 # What tells near-duplicates: correlation of small neighbourhoods where the images agree; the root of its sum as a share of the
 # image; and against them, how far the colours are apart (logarithm of levels) and how far the map goes: in scale (logarithm of
 # the larger one), shear, and shift in halves of the side. With the constant, the logarithm of the odds, fitted to planted copies,
 # to CIFAR-10's most similar pairs of different classes, and to pairs of one class judged by eye.
-_WEIGHTS, _CONSTANT = (5.78, 11.76, -2.35, -6.46, -3.77, -4.06), 0.36
+_WEIGHTS, _CONSTANT = (5.78, 11.76, -2.35, -6.46, -3.77, -4.06), 0.5
 _NEAR_COLOURS = 5.0  # levels
 LEAST = 0.5
 # Fine structure that fits itself this well one pixel aside says little: handwriting scanned at 8 × 8 pixels, blue skies.
@@ -161,12 +161,7 @@ def register(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.
         two: of the same shape.
     """
     _, starts = rough_fit(spectra(one, len(STARTS)), spectra(two), _STARTS)
-    maps, middle = refined(one, two, starts[:, 0])
-    for place in range(1, _STARTS):
-        others, fits = refined(one, two, starts[:, place])
-        better = fits > middle
-        maps, middle = torch.where(better.view(-1, 1, 1), others, maps), torch.where(better, fits, middle)
-    return maps, middle
+    return refined(one, two, starts)
 
 
 def surety(found: Laid) -> torch.Tensor:

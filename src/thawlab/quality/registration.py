@@ -9,6 +9,7 @@ saturation or cast. All pairs of a batch are treated at once.
 
 import itertools
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -17,17 +18,21 @@ import torch.nn.functional as F
 # Sides of the images that are compared, and of the small ones that are compared first.
 SIDE, _SMALL = 32, 16
 _REACH = 3  # pixels of the small images by which they may be shifted at first
+_GAIN = 0.25  # at most, of a correlation between the pixels
 _SCALES = (0.88, 1.0, 1.14)
 _TURN = math.radians(4.5)
 # How far a map may go: lengths, shear and turning, and shift, in halves of the side.
 _LARGEST, _SKEW, _FARTHEST = 1.35, 0.13, 0.4
-# The steps: the side of the images, and the misfit, in standard deviations, beyond which a pixel counts little.
-_STEPS = ((16, 1.2), (16, 1.0), (16, 0.8), (16, 0.7), (16, 0.7), (32, 0.8), (32, 0.6), (32, 0.5), (32, 0.5))
+# The steps by the side of the images: the misfit, in standard deviations, beyond which a pixel counts little.
+_STEPS = {_SMALL: (1.2, 1.0, 0.8, 0.7, 0.7), SIDE: (0.8, 0.6, 0.5, 0.5)}
 _DAMPING, _LONGEST = 0.02, 0.12
 _MIDDLE = 0.7  # standard deviation of the weight of the middle, in halves of the side
+_CLOSER = 4  # power of that weight where colours are fitted first
 _RIDGE = 1e-3
 # Misfit of the colours that still counts as agreeing, in levels of 256: so much, and this share of the picture's own spread.
 _LEVELS, _SPREAD = 8.0, 0.15
+# Correlation of the fine structure where images agree, times the root of how much that is, of what hardly fits.
+_HARDLY = 0.35
 # Variance of a neighbourhood, in squares of levels, that counts as noise.
 _NOISE = 16.0
 
@@ -96,6 +101,15 @@ def _windowed(small: torch.Tensor) -> torch.Tensor:
     return unit
 
 
+@cache
+def _common() -> torch.Tensor:
+    """Return the share of the window that two images have in common after each shift, 7 × 7: what they can correlate by."""
+    wave = torch.hann_window(_SMALL + 2, periodic=False)[1:-1].sqrt()
+    along = torch.stack([(wave[: _SMALL - step] * wave[step:]).sum() for step in (abs(k) for k in range(-_REACH, _REACH + 1))])
+    along = along / along.max()
+    return along[:, None] * along[None]
+
+
 def spectra(images: torch.Tensor, maps: int = 0) -> torch.Tensor:
     """Return the spectra by which `rough_fit` compares images: n × maps × 16 × 9.
 
@@ -129,14 +143,31 @@ def rough_fit(one: torch.Tensor, two: torch.Tensor, count: int) -> tuple[torch.T
     """
     width = 2 * _REACH + 1
     fits = torch.fft.irfft2(one.conj() * two, s=(_SMALL, _SMALL))
-    near = torch.roll(fits, (_REACH, _REACH), dims=(2, 3))[:, :, :width, :width]
+    wide = torch.roll(fits, (_REACH + 1, _REACH + 1), dims=(2, 3))[:, :, : width + 2, : width + 2]
+    near = wide[:, :, 1:-1, 1:-1] / _common()
     values, places = near.flatten(2).max(dim=2)
     best, which = values.topk(count, dim=1)
     place = places.gather(1, which)
-    move = torch.stack([place % width - _REACH, place // width - _REACH], dim=2).float() * (-2 / _SMALL)
+    right, down = place % width, place // width
+    move = torch.stack([right - _REACH, down - _REACH], dim=2).float() * (-2 / _SMALL)
     maps = STARTS[which].clone()
     maps[..., 2] = (maps[..., :2] @ move[..., None]).squeeze(-1)
-    return best, maps
+    chosen = wide.gather(1, which[..., None, None].expand(-1, -1, width + 2, width + 2)).flatten(2)
+    middle = (down + 1) * (width + 2) + right + 1
+    return best * _between(
+        *(chosen.gather(2, (middle + aside)[..., None])[..., 0] for aside in (0, -1, 1, -width - 2, width + 2))
+    ), maps
+
+
+def _between(
+    peak: torch.Tensor, left: torch.Tensor, right: torch.Tensor, above: torch.Tensor, below: torch.Tensor
+) -> torch.Tensor:
+    """Return how much higher the peak of a correlation is between the pixels, by a parabola along each axis; 1 or more."""
+    gain = torch.ones_like(peak)
+    for before, after in ((left, right), (above, below)):
+        bend = (2 * peak - before - after).clamp_min(1e-6)
+        gain = gain + ((after - before).square() / (8 * bend * peak.clamp_min(1e-3))).clamp(0, _GAIN)
+    return gain
 
 
 def _sampled(images: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,28 +193,37 @@ def _structure(images: torch.Tensor, side: int) -> torch.Tensor:
     return soft - blurred(soft, 6)
 
 
-def refined(one: torch.Tensor, two: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def refined(one: torch.Tensor, two: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return maps that lay the first images over the second ones more exactly, and how much of the middle then fits.
 
     Args:
         one: float, n × 3 × 32 × 32.
         two: of the same shape.
-        maps: to begin with, n × 2 × 3.
+        starts: maps to begin with, n × k × 2 × 3; the one that fits best at half the size is followed further.
 
     Returns:
-        The maps, and n values in [0, 1]; where a map fits worse than the one to begin with, that one and its value.
+        The maps, n × 2 × 3, and n values in [0, 1]; where a map fits worse than where it began, that one and its value.
     """
-    start, levels = (
-        maps,
-        {side: (_structure(one, side), _structure(two, side), *_places(side)) for side in {s for s, _ in _STEPS}},
-    )
+    levels = {side: (_structure(one, side), _structure(two, side)) for side in _STEPS}
+    coarse = [_steps(*levels[_SMALL], maps, _SMALL) for maps in starts.unbind(dim=1)]
+    best = torch.stack([_middle_fit(*levels[_SMALL], maps) for maps in coarse]).argmax(dim=0)
+    chosen = best.view(-1, 1, 1, 1).expand(-1, 1, 2, 3)
+    start, maps = (some.gather(1, chosen).squeeze(1) for some in (starts, torch.stack(coarse, dim=1)))
+    maps = _steps(*levels[SIDE], maps, SIDE)
+    fits, fits_before = (_middle_fit(*levels[SIDE], some) for some in (maps, start))
+    better = fits >= fits_before
+    return torch.where(better.view(-1, 1, 1), maps, start), torch.where(better, fits, fits_before)
+
+
+def _steps(first: torch.Tensor, second: torch.Tensor, maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Return maps after the Gauss-Newton steps at one size, given the structure of both images there."""
+    x, y, prior = _places(side)
     last = torch.tensor([0.0, 0.0, 1.0]).expand(len(maps), 1, 3)
-    weights, before = torch.ones(1), 0
-    for side, scale in _STEPS:
-        first, second, x, y, prior = levels[side]
+    weights: torch.Tensor | None = None
+    for scale in _STEPS[side]:
         under, inside = _sampled(first, maps)
         counts = inside * prior
-        weights, before = (weights * inside if side == before else counts), side
+        weights = counts if weights is None else weights * inside
         a, b = _standard(second, weights), _standard(under, weights)
         rest = a - b
         weights = counts / (1 + (rest / scale).square()).square()
@@ -197,9 +237,7 @@ def refined(one: torch.Tensor, two: torch.Tensor, maps: torch.Tensor) -> tuple[t
         system = system + torch.eye(6) * damping.view(-1, 1, 1)
         step = torch.linalg.solve(system, weighted @ rest.flatten(2).transpose(1, 2)).view(-1, 2, 3)
         maps = _bounded(maps @ torch.cat([step.clamp(-_LONGEST, _LONGEST) + torch.eye(2, 3), last], dim=1))
-    fits, fits_before = (_middle_fit(*levels[SIDE][:2], some) for some in (maps, start))
-    better = fits >= fits_before
-    return torch.where(better.view(-1, 1, 1), maps, start), torch.where(better, fits, fits_before)
+    return maps
 
 
 def _bounded(maps: torch.Tensor) -> torch.Tensor:
@@ -211,7 +249,7 @@ def _bounded(maps: torch.Tensor) -> torch.Tensor:
 def _middle_fit(first: torch.Tensor, second: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     """Return how much of the middle's structure fits, in [0, 1]: what the steps make as large as they can."""
     under, inside = _sampled(first, maps)
-    prior = _places(SIDE)[2]
+    prior = _places(first.shape[3])[2]
     counts = inside * prior
     for _ in range(2):
         a, b = _standard(second, counts), _standard(under, counts)
@@ -270,17 +308,20 @@ def laid(one: torch.Tensor, two: torch.Tensor, maps: torch.Tensor) -> Laid:
         maps: n × 2 × 3.
     """
     under, inside = _sampled(one, maps)
-    forward, backward = _agreement(under, two, inside), _agreement(two, under, inside)
-    better = forward[0] >= backward[0]  # colours that are gone cannot be fitted to
-    _, *values = (torch.where(better, f, b) for f, b in zip(forward, backward, strict=True))
+    found = _agreement(under, two, inside)
+    # Colours that are gone cannot be fitted to: the other way round may fit better. What hardly fits needs no second look.
+    again = (found[0] >= _HARDLY).nonzero().flatten()
+    back = _agreement(two[again], under[again], inside[again])
+    better = back[0] > found[0][again]
+    _, *values = (value.index_put((again,), torch.where(better, b, value[again])) for value, b in zip(found, back, strict=True))
     local, held, whole_detail, agreeing, distance = values
     return Laid(maps, local, held, whole_detail, inside.mean(dim=(1, 2, 3)), agreeing, distance)
 
 
 def _agreement(one: torch.Tensor, two: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return how well the first images fit in the second ones' colours, and the values of `Laid` that depend on these."""
-    scale = _SPREAD * two.flatten(1).std(dim=1).view(-1, 1, 1, 1) + _LEVELS
-    weights = inside * _places(SIDE)[2]
+    scale = _SPREAD * two.flatten(1).std(dim=1, correction=0).view(-1, 1, 1, 1) + _LEVELS
+    weights = inside * _places(SIDE)[2] ** _CLOSER
     for _ in range(4):
         fitted = _in_colours_of(one, two, weights)
         rest = blurred((fitted - two).square().mean(dim=1, keepdim=True)).sqrt()
