@@ -267,13 +267,33 @@ class NearPair(Value):
 
 
 @final
+class PartAccuracy(Value):
+    """Accuracy on some of the test images."""
+
+    n: int
+    accuracy: float
+    accuracy_ci95: Interval
+
+
+@final
 class NearDuplicates(Value):
-    """Test images that nearly repeat a training image: `count` of `looked_at`, of which `too_smooth` cannot be judged."""
+    """Test images that nearly repeat a training image: `count` of `looked_at`, of which `too_smooth` cannot be judged.
+
+    Attributes:
+        looked_at: test images that were compared.
+        too_smooth: of these, those with too little structure to tell.
+        count: of these, those that nearly repeat a training image.
+        first: the surest pairs.
+        among_all: accuracy on all that were compared; None where nothing was found.
+        without: accuracy on those of them that repeat no training image, nearly or exactly.
+    """
 
     looked_at: int
     too_smooth: int
     count: int
     first: tuple[NearPair, ...] = ()
+    among_all: PartAccuracy | None = None
+    without: PartAccuracy | None = None
 
 
 @final

@@ -220,16 +220,22 @@ def test_near_duplicates_between_training_and_test_are_shown_as_pairs(
 ) -> None:
     def found(dataset: Dataset, _folder: Path) -> NearLeaks:
         train, test = dataset.splits.train, dataset.splits.test
-        return NearLeaks(len(test), 1, ((int(train[0]), int(test[0])), (int(train[1]), int(test[1]))), (0.97, 0.93))
+        pairs = ((int(train[0]), int(test[0])), (int(train[1]), int(test[1])))
+        return NearLeaks(len(test), 1, pairs, (0.97, 0.93), tuple(test.tolist()))
 
     monkeypatch.setattr("thawlab.judging.subject.near_leaks", found)
     run = make_run(["left", "right"], 12)
     near = read_results(run.results).near_duplicates
     assert near is not None and near.count == len(near.first) == 2
+    assert near.among_all is not None and near.without is not None
+    assert (near.among_all.n, near.without.n) == (near.looked_at, near.looked_at - 2)
     section = (
         write_report(run).read_text(encoding="utf-8").split("<h2>Nearly the same as in training</h2>")[1].split("</section>")[0]
     )
     assert f"2 of {near.looked_at} test images" in section and "1 have too little" in section
+    low, high = near.without.accuracy_ci95
+    said = f"{100 * near.without.accuracy:.2f}&nbsp;% of {near.without.n} ({100 * low:.2f}&nbsp;% to {100 * high:.2f}&nbsp;%)"
+    assert said in section
     assert section.count("<figure>") == 2 and section.count("<img ") == 4
     assert all(f"<bdi>{name}</bdi>" in section for entry in near.first for name in (entry.train, entry.test))
 

@@ -32,7 +32,7 @@ from thawlab.training.interruption import watch_signals
 from thawlab.training.records import restore_state
 
 # Few epochs: enough to learn what most labels say, too few to learn the wrong ones by heart. Of few images more of them.
-_EPOCHS, _MOST_EPOCHS, _STEPS, _BATCH = 2, 20, 400, 64
+_EPOCHS, _MOST_EPOCHS, _STEPS, _BATCH = 2, 12, 200, 64
 
 
 class Tuned(NamedTuple):
@@ -53,7 +53,7 @@ def _recipe(tuned: Tuned, dataset: Dataset, labels: Labels, images: int) -> Reci
         epochs=epochs,
         batch_size=_BATCH,
         optimizer="adamw",
-        lr=5e-4,
+        lr=1e-3,
         weight_decay=0.02,
         schedule="cosine",
         warmup=0.2,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from thawlab.data.dataset import ood_datasets
@@ -17,7 +18,7 @@ from thawlab.inference.infer import infer
 from thawlab.judging.shift import short_form
 from thawlab.judging.subject import Subject, outputs_of
 from thawlab.quality.label_errors import label_suspects
-from thawlab.results import LabelSuspects, NearDuplicates, Novelty, TestResult, TestTimeAugmentation, TrainResult
+from thawlab.results import LabelSuspects, NearDuplicates, Novelty, PartAccuracy, TestResult, TestTimeAugmentation, TrainResult
 
 
 def _test(subject: Subject) -> TestResult:
@@ -43,7 +44,24 @@ def _label_suspects(subject: Subject) -> LabelSuspects:
 
 
 def _near_duplicates(subject: Subject) -> NearDuplicates | None:
-    return subject.near and NearDuplicates.model_validate(subject.near.as_json(subject.context.dataset.ids))
+    """Return the test images that nearly repeat a training image, and the accuracy with and without them."""
+    found, dataset = subject.near, subject.context.dataset
+    if found is None:
+        return None
+    result = NearDuplicates.model_validate(found.as_json(dataset.ids))
+    if not found.pairs:
+        return result
+    table, indices = subject.tables["test"], dataset.splits.test
+    right = table.predicted == table.labels
+    tested = np.isin(indices, found.tested)
+    repeated = np.isin(indices, [other for _, other in (*found.pairs, *dataset.leaks)])
+    parts = {"among_all": right[tested], "without": right[tested & ~repeated]}
+    return result.model_copy(update={name: _part_accuracy(part) for name, part in parts.items() if len(part)})
+
+
+def _part_accuracy(right: npt.NDArray[np.bool_]) -> PartAccuracy:
+    correct, n = int(right.sum()), len(right)
+    return PartAccuracy(n=n, accuracy=correct / n, accuracy_ci95=accuracy_interval(correct, n))
 
 
 def _test_time_augmentation(subject: Subject) -> TestTimeAugmentation | None:
