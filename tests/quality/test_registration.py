@@ -97,3 +97,23 @@ def test_images_of_one_colour_give_numbers() -> None:
     maps, _ = register(plain, plain + 5)
     assert not torch.isnan(surety(laid(plain, plain + 5, maps))).any()
     assert not has_structure(plain).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda images: 255 * (images / 255) ** 1.6, "darker"),
+        (lambda images: 0.5 * images + 0.5 * images.mean(dim=1, keepdim=True), "paler"),
+        (lambda images: F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), "blurred"),
+        (lambda images: under(images, MAPS["smaller and aside"]), "shifted"),
+        (lambda images: under(images, MAPS["wider"]), "wider"),
+        (lambda images: under(images, MAPS["turned"]), "turned"),
+    ],
+    ids=["darker", "paler", "blurred", "shifted", "wider", "turned"],
+)
+def test_the_difference_is_said(images: torch.Tensor, change, word: str) -> None:
+    one = images[:COUNT]
+    two = change(one)
+    maps, _ = register(one, two)
+    said = differences(one, two, laid(one, two, maps), mirrored=False)
+    assert sum(word in text for text in said) >= 0.75 * COUNT

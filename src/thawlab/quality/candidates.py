@@ -27,8 +27,9 @@ _FITTED = 10_000  # descriptions that they are computed from
 # The table is searched exactly up to this many rows, or for this many queries.
 _EXACT, _FEW = 8192, 4096
 _QUERIES = 1024
-# The nearest ones of each picture in each view, itself included.
-NEAREST = 4
+# The nearest ones of each picture in each view, itself included: of many pictures few; of few, of which there may be many
+# copies each, more, so that about so many candidates are looked at in each view.
+NEAREST, _MOST_NEAREST, _CANDIDATES = 4, 32, 100_000
 # The same among features, where the fifth neighbour tells outliers.
 NEAREST_FEATURES = 7
 # How similar descriptions must be, by cosine.
@@ -180,13 +181,14 @@ def candidates(
         advance: is told of the queries that were looked up, `PASSES` times of each.
         both_ways: whether to look at all places; where the table is the queries, half of them are enough.
     """
+    count = min(max(_CANDIDATES // max(len(table), len(queries)), NEAREST), _MOST_NEAREST)
     for view, looked_up in _LOOKED_UP:
         [own] = descriptions(table, [view])
         rows = Table(own.flatten(1))
         places = list(dict.fromkeys([*looked_up, *(_opposite(view) for view in looked_up)] if both_ways else looked_up))
         for vectors in descriptions(queries, places):
             for flip in (False, True):  # a mirrored place is among the places, too
-                yield flip, close_pairs(rows.nearest((vectors.flip(3) if flip else vectors).flatten(1)), _LEAST)
+                yield flip, close_pairs(rows.nearest((vectors.flip(3) if flip else vectors).flatten(1), count), _LEAST)
                 advance(len(queries))
 
 

@@ -9,8 +9,8 @@ from thawlab.quality.registration import SIDE, Laid, grey
 # What is smaller is not worth a word: pixels of the 32, per cent, degrees.
 _PIXELS, _PER_CENT, _DEGREES = 0.75, 3.0, 1.5
 # Ratios of brightness, contrast and colour, and of fine structure, from which they are.
-_RATIO, _SHARPER = 1.12, 1.35
-_AGREEING, _MOST_DETAIL = 0.8, 0.75
+_RATIO, _SHARPER = 1.12, 1.2
+_AGREEING, _MOST_DETAIL = 0.9, 0.85
 
 
 def differences(one: torch.Tensor, two: torch.Tensor, found: Laid, mirrored: bool) -> list[str]:
@@ -30,12 +30,13 @@ def differences(one: torch.Tensor, two: torch.Tensor, found: Laid, mirrored: boo
     for k, affine in enumerate(found.maps.tolist()):
         words = ["mirrored"] if mirrored else []
         words += _moved(affine)
-        words += _more(light[0][k], light[1][k], _RATIO, "brighter", "darker")
-        words += _more(spread[0][k] / light[0][k], spread[1][k] / light[1][k], 1.25, "more contrast", "less contrast")
-        words += _more(colour[0][k], colour[1][k], 1.25, "more colourful", "paler")
-        words += _more(edges[0][k] / spread[0][k], edges[1][k] / spread[1][k], _SHARPER, "sharper", "blurred")
         if found.agreeing[k] < _AGREEING * found.overlap[k] and found.whole_detail[k] < _MOST_DETAIL:
-            words.append("other surroundings, or partly covered")
+            words.append("other surroundings, or partly covered")  # whose colours say nothing of the rest
+        else:
+            words += _more(light[0][k], light[1][k], _RATIO, "brighter", "darker")
+            words += _more(spread[0][k] / light[0][k], spread[1][k] / light[1][k], 1.25, "more contrast", "less contrast")
+            words += _more(colour[0][k], colour[1][k], 1.25, "more colourful", "paler")
+            words += _more(edges[0][k] / spread[0][k], edges[1][k] / spread[1][k], _SHARPER, "sharper", "blurred")
         result.append(", ".join(words) or "saved anew")
     return result
 
