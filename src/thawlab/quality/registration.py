@@ -320,7 +320,8 @@ def laid(one: torch.Tensor, two: torch.Tensor, maps: torch.Tensor) -> Laid:
 
 def _agreement(one: torch.Tensor, two: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return how well the first images fit in the second ones' colours, and the values of `Laid` that depend on these."""
-    scale = _SPREAD * two.flatten(1).std(dim=1, correction=0).view(-1, 1, 1, 1) + _LEVELS
+    deviation = two - two.mean(dim=(1, 2, 3), keepdim=True)
+    scale = _SPREAD * deviation.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + _LEVELS
     weights = inside * _places(SIDE)[2] ** _CLOSER
     for _ in range(4):
         fitted = _in_colours_of(one, two, weights)
