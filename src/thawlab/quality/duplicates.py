@@ -21,7 +21,7 @@ from thawlab.quality.registration import FEW, SIDE, STARTS, Laid, has_structure,
 _FEATURE_LEAST = 0.75
 # A first look at a candidate: correlation of small images' structure under the best of a few maps; and how much of the middle's
 # structure must fit once the map is exact.
-_ROUGH_LEAST, _MIDDLE_LEAST = 0.62, 0.18
+_ROUGH_LEAST, _MIDDLE_LEAST = 0.64, 0.12
 _STARTS = 2
 # What tells near-duplicates: correlation of small neighbourhoods where the images agree; the root of its sum as a share of the
 # image; and against them, how far the colours are apart (logarithm of levels) and how far the map goes: in scale (logarithm of

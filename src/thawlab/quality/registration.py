@@ -18,6 +18,7 @@ import torch.nn.functional as F
 # Sides of the images that are compared, and of the small ones that are compared first.
 SIDE, _SMALL = 32, 16
 _REACH = 3  # pixels of the small images by which they may be shifted at first
+_FADING = 0.75  # power of the Hann window under which they are compared
 _GAIN = 0.25  # at most, of a correlation between the pixels
 _SCALES = (0.88, 1.0, 1.14)
 _TURN = math.radians(4.5)
@@ -27,7 +28,7 @@ _LARGEST, _SKEW, _FARTHEST = 1.35, 0.13, 0.4
 _STEPS = {_SMALL: (1.2, 1.0, 0.8, 0.7, 0.7), SIDE: (0.8, 0.6, 0.5, 0.5)}
 _DAMPING, _LONGEST = 0.02, 0.12
 _MIDDLE = 0.7  # standard deviation of the weight of the middle, in halves of the side
-_CLOSER = 4  # power of that weight where colours are fitted first
+_CLOSER = 8  # power of that weight where colours are fitted first
 _RIDGE = 1e-3
 # Misfit of the colours that still counts as agreeing, in levels of 256: so much, and this share of the picture's own spread.
 _LEVELS, _SPREAD = 8.0, 0.15
@@ -95,7 +96,7 @@ def _places(side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def _windowed(small: torch.Tensor) -> torch.Tensor:
     """Return the structure of small grey images under a window that fades to the edge, of unit length."""
-    wave = torch.hann_window(_SMALL + 2, periodic=False)[1:-1].sqrt()
+    wave = torch.hann_window(_SMALL + 2, periodic=False)[1:-1] ** _FADING
     fine = (small - blurred(small, 2)) * (wave[:, None] * wave[None])
     unit: torch.Tensor = fine / fine.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1, 1)
     return unit
@@ -104,7 +105,7 @@ def _windowed(small: torch.Tensor) -> torch.Tensor:
 @cache
 def _common() -> torch.Tensor:
     """Return the share of the window that two images have in common after each shift, 7 × 7: what they can correlate by."""
-    wave = torch.hann_window(_SMALL + 2, periodic=False)[1:-1].sqrt()
+    wave = torch.hann_window(_SMALL + 2, periodic=False)[1:-1] ** _FADING
     along = torch.stack([(wave[: _SMALL - step] * wave[step:]).sum() for step in (abs(k) for k in range(-_REACH, _REACH + 1))])
     along = along / along.max()
     return along[:, None] * along[None]
