@@ -34,7 +34,7 @@ from thawlab.judging.cross_validation import cross_validated
 from thawlab.process import keep_memory
 from thawlab.quality import label_errors
 from thawlab.quality.candidates import nearest_features
-from thawlab.quality.data_check import check_data
+from thawlab.quality.data_check import EFFORTS, check_data
 from thawlab.quality.folds import folds_of
 from thawlab.quality.label_errors import Probabilities, agreed, held_out_probabilities, neighbour_probabilities
 
@@ -54,23 +54,25 @@ def scored(labels: np.ndarray, truth: np.ndarray, said: Probabilities) -> dict[s
     }
 
 
-def ranked(dataset: Dataset, look: Look, share: float, seed: int, thorough: bool) -> dict[str, Any]:
+def ranked(dataset: Dataset, look: Look, share: float, seed: int, effort: str) -> dict[str, Any]:
     """Replace labels of the images of the train split, and score each judge and what they say together."""
     spec, preprocessing, system = look
     places, folder = dataset.splits.train, cache_folder(system.cache_dir, "features")
     network = frozen_backbone(spec, preprocessing)
-    views = [cached_rows(network, dataset, places, folder, mirrored)[places] for mirrored in (False, True)]
+    features = cached_rows(network, dataset, places, folder)[places]
     truth, classes = dataset.labels[places], len(dataset.classes)
     rng = np.random.default_rng([seed, int(1000 * share)])
     wrong = rng.random(len(truth)) < share
     labels = np.where(wrong, (truth + rng.integers(1, classes, len(truth))) % classes, truth)
     folds, started = folds_of(labels, None, [], 5), time.monotonic()
-    judges = {"head": held_out_probabilities(views[0], labels, folds)}
-    judges["neighbours"] = neighbour_probabilities(nearest_features(views[0]), labels, folds)
+    judges = {"head": held_out_probabilities(features, labels, folds)}
+    judges["neighbours"] = neighbour_probabilities(nearest_features(features), labels, folds)
     together = {"quick": agreed([*judges.values()], labels)}
-    judges["head, mirrored"] = held_out_probabilities(views[1], labels, folds)
-    together["normal"] = agreed([*judges.values()], labels)
-    if thorough:
+    if effort != "quick":
+        turned = cached_rows(network, dataset, places, folder, mirrored=True)[places]
+        judges["head, mirrored"] = held_out_probabilities(turned, labels, folds)
+        together["normal"] = agreed([*judges.values()], labels)
+    if effort == "thorough":
         planted = np.array(dataset.labels)
         planted[places] = labels
         changed = replace(dataset, labels=planted)
@@ -120,7 +122,7 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.03, 0.05])
     parser.add_argument("--images", type=int, default=50_000, help="training images, evenly spaced")
     parser.add_argument("--kinds", type=int, default=5_000, help="images for the kinds; 0 for none")
-    parser.add_argument("--thorough", action="store_true", help="fine-tuned networks, too")
+    parser.add_argument("--effort", choices=EFFORTS, default="normal", help="how many judges there are")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache-dir")
     parser.add_argument("--out", type=Path, required=True)
@@ -139,7 +141,7 @@ def main() -> None:
     some = train[np.linspace(0, len(train) - 1, min(arguments.images, len(train))).astype(int)]
     score = partial(ranked, replace(decode_all(listing, look[1], look[2]), splits=Splits(train=some)), look)
     for share in arguments.shares:
-        result[f"{share:.0%}"] = score(share, arguments.seed, arguments.thorough)
+        result[f"{share:.0%}"] = score(share, arguments.seed, arguments.effort)
         print(share, json.dumps(result[f"{share:.0%}"], indent=1), flush=True)
     if arguments.kinds:
         part = train[np.linspace(0, len(train) - 1, arguments.kinds).astype(int)]
