@@ -5,8 +5,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from thawlab.evaluation.predictions import Predictions
+from thawlab.quality.candidates import Neighbours, nearest_features
 from thawlab.quality.folds import folds_of
-from thawlab.quality.label_errors import held_out_probabilities, label_suspects, score_labels
+from thawlab.quality.label_errors import agreed, held_out_probabilities, label_suspects, neighbour_probabilities, score_labels
 
 
 def _clouds(rng: np.random.Generator, n: int, classes: int, width: int = 16) -> tuple[np.ndarray, np.ndarray]:
@@ -62,6 +63,30 @@ def test_the_same_labels_have_the_same_scores() -> None:
     features, labels = _clouds(np.random.default_rng(4), 300, 3)
     one, two = (score_labels(labels, held_out_probabilities(features, labels, folds_of(labels, None, [], 5))) for _ in range(2))
     assert np.array_equal(one.quality, two.quality) and np.array_equal(one.suspects, two.suspects)
+
+
+def test_judges_count_as_far_as_they_can_be_trusted() -> None:
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 4, 2000)
+    good = np.full((2000, 4), 0.1)
+    good[np.arange(2000), np.where(rng.random(2000) < 0.9, labels, rng.integers(0, 4, 2000))] = 0.7
+    loud = np.full((2000, 4), 1e-4)  # sure of itself, and at chance
+    loud[np.arange(2000), rng.integers(0, 4, 2000)] = 1 - 3e-4
+    pooled = agreed([good, loud], labels)
+    assert np.allclose(pooled.sum(axis=1), 1)
+    assert (pooled.argmax(axis=1) == good.argmax(axis=1)).mean() > 0.99
+    right = pooled[np.arange(2000), good.argmax(axis=1)].mean()
+    assert abs(right - (good.argmax(axis=1) == labels).mean()) < 0.03  # and what they say together is calibrated
+
+
+def test_neighbours_of_the_own_fold_say_nothing() -> None:
+    features, labels = _clouds(np.random.default_rng(6), 400, 3)
+    folds = folds_of(labels, None, [], 5)
+    said = neighbour_probabilities(nearest_features(features), labels, folds)
+    assert np.allclose(said.sum(axis=1), 1) and (said.argmax(axis=1) == labels).mean() > 0.95
+    alone = Neighbours(np.ones((4, 2), np.float32), np.array([[0, 1], [1, 0], [2, 3], [3, 2]]))
+    said = neighbour_probabilities(alone, np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]))
+    assert np.allclose(said, 0.5)  # each has neighbours of its own fold only
 
 
 def test_kinds_tell_what_is_shown() -> None:
