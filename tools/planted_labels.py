@@ -102,7 +102,7 @@ def kinds(listing: Listing, pixels: np.ndarray, look: Look, seed: int) -> dict[s
     assert check.labels is not None
     suspected = set(check.labelled[check.labels.suspects].tolist())
     said = dict(zip(check.labelled.tolist(), check.labels.kinds.tolist(), strict=True))
-    planted = {"another class": wrong, "two classes": halves, "nothing to recognise": nothing}
+    planted = {"another class": wrong, "between two classes": halves, "nothing to recognise": nothing}
     planted["not planted"] = np.setdiff1d(np.arange(count), drawn)
     return {
         name: {

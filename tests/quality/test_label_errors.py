@@ -93,7 +93,7 @@ def test_kinds_tell_what_is_shown() -> None:
     labels = np.zeros(5, dtype=np.int64)
     probabilities = np.array([[0.02, 0.95, 0.03], [0.4, 0.55, 0.05], [0.35, 0.33, 0.32], [0.97, 0.02, 0.01], [0.1, 0.2, 0.7]])
     kinds = score_labels(labels, probabilities, {3}).kinds.tolist()
-    assert kinds == ["another class", "two classes", "nothing to recognise", "copy with another label", "another class"]
+    assert kinds == ["another class", "between two classes", "nothing to recognise", "copy with another label", "another class"]
 
 
 def test_suspects_among_held_out_images_are_those_that_were_changed() -> None:

@@ -13,8 +13,8 @@ from thawlab.quality.folds import unseen
 
 Probabilities = npt.NDArray[np.float64]
 
-# What is wrong with a sample: a copy of it has another label; another class is shown; two classes are; none that can be told.
-KINDS = ("copy with another label", "another class", "two classes", "nothing to recognise")
+# What is wrong with a sample: a copy of it has another label; another class is shown; one of two classes; none that can be told.
+KINDS = ("copy with another label", "another class", "between two classes", "nothing to recognise")
 _BOTH, _EITHER, _LITTLE = 0.75, 0.15, 0.5
 # How cleanlab ranks.
 RANKING: Literal["self_confidence", "normalized_margin", "confidence_weighted_entropy"] = "self_confidence"
