@@ -47,6 +47,8 @@ _OUTLIERS, _NEAREST = 50, 5
 _FOLDS, _TUNED_FOLDS = 5, 3
 Effort = Literal["quick", "normal", "thorough"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
+# The effort "normal" looks at mirrored images, too, of at most so many.
+_FEW = 20_000
 # Gives class probabilities of the images of a data set's train split, each from a network that its fold was held out from.
 Tuned = Callable[[Dataset, Preprocessing, Indices], Probabilities]
 # Of duplicates between splits the one in the split named first is kept.
@@ -188,7 +190,7 @@ def check_data(
         preprocessing: of its input.
         system: says where caches are.
         effort: how many judges the labels have: a head on the features and the nearest neighbours; another head, on those of
-            mirrored images; and `tuned`.
+            mirrored images, unless they are many; and `tuned`.
         tuned: gives the probabilities of networks that are fine-tuned, for the effort "thorough".
 
     Raises:
@@ -200,7 +202,7 @@ def check_data(
     readable = dataset.splits.train
     views = [
         cached_rows(network, dataset, readable, cache_folder(system.cache_dir, "features"), mirrored)[readable]
-        for mirrored in ((False,) if effort == "quick" else (False, True))
+        for mirrored in ((False,) if effort == "quick" or (effort == "normal" and len(readable) > _FEW) else (False, True))
     ]
     with progress.task("comparing", (1 + PASSES) * len(readable)) as advance:
         neighbours = nearest_features(views[0], advance)
