@@ -102,7 +102,8 @@ def measure(arguments: argparse.Namespace) -> None:
     system = System(data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
     look = pretrained_input(arguments.backbone, Data(source=arguments.source, image_size=arguments.size))
     started = time.monotonic()
-    check = check_data(listing, *look, system, arguments.effort, partial(cross_validated, look[0], system))
+    tuned = partial(cross_validated, look[0], system) if arguments.effort == "thorough" else None
+    check = check_data(listing, *look, system, arguments.effort, tuned)
     seconds = time.monotonic() - started
     if judged is None:
         assert check.labels is not None

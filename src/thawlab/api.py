@@ -693,7 +693,6 @@ def check_data(
         (0, 100)
     """
     from thawlab.data.selection import open_data
-    from thawlab.judging.cross_validation import cross_validated
     from thawlab.plan.resolve import pretrained_input
     from thawlab.quality.data_check import EFFORTS, clean_list, write_rows
     from thawlab.quality.data_check import check_data as check
@@ -706,7 +705,11 @@ def check_data(
     if effort not in EFFORTS:
         raise UsageError(f"effort: '{effort}' is none of {listed(EFFORTS)}{nearest(effort, EFFORTS)}")
     spec, preprocessing = pretrained_input(backbone, data)
-    tuned = partial(cross_validated, spec, system)
+    tuned = None
+    if effort == "thorough":
+        from thawlab.judging.cross_validation import cross_validated  # training takes a while to load
+
+        tuned = partial(cross_validated, spec, system)
     found = check(open_data(data, system), spec, preprocessing, system, EFFORTS[EFFORTS.index(effort)], tuned)
     if page is not None:
         write_data_page(found, page)

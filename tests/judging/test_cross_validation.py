@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 from thawlab.data.dataset import Dataset, decode_all
 from thawlab.data.sources import open_source
-from thawlab.errors import Interrupted
+from thawlab.data.splits import Splits
+from thawlab.errors import Interrupted, ThawlabError
 from thawlab.judging import cross_validation
 from thawlab.judging.cross_validation import cross_validated
 from thawlab.plan.resolve import pretrained_input
@@ -51,7 +53,7 @@ def test_an_interrupted_fold_ends_in_the_same_numbers(tmp_path: Path, monkeypatc
     monkeypatch.setattr(cross_validation, "fit", interrupted)
     with pytest.raises(Interrupted):
         _judged(tmp_path / "parts")
-    assert len([*(tmp_path / "parts" / "judges").rglob("probabilities.npy")]) == 1
+    assert len([*(tmp_path / "parts" / "judges").rglob("predictions/test.npz")]) == 1
     assert np.array_equal(_judged(tmp_path / "parts")[2], whole)
     assert calls == 3  # the first fold is not trained again
 
@@ -65,3 +67,25 @@ def test_a_label_that_was_changed_is_another_judgement(tmp_path: Path) -> None:
     first = cross_validated(spec, system, dataset, preprocessing, folds)
     dataset.labels[:20] = (dataset.labels[:20] + 1) % len(dataset.classes)
     assert not np.array_equal(cross_validated(spec, system, dataset, preprocessing, folds), first)
+
+
+def test_a_class_without_a_readable_image_has_no_column(tmp_path: Path) -> None:
+    """The other judges give none either, so that all can be pooled."""
+    system = System(threads=1, cache_dir=str(tmp_path))
+    spec, preprocessing = pretrained_input("bundled", Data(source="shapes:120x16", image_size=16))
+    dataset = decode_all(open_source("shapes:120x16", None), preprocessing, system)
+    last = len(dataset.classes) - 1
+    kept = dataset.splits.train[dataset.labels[dataset.splits.train] != last]
+    dataset = replace(dataset, splits=Splits(train=kept))
+    folds = folds_of(dataset.labels[kept], None, [], 2)
+    assert cross_validated(spec, system, dataset, preprocessing, folds).shape == (len(kept), last)
+
+
+def test_damaged_predictions_are_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    _judged(tmp_path, "shapes:60x16")
+    kept = sorted((tmp_path / "judges").rglob("test.npz"))
+    kept[0].write_bytes(b"not an archive")
+    kept[1].write_bytes(b"not an archive")
+    with pytest.raises(ThawlabError, match=r"predictions/test\.npz: cannot be read"):
+        _judged(tmp_path, "shapes:60x16")
+    assert kept[0].read_bytes() == b"not an archive"

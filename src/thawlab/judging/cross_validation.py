@@ -5,28 +5,25 @@ import json
 import math
 from dataclasses import replace
 from importlib.metadata import version
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from scipy.special import softmax
 
 from thawlab import progress
 from thawlab.data.dataset import Dataset
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.splits import Splits
-from thawlab.data.types import Indices, Labels
+from thawlab.data.types import Indices
 from thawlab.environment import choose_device, deterministic, release_memory
-from thawlab.files import cache_folder, sha256_of, write_atomically
+from thawlab.evaluation.predictions import Predictions, load_predictions, predictions_of
+from thawlab.files import cache_folder, sha256_of
 from thawlab.inference.infer import infer
 from thawlab.models.catalog import BackboneSpec
-from thawlab.models.classifier import build_classifier
 from thawlab.plan.resolve import close
 from thawlab.quality.folds import unseen
 from thawlab.quality.label_errors import Probabilities
 from thawlab.recipe import Data, Model, Phase, Recipe, System
 from thawlab.run import RunFolder
-from thawlab.training.context import Context
+from thawlab.training.context import prepare_on
 from thawlab.training.fit import Timing, fit
 from thawlab.training.interruption import watch_signals
 from thawlab.training.records import restore_state
@@ -35,17 +32,9 @@ from thawlab.training.records import restore_state
 _EPOCHS, _MOST_EPOCHS, _STEPS, _BATCH = 2, 12, 200, 64
 
 
-class Tuned(NamedTuple):
-    """What is fine-tuned, and how its input is made."""
-
-    spec: BackboneSpec
-    preprocessing: Preprocessing
-    system: System
-
-
-def _recipe(tuned: Tuned, dataset: Dataset, labels: Labels, images: int) -> Recipe:
-    """Return how the network of one fold is trained: its head on cached features, then all layers."""
-    steps = math.ceil(images / _BATCH)
+def _recipe(spec: BackboneSpec, system: System, dataset: Dataset, size: int) -> Recipe:
+    """Return how a network is trained on a train split: its head on cached features, then all layers."""
+    steps = math.ceil(len(dataset.splits.train) / _BATCH)
     epochs = min(_MOST_EPOCHS, max(_EPOCHS, math.ceil(_STEPS / steps)))
     head = Phase(name="head", train="head", epochs=10, batch_size=_BATCH, lr=1e-3)
     layers = Phase(
@@ -63,12 +52,12 @@ def _recipe(tuned: Tuned, dataset: Dataset, labels: Labels, images: int) -> Reci
     )
     recipe = Recipe(
         name="label-judge",
-        data=Data(source=dataset.name, val=0.0, image_size=tuned.preprocessing.size),
-        model=Model(backbone=tuned.spec.name),
-        phases=(head, layers) if len(np.unique(labels)) > 1 else (head,),
-        system=tuned.system,
+        data=Data(source=dataset.name, val=0.0, image_size=size),
+        model=Model(backbone=spec.name),
+        phases=(head, layers),
+        system=system,
     )
-    return close(recipe, tuned.spec).recipe
+    return close(recipe, spec).recipe
 
 
 def cross_validated(
@@ -86,56 +75,55 @@ def cross_validated(
         folds: of each of these.
 
     Returns:
-        float64, images of the train split × classes; rows of equal values where nothing could be learned.
+        float64, images of the train split × classes up to the last one shown; rows of equal values where nothing could be
+        learned.
 
     Raises:
         Interrupted: when a signal asked to stop; the state is saved.
+        ThawlabError: if what was kept is damaged.
     """
-    tuned = Tuned(spec, preprocessing, system)
-    images, classes = dataset.splits.train, len(dataset.classes)
+    images = dataset.splits.train
     labels = dataset.labels[images]
+    classes = int(labels.max()) + 1
     probabilities = np.full((len(images), classes), 1 / classes)
     for number in range(int(folds.max()) + 1):
         held, seen = np.flatnonzero(folds == number), np.flatnonzero(folds != number)
         if not len(held) or len(np.unique(labels[seen])) < 2:
             continue
-        progress.say(f"fine-tuning {tuned.spec.name} without fold {number + 1} of {int(folds.max()) + 1} ({len(held):,} images)")
+        progress.say(f"fine-tuning {spec.name} without fold {number + 1} of {int(folds.max()) + 1} ({len(held):,} images)")
         part = replace(dataset, splits=Splits(train=np.sort(images[seen]), test=images[held]))
-        probabilities[held] = _of_fold(part, _recipe(tuned, dataset, labels[seen], len(seen)), tuned)
+        said = _of_fold(part, preprocessing, _recipe(spec, system, part, preprocessing.size), spec)
+        probabilities[held] = said.probabilities()[:, :classes]
     probabilities[unseen(labels, folds)] = 1 / classes
     return probabilities
 
 
-def _of_fold(part: Dataset, recipe: Recipe, tuned: Tuned) -> Probabilities:
+def _of_fold(part: Dataset, preprocessing: Preprocessing, recipe: Recipe, spec: BackboneSpec) -> Predictions:
     """Return what a network trained on the train split says of the test split, and keep it."""
-    folder = cache_folder(tuned.system.cache_dir, "judges") / _key(part, recipe, tuned)
-    kept = folder / "probabilities.npy"
+    run = RunFolder(cache_folder(recipe.system.cache_dir, "judges") / _key(part, preprocessing, recipe, spec))
+    kept = run.predictions("test")
     if kept.is_file():
-        found: Probabilities = np.load(kept, allow_pickle=False)
-        return found
+        return load_predictions(kept)
     device = choose_device(recipe.system.device)
-    run = RunFolder(folder)
     with deterministic(recipe.system.threads), watch_signals() as interruption, run.locked():
-        classifier = build_classifier(recipe, tuned.spec, tuned.preprocessing.size, len(part.classes))
-        classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        context = Context(recipe, tuned.spec, device, tuned.preprocessing, part, classifier, run, interruption)
+        context = prepare_on(part, preprocessing, recipe, spec, device, run, interruption)
         fit(context, *restore_state(context, finished=False), Timing())
-        rows = infer(classifier, part.images, part.splits.test, tuned.preprocessing.inputs, device, "judging")
+        logits = infer(context.classifier, part.images, part.splits.test, preprocessing.inputs, device, "judging")
         release_memory()
-    result: Probabilities = softmax(rows.astype(np.float64), axis=1)
-    write_atomically(kept, lambda file: np.save(file, result))
-    run.checkpoint.unlink(missing_ok=True)  # the probabilities are what it was for
-    return result
+    said = predictions_of(part, part.splits.test, logits)
+    said.save(kept)
+    run.checkpoint.unlink(missing_ok=True)  # the predictions are what it was for
+    return said
 
 
-def _key(part: Dataset, recipe: Recipe, tuned: Tuned) -> str:
-    """Return what names the probabilities of a fold: equal names mean the same images, labels, network and training."""
+def _key(part: Dataset, preprocessing: Preprocessing, recipe: Recipe, spec: BackboneSpec) -> str:
+    """Return what names the predictions of a fold: equal names mean the same images, labels, network and training."""
     told = {
         "thawlab": version("thawlab"),
         "data": part.fingerprint,
         "recipe": recipe.digest,
-        "preprocessing": tuned.preprocessing.model_dump(mode="json"),
-        "weights": sha256_of(tuned.spec.weights) if tuned.spec.weights else tuned.spec.identity,
+        "preprocessing": preprocessing.model_dump(mode="json"),
+        "weights": sha256_of(spec.weights) if spec.weights else spec.identity,
     }
     parts = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for values in (part.labels[part.splits.train], part.splits.train, part.splits.test):

@@ -50,7 +50,7 @@ EFFORTS: tuple[Effort, ...] = get_args(Effort)
 # The effort "normal" looks at mirrored images, too, of at most so many.
 _FEW = 20_000
 # Gives class probabilities of the images of a data set's train split, each from a network that its fold was held out from.
-Tuned = Callable[[Dataset, Preprocessing, Indices], Probabilities]
+Judge = Callable[[Dataset, Preprocessing, Indices], Probabilities]
 # Of duplicates between splits the one in the split named first is kept.
 _KEPT_FIRST = {"test": 0, "val": 1, "train": 2}
 
@@ -180,7 +180,7 @@ def check_data(
     preprocessing: Preprocessing,
     system: System,
     effort: Effort = "normal",
-    tuned: Tuned | None = None,
+    tuned: Judge | None = None,
 ) -> DataCheck:
     """Check every image of a listing; a pretrained backbone's features find outliers, labels and further duplicates.
 
@@ -196,6 +196,7 @@ def check_data(
     Raises:
         ThawlabError: if the weights cannot be had, or half of the images cannot be read.
     """
+    assert (tuned is not None) == (effort == "thorough"), "the effort thorough is that of fine-tuned networks"
     preprocessing = with_grey_range(preprocessing, listing)
     network = frozen_backbone(spec, preprocessing)
     files, dataset = _scanned(listing, preprocessing, system)
@@ -209,7 +210,7 @@ def check_data(
         pairs = near_duplicates(files.thumbnails[readable], neighbours, advance)
     same = same_content([files.digests[k] for k in readable.tolist()])
     copies = [*(pair[:2] for pair in pairs), *((group[0], other) for group in same for other in group[1:])]
-    judge = partial(tuned, dataset, preprocessing) if tuned is not None and effort == "thorough" else None
+    judge = partial(tuned, dataset, preprocessing) if tuned is not None else None
     identical = tuple(tuple(int(readable[k]) for k in group) for group in same)
     together = {index: number for number, group in enumerate(identical) for index in group}
     near = [pair._replace(first=int(readable[pair.first]), second=int(readable[pair.second])) for pair in pairs]

@@ -106,7 +106,25 @@ def prepare(
     """
     assert recipe.data.image_size is not None, "a closed recipe has an image size"
     preprocessing = with_grey_range(make_preprocessing(recipe.data, spec, recipe.data.image_size), listing_of(recipe))
-    dataset = load_dataset(recipe, preprocessing)
+    return prepare_on(load_dataset(recipe, preprocessing), preprocessing, recipe, spec, device, folder, interruption, world)
+
+
+def prepare_on(
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    spec: BackboneSpec,
+    device: torch.device,
+    folder: RunFolder,
+    interruption: Interruption,
+    world: World = ALONE,
+) -> Context:
+    """Build the classifier of a closed recipe for data that are at hand.
+
+    Raises:
+        UsageError: if a phase asks of the data what they cannot give, or trains more layers than the backbone has.
+        ThawlabError: if weights cannot be read.
+    """
     classifier = build_classifier(recipe, spec, preprocessing.size, len(dataset.classes))
     classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for index, phase in enumerate(recipe.phases):
