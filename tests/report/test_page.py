@@ -221,7 +221,7 @@ def test_near_duplicates_between_training_and_test_are_shown_as_pairs(
     def found(dataset: Dataset, _folder: Path) -> NearLeaks:
         train, test = dataset.splits.train, dataset.splits.test
         pairs = ((int(train[0]), int(test[0])), (int(train[1]), int(test[1])))
-        return NearLeaks(len(test), 1, pairs, (0.97, 0.93), tuple(test.tolist()))
+        return NearLeaks(1, pairs, (0.97, 0.93), tuple(test.tolist()))
 
     monkeypatch.setattr("thawlab.judging.subject.near_leaks", found)
     run = make_run(["left", "right"], 12)

@@ -10,7 +10,7 @@ from thawlab.data.types import Pixels
 
 MEASURED_AT = 256
 
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601
 
 
 class Property(NamedTuple):
@@ -29,7 +29,7 @@ class Property(NamedTuple):
 
 def luminance(pixels: Pixels) -> npt.NDArray[np.float32]:
     """Return the luminance of each pixel, from 0 to 255, as ITU-R 601 weighs the channels."""
-    return pixels.astype(np.float32) @ _LUMA
+    return pixels.astype(np.float32) @ LUMA
 
 
 def brightness(pixels: Pixels) -> float:

@@ -142,8 +142,13 @@ class Table:
         if len(self._rows) > _EXACT and len(short) > _FEW:
             found = self._graph.search(short.numpy(), count, threads=usable_cores())
             return Neighbours(1 - np.asarray(found.distances, np.float32), np.asarray(found.keys).astype(np.int64))
-        parts = [(part @ self._rows.T).topk(count, dim=1) for part in torch.split(short, _QUERIES)]
-        return Neighbours(*(torch.cat([part[k] for part in parts]).numpy() for k in (0, 1)))
+        return _compared(short, self._rows, count)
+
+
+def _compared(queries: torch.Tensor, rows: torch.Tensor, count: int) -> Neighbours:
+    """Return the nearest rows of each query, found by comparing all of them."""
+    parts = [(part @ rows.T).topk(count, dim=1) for part in torch.split(queries, _QUERIES)]
+    return Neighbours(*(torch.cat([part[k] for part in parts]).numpy() for k in (0, 1)))
 
 
 def nearest_features(features: npt.NDArray[np.float32], advance: Advance = lambda _count: None) -> Neighbours:
@@ -157,9 +162,8 @@ def nearest_features(features: npt.NDArray[np.float32], advance: Advance = lambd
     """
     unit = F.normalize(torch.from_numpy(features), dim=1)
     if len(unit) <= _EXACT:
-        parts = [(part @ unit.T).topk(min(NEAREST_FEATURES, len(unit)), dim=1) for part in torch.split(unit, _QUERIES)]
         advance(len(unit))
-        return Neighbours(*(torch.cat([part[k] for part in parts]).numpy() for k in (0, 1)))
+        return _compared(unit, unit, min(NEAREST_FEATURES, len(unit)))
     rows = Table(unit, _FEATURES if unit.shape[1] > _LONG else unit.shape[1]).nearest(unit, NEAREST_FEATURES).rows
     found = []
     for start in range(0, len(unit), _QUERIES):

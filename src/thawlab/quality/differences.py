@@ -1,4 +1,4 @@
-"""What makes two near-duplicates differ, in words: "shifted 2 px, 8 % wider, mirrored, brighter, other background"."""
+"""What makes two near-duplicates differ, in words: "mirrored, shifted 8 % of the side, 12 % wider, paler"."""
 
 import math
 

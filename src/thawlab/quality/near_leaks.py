@@ -30,19 +30,22 @@ class NearLeaks(NamedTuple):
     """Test images that look like a training image.
 
     Attributes:
-        looked_at: how many test images were compared.
-        too_smooth: how many of them have too little fine structure to tell.
+        too_smooth: how many of those that were compared have too little fine structure to tell.
         pairs: (training image, test image) by index in the data set, the most similar first; a test image stands in
             its best pair alone, and images of the very same content are left out.
         similarities: of the pairs, how sure each is, in [0.5, 1].
         tested: the test images that were compared, by index.
     """
 
-    looked_at: int
     too_smooth: int
     pairs: tuple[tuple[int, int], ...]
     similarities: tuple[float, ...]
     tested: tuple[int, ...]
+
+    @property
+    def looked_at(self) -> int:
+        """How many test images were compared."""
+        return len(self.tested)
 
     def as_json(self, ids: Sequence[str]) -> dict[str, Any]:
         """Return the findings as JSON values; the list is cut to 1,000 pairs, the count never is."""
@@ -81,7 +84,7 @@ def near_leaks(dataset: Dataset, folder: Path | None = None) -> NearLeaks | None
 
 def _from_plain(values: dict[str, Any]) -> NearLeaks:
     pairs = tuple((one, other) for one, other in values["pairs"])
-    return NearLeaks(values["looked_at"], values["too_smooth"], pairs, tuple(values["similarities"]), tuple(values["tested"]))
+    return NearLeaks(values["too_smooth"], pairs, tuple(values["similarities"]), tuple(values["tested"]))
 
 
 def _look(dataset: Dataset) -> NearLeaks | None:
@@ -100,7 +103,6 @@ def _look(dataset: Dataset) -> NearLeaks | None:
         if (one, other) not in same:
             best.setdefault(other, (one, pair.similarity))
     return NearLeaks(
-        looked_at=len(test),
         too_smooth=int(smooth.sum()),
         pairs=tuple((one, other) for other, (one, _) in best.items()),
         similarities=tuple(similarity for _, similarity in best.values()),

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from thawlab.evaluation.properties import LUMA
+
 # Sides of the images that are compared, and of the small ones that are compared first.
 SIDE, _SMALL = 32, 16
 _REACH = 3  # pixels of the small images by which they may be shifted at first
@@ -75,7 +77,7 @@ FEW = len(_SCALES)  # of the maps, those that scale both axes alike
 
 def grey(images: torch.Tensor) -> torch.Tensor:
     """Return n × 3 × h × w images without colour, n × 1 × h × w."""
-    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def blurred(images: torch.Tensor, times: int = 1) -> torch.Tensor:
@@ -87,6 +89,7 @@ def blurred(images: torch.Tensor, times: int = 1) -> torch.Tensor:
     return images
 
 
+@cache
 def _places(side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return x and y of each pixel in [-1, 1], and how much it counts before anything is known; 1 × 1 × side × side each."""
     along = (torch.arange(side) * 2 + 1) / side - 1
@@ -94,10 +97,15 @@ def _places(side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return x, y, torch.exp(-(x * x + y * y) / (2 * _MIDDLE**2))
 
 
+@cache
+def _window() -> torch.Tensor:
+    """Return the window under which small images are compared, along one axis."""
+    return torch.hann_window(_SMALL + 2, periodic=False)[1:-1] ** _FADING
+
+
 def _windowed(small: torch.Tensor) -> torch.Tensor:
     """Return the structure of small grey images under a window that fades to the edge, of unit length."""
-    wave = torch.hann_window(_SMALL + 2, periodic=False)[1:-1] ** _FADING
-    fine = (small - blurred(small, 2)) * (wave[:, None] * wave[None])
+    fine = (small - blurred(small, 2)) * (_window()[:, None] * _window()[None])
     unit: torch.Tensor = fine / fine.flatten(1).norm(dim=1).clamp_min(1e-3).view(-1, 1, 1, 1)
     return unit
 
@@ -105,7 +113,7 @@ def _windowed(small: torch.Tensor) -> torch.Tensor:
 @cache
 def _common() -> torch.Tensor:
     """Return the share of the window that two images have in common after each shift, 7 × 7: what they can correlate by."""
-    wave = torch.hann_window(_SMALL + 2, periodic=False)[1:-1] ** _FADING
+    wave = _window()
     along = torch.stack([(wave[: _SMALL - step] * wave[step:]).sum() for step in (abs(k) for k in range(-_REACH, _REACH + 1))])
     along = along / along.max()
     return along[:, None] * along[None]
