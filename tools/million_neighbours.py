@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measuring import machine
 
-from thawlab.environment import environment
 from thawlab.quality.candidates import NEAREST, WHOLE, Table, descriptions
 
 _PART, _EXACT = 50_000, 1000
@@ -55,9 +55,8 @@ def main() -> None:
     some = np.linspace(0, arguments.count - 1, _EXACT).astype(int)
     exact = table.nearest(vectors[some])  # so few are compared with all rows
     shared = [len({*a} & {*b}) / NEAREST for a, b in zip(exact.rows.tolist(), found.rows[some].tolist(), strict=True)]
-    machine = environment({}, torch.device("cpu"))
     result: dict[str, Any] = {
-        "machine": {key: machine[key] for key in ("time", "processor", "threads")},
+        "machine": machine(),
         "vectors": arguments.count,
         "seconds to build": round(built, 1),
         "seconds to search all": round(searched, 1),

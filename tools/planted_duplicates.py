@@ -15,14 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from measuring import in_memory, machine
 from PIL import Image
 from planted_copies import CHANGES, PAIRS, changed
-from planted_faults import in_memory
 
 from thawlab.data.decode import decode
 from thawlab.data.sources import open_source
-from thawlab.environment import environment
 from thawlab.quality.duplicates import Pair, judged_pairs, near_duplicates
 from thawlab.quality.scan import LOOK
 
@@ -110,8 +108,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    machine = environment({}, torch.device("cpu"))
-    result: dict[str, Any] = {"machine": {key: machine[key] for key in ("time", "processor", "threads")}, "seed": arguments.seed}
+    result: dict[str, Any] = {"machine": machine(), "seed": arguments.seed}
     photos = [Image.open(path).convert("RGB") for path in sorted(arguments.photos.rglob("*.jp*g"))]
     listing, pixels = in_memory(open_source("cifar10", arguments.cifar10))
     pictures = [Image.fromarray(image) for image in pixels]

@@ -17,21 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from cleanlab.rank import get_label_quality_scores
-from planted_faults import Look, in_memory, look_of
+from measuring import Look, cifar10, in_memory, machine
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from thawlab.data.dataset import Dataset, decode_all
 from thawlab.data.images import ArrayImages
 from thawlab.data.listing import Listing, chosen
-from thawlab.data.sources import open_source
 from thawlab.data.splits import Splits
-from thawlab.environment import environment
 from thawlab.files import cache_folder
 from thawlab.inference.feature_cache import cached_rows, frozen_backbone
 from thawlab.judging.cross_validation import cross_validated
-from thawlab.process import keep_memory
 from thawlab.quality import label_errors
 from thawlab.quality.candidates import nearest_features
 from thawlab.quality.data_check import EFFORTS, check_data
@@ -127,12 +123,9 @@ def main() -> None:
     parser.add_argument("--cache-dir")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    keep_memory()
-    listing = open_source("cifar10", arguments.cifar10)
-    look = look_of("cifar10", arguments.cifar10, arguments.backbone, arguments.size, arguments.cache_dir)
-    machine = environment(look[2].model_dump(), torch.device("cpu"))
+    listing, look = cifar10(arguments.cifar10, arguments.cache_dir, arguments.backbone, arguments.size)
     result: dict[str, Any] = {
-        "machine": {key: machine[key] for key in ("time", "processor", "threads")},
+        "machine": machine(),
         "backbone": Path(arguments.backbone).name,
         "size": arguments.size,
         "ranking used": label_errors.RANKING,

@@ -115,31 +115,29 @@ def measure(arguments: argparse.Namespace) -> None:
     rows = label_rows(listing, judged, shown)
     leaks = check.leaks
     named = [listing.classes[label] for label in listing.labels.tolist()]
-    how = {(pair.first, pair.second): pair.how for pair in check.near}
     pairs = [
         {
-            "first": listing.ids[a],
-            "second": listing.ids[b],
-            "classes": [named[a], named[b]],
-            "similarity": round(s, 4),
-            "how": how.get((a, b), "the same file"),
+            "first": pair["first"]["id"],
+            "second": pair["second"]["id"],
+            "classes": [pair["first"]["class"], pair["second"]["class"]],
+            "similarity": pair["similarity"],
+            "how": pair["how"],
         }
-        for a, b, s in leaks
+        for pair in check.as_json(limit=len(leaks))["leaks"]["first"]
     ]
     rng = np.random.default_rng(0)
     sampled_pairs = sorted(rng.permutation(len(leaks))[:SAMPLE].tolist())
     sampled_labels = sorted(rng.permutation(len(rows))[:SAMPLE].tolist())
     out = Path(arguments.out)
-    sheet(
-        listing,
-        [([leaks[k][0], leaks[k][1]], f"{named[leaks[k][0]]}/{named[leaks[k][1]]} {leaks[k][2]:.3f}") for k in sampled_pairs],
-        out.with_name(f"{out.name}-pairs.png"),
-    )
-    sheet(
-        listing,
-        [([int(labelled[shown[k]])], f"{rows[k]['label']} / {rows[k]['suggested']}") for k in sampled_labels],
-        out.with_name(f"{out.name}-labels.png"),
-    )
+    drawn = {
+        "pairs": [
+            ([leaks[k][0], leaks[k][1]], f"{named[leaks[k][0]]}/{named[leaks[k][1]]} {leaks[k][2]:.3f}") for k in sampled_pairs
+        ],
+        "labels": [([int(labelled[shown[k]])], f"{rows[k]['label']} / {rows[k]['suggested']}") for k in sampled_labels],
+    }
+    for kind, entries in drawn.items():
+        if arguments.only in (None, kind):
+            sheet(listing, entries, out.with_name(f"{out.name}-{kind}.png"))
     document = {
         "source": arguments.source,
         "backbone": Path(arguments.backbone).name,
@@ -148,15 +146,23 @@ def measure(arguments: argparse.Namespace) -> None:
         **({"run": run.folder.name, "recipe": run.recipe.digest} if run else {}),
         "images": len(listing),
         "seconds": round(seconds, 1),
-        "pairs between splits": len(pairs),
-        "test images in them": len({index for pair in leaks for index in pair[:2] if listing.splits[index] == "test"}),
-        "pairs with different labels": len(check.conflicts()),
-        **({} if run else {"suspected labels in all": len(scores.suspects)}),
-        "suspected labels in the test split": len(tested),
-        "sample": {"pairs": sampled_pairs, "labels": sampled_labels},
-        "pairs": pairs,
-        "labels": rows,
+        "sample": {
+            key: drawn for key, drawn in (("pairs", sampled_pairs), ("labels", sampled_labels)) if arguments.only in (None, key)
+        },
     }
+    if arguments.only != "labels":
+        document |= {
+            "pairs between splits": len(pairs),
+            "test images in them": len({index for pair in leaks for index in pair[:2] if listing.splits[index] == "test"}),
+            "pairs with different labels": len(check.conflicts()),
+            "pairs": pairs,
+        }
+    if arguments.only != "pairs":
+        document |= {
+            **({} if run else {"suspected labels in all": len(scores.suspects)}),
+            "suspected labels in the test split": len(tested),
+            "labels": rows,
+        }
     out.with_suffix(".json").write_text(json.dumps(document, indent=0, ensure_ascii=False) + "\n")
     print({key: value for key, value in document.items() if not isinstance(value, list | dict)})
 
@@ -169,6 +175,7 @@ def main() -> None:
     parser.add_argument("--size", type=int)
     parser.add_argument("--cache-dir")
     parser.add_argument("--effort", choices=EFFORTS, default="normal", help="how the labels are judged")
+    parser.add_argument("--only", choices=("pairs", "labels"), help="write one of the two; both if omitted")
     parser.add_argument("--run", help="a folder of a finished run whose probabilities judge the labels")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
