@@ -13,8 +13,8 @@ from PIL import Image
 
 from thawlab.data.sources import open_source
 from thawlab.quality.differences import differences
-from thawlab.quality.duplicates import register, surety
-from thawlab.quality.registration import STARTS, has_structure, laid, rough_fit, spectra
+from thawlab.quality.duplicates import surety
+from thawlab.quality.registration import STARTS, _common, alike, has_structure, laid, refined, rough_fit, roughly_refined, spectra
 
 COUNT = 64
 
@@ -29,6 +29,11 @@ def images(cifar10: Path) -> torch.Tensor:
 def under(images: torch.Tensor, affine: list[list[float]]) -> torch.Tensor:
     grid = F.affine_grid(torch.tensor([affine]).expand(len(images), 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def register(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    _, starts = rough_fit(spectra(one, len(STARTS)), spectra(two), 2)
+    return refined(one, two, *roughly_refined(one, two, starts))
 
 
 MAPS = {
@@ -81,6 +86,25 @@ def test_other_images_do_not_fit(images: torch.Tensor) -> None:
     one, two = images[:COUNT], images[COUNT:]
     maps, _ = register(one, two)
     assert (surety(laid(one, two, maps)) < 0.5).all()
+
+
+def test_what_is_alike_after_rough_steps_is_told_from_what_is_not(images: torch.Tensor) -> None:
+    one, two = images[:COUNT], images[COUNT:]
+    same = 255 * (under(one, MAPS["turned"]) / 255) ** 1.6
+    for other, share in ((same, (0.95, 1.0)), (two, (0.0, 0.3))):
+        _, starts = rough_fit(spectra(one, len(STARTS)), spectra(other), 2)
+        found = (alike(one, other, roughly_refined(one, other, starts)[1]) > 0.26).float().mean()
+        assert share[0] <= found <= share[1]
+
+
+def test_the_rough_fit_is_the_correlation_by_shift(images: torch.Tensor) -> None:
+    one, two = spectra(images[:COUNT], 1), spectra(images[COUNT:])
+    slow = torch.fft.irfft2(one.conj() * two, s=(16, 16)).roll((3, 3), dims=(2, 3))[:, 0, :7, :7] / _common()
+    fits, maps = rough_fit(one, two, 1)
+    at = slow.flatten(1).argmax(dim=1)
+    shifts = torch.stack([at % 7 - 3, at // 7 - 3], dim=1) * (-2 / 16) @ STARTS[0, :, :2]
+    torch.testing.assert_close(maps[:, 0, :, 2], shifts)
+    assert ((fits[:, 0] >= slow.flatten(1).amax(dim=1) - 1e-6) & (fits[:, 0] <= 1.6 * slow.flatten(1).amax(dim=1))).all()
 
 
 def test_the_rough_fit_names_the_shift(images: torch.Tensor) -> None:

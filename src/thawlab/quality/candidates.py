@@ -124,7 +124,7 @@ class Table:
         from usearch.index import Index
 
         width = self._rows.shape[1]
-        graph = Index(ndim=width, metric="cos", dtype="f16", connectivity=16, expansion_add=64, expansion_search=32)
+        graph = Index(ndim=width, metric="cos", dtype="f16", connectivity=16, expansion_add=64, expansion_search=16)
         graph.add(np.arange(len(self._rows)), self._rows.numpy(), threads=1)  # several would build another graph each time
         return graph
 

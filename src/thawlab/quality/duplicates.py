@@ -15,13 +15,25 @@ import torch.nn.functional as F
 
 from thawlab.quality.candidates import Advance, Neighbours, Thumbnails, candidates, close_pairs, mirrored
 from thawlab.quality.differences import differences
-from thawlab.quality.registration import FEW, SIDE, STARTS, Laid, has_structure, laid, refined, rough_fit, spectra
+from thawlab.quality.registration import (
+    FEW,
+    SIDE,
+    STARTS,
+    Laid,
+    alike,
+    has_structure,
+    laid,
+    refined,
+    rough_fit,
+    roughly_refined,
+    spectra,
+)
 
 # Cosine similarity of features that makes a pair worth laying over each other.
 _FEATURE_LEAST = 0.75
-# A first look at a candidate: correlation of small images' structure under the best of a few maps; and how much of the middle's
-# structure must fit once the map is exact.
-_ROUGH_LEAST, _MIDDLE_LEAST = 0.64, 0.12
+# Looks at a candidate, each at what the one before left: correlation of small images' structure under the best of a few maps; how
+# alike the images are under a map found at half the size; and how much of the middle's structure must fit once it is exact.
+_ROUGH_LEAST, _ALIKE_LEAST, _MIDDLE_LEAST = 0.64, 0.26, 0.12
 _STARTS = 2
 # What tells near-duplicates: correlation of small neighbourhoods where the images agree; the root of its sum as a share of the
 # image; and against them, how far the colours are apart (logarithm of levels) and how far the map goes: in scale (logarithm of
@@ -33,7 +45,8 @@ LEAST = 0.5
 # Fine structure that fits itself this well one pixel aside says little: handwriting scanned at 8 × 8 pixels, blue skies.
 SMOOTH_LEAST = 0.84
 _ASIDE = ((1, 0), (0, 1), (1, 1), (1, -1))
-_PAIRS, _ROUGH_PAIRS = 512, 8192
+# Pairs that are looked at together: exactly, and roughly; and images whose spectra are in memory for it.
+_PAIRS, _ROUGH_PAIRS, _SPECTRA = 512, 1024, 65_536
 
 
 class Pair(NamedTuple):
@@ -102,13 +115,24 @@ def pairs_between(table: Thumbnails, queries: Thumbnails) -> list[Pair]:
 def judged_pairs(plain: Thumbnails, others: Thumbnails, found: dict[bool, npt.NDArray[np.int64]]) -> list[Pair]:
     """Lay candidates over each other, as they are and mirrored, and return each pair once as it fits best, the surest first."""
     best: dict[tuple[int, int], Pair] = {}
+    shown, others_shown = (_shows_anything(images) for images in (plain, others))
     for flip, pairs in found.items():
         images = mirrored(others) if flip else others
-        for part in _parts(_plausible(plain, images, np.unique(pairs, axis=0)), _PAIRS):
+        wanted = np.unique(pairs[shown[pairs[:, 0]] & others_shown[pairs[:, 1]]], axis=0)
+        for part in _mapped(plain, images, _plausible(plain, images, wanted)):
             for pair in _fitting(plain, images, part, flip):
                 if pair[:2] not in best or pair.similarity > best[pair[:2]].similarity:
                     best[pair[:2]] = pair
     return sorted(best.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
+
+
+@torch.inference_mode()
+def _shows_anything(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
+    return np.concatenate([has_structure(_images(part)).numpy() for part in _in_parts(thumbnails)])
+
+
+def _in_parts(thumbnails: Thumbnails) -> list[Thumbnails]:
+    return np.array_split(thumbnails, len(thumbnails) // _ROUGH_PAIRS + 1)
 
 
 def _parts(pairs: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -124,21 +148,54 @@ def _images(thumbnails: Thumbnails) -> torch.Tensor:
 def _plausible(plain: Thumbnails, others: Thumbnails, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the pairs that correlate roughly; a cheap look before the exact one."""
     kept = [pairs[:0]]
-    for part in _parts(pairs, _ROUGH_PAIRS):
-        (one, place), (two, other) = (np.unique(part[:, side], return_inverse=True) for side in (0, 1))
-        moved, still = spectra(_images(plain[one]), FEW), spectra(_images(others[two]))
-        for few in np.array_split(np.arange(len(part)), max(1, len(part) // 1024)):
-            fits, _ = rough_fit(moved[place[few]], still[other[few]], 1)
-            kept.append(part[few[(fits[:, 0] >= _ROUGH_LEAST).numpy()]])
+    for begin in range(0, len(others), _SPECTRA):
+        still = torch.cat([spectra(_images(part)) for part in _in_parts(others[begin : begin + _SPECTRA])])
+        among = pairs[(pairs[:, 1] >= begin) & (pairs[:, 1] < begin + _SPECTRA)]
+        for part in _parts(among, _ROUGH_PAIRS):
+            one, place = np.unique(part[:, 0], return_inverse=True)
+            fits, _ = rough_fit(spectra(_images(plain[one]), FEW)[place], still[part[:, 1] - begin], 1)
+            kept.append(part[(fits[:, 0] >= _ROUGH_LEAST).numpy()])
     return np.concatenate(kept)
 
 
+class _Mapped(NamedTuple):
+    """Pairs, n × 2, and the maps that lay the first image over the second roughly: where they began, and now; n × 2 × 3 each."""
+
+    pairs: npt.NDArray[np.int64]
+    start: torch.Tensor
+    maps: torch.Tensor
+
+
 @torch.inference_mode()
-def _fitting(plain: Thumbnails, others: Thumbnails, pairs: npt.NDArray[np.int64], flip: bool) -> list[Pair]:
+def _mapped(plain: Thumbnails, others: Thumbnails, pairs: npt.NDArray[np.int64]) -> Iterator[_Mapped]:
+    """Yield some pairs at a time that are alike under a map."""
+    kept = []
+    for part in _parts(pairs, _PAIRS):
+        first, place = np.unique(part[:, 0], return_inverse=True)  # images that are in many pairs are looked at once
+        moved, two = _images(plain[first]), _images(others[part[:, 1]])
+        _, starts = rough_fit(spectra(moved, len(STARTS))[place], spectra(two), _STARTS)
+        start, maps = roughly_refined(moved[place], two, starts)
+        near = (alike(moved[place], two, maps) >= _ALIKE_LEAST).nonzero().flatten()
+        kept.append(_Mapped(part[near.numpy()], start[near], maps[near]))
+        if sum(len(some.pairs) for some in kept) >= _PAIRS:
+            yield _joined(kept)
+            kept = []
+    if any(len(some.pairs) for some in kept):
+        yield _joined(kept)
+
+
+def _joined(parts: Sequence[_Mapped]) -> _Mapped:
+    pairs, start, maps = zip(*parts, strict=True)
+    return _Mapped(np.concatenate(pairs), torch.cat(start), torch.cat(maps))
+
+
+@torch.inference_mode()
+def _fitting(plain: Thumbnails, others: Thumbnails, part: _Mapped, flip: bool) -> list[Pair]:
     """Return the near-duplicates among a few pairs."""
+    pairs = part.pairs
     one, two = _images(plain[pairs[:, 0]]), _images(others[pairs[:, 1]])
-    maps, middle = register(one, two)
-    near = ((middle >= _MIDDLE_LEAST) & has_structure(one) & has_structure(two)).nonzero().flatten()
+    maps, middle = refined(one, two, part.start, part.maps)
+    near = (middle >= _MIDDLE_LEAST).nonzero().flatten()
     if not len(near):
         return []
     found = laid(one[near], two[near], maps[near])
@@ -151,17 +208,6 @@ def _fitting(plain: Thumbnails, others: Thumbnails, pairs: npt.NDArray[np.int64]
         Pair(int(first), int(second), similarity, flip, how)
         for (first, second), similarity, how in zip(pairs[near[keep].numpy()], sure[keep].tolist(), words, strict=True)
     ]
-
-
-def register(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the maps that lay images over others best, n × 2 × 3, and how much of the middle's structure then fits, in [0, 1].
-
-    Args:
-        one: float, n × 3 × 32 × 32.
-        two: of the same shape.
-    """
-    _, starts = rough_fit(spectra(one, len(STARTS)), spectra(two), _STARTS)
-    return refined(one, two, starts)
 
 
 def surety(found: Laid) -> torch.Tensor:

@@ -119,6 +119,18 @@ def _common() -> torch.Tensor:
     return along[:, None] * along[None]
 
 
+@cache
+def _shifted() -> torch.Tensor:
+    """Return what turns the product of two spectra into correlations by shift, 288 × 81: up to one pixel beyond the reach.
+
+    Most shifts are beyond it: their share of an inverse transform would be computed in vain.
+    """
+    unit = torch.eye(2 * _SMALL * (_SMALL // 2 + 1)).view(-1, _SMALL, _SMALL // 2 + 1, 2)
+    fits = torch.fft.irfft2(torch.view_as_complex(unit), s=(_SMALL, _SMALL))
+    side = 2 * _REACH + 3
+    return torch.roll(fits, (_REACH + 1, _REACH + 1), dims=(1, 2))[:, :side, :side].reshape(len(unit), -1)
+
+
 def spectra(images: torch.Tensor, maps: int = 0) -> torch.Tensor:
     """Return the spectra by which `rough_fit` compares images: n × maps × 16 × 9.
 
@@ -151,8 +163,8 @@ def rough_fit(one: torch.Tensor, two: torch.Tensor, count: int) -> tuple[torch.T
         Correlations of the best maps, n × count, and the maps from the second image to the first, n × count × 2 × 3.
     """
     width = 2 * _REACH + 1
-    fits = torch.fft.irfft2(one.conj() * two, s=(_SMALL, _SMALL))
-    wide = torch.roll(fits, (_REACH + 1, _REACH + 1), dims=(2, 3))[:, :, : width + 2, : width + 2]
+    product = torch.view_as_real(one.conj() * two).flatten(2)
+    wide = (product.flatten(0, 1) @ _shifted()).view(*product.shape[:2], width + 2, width + 2)
     near = wide[:, :, 1:-1, 1:-1] / _common()
     values, places = near.flatten(2).max(dim=2)
     best, which = values.topk(count, dim=1)
@@ -202,24 +214,49 @@ def _structure(images: torch.Tensor, side: int) -> torch.Tensor:
     return soft - blurred(soft, 6)
 
 
-def refined(one: torch.Tensor, two: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def roughly_refined(one: torch.Tensor, two: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the maps, of several, that lay the first images over the second ones best after some steps at half the size.
+
+    Args:
+        one: float, n × 3 × 32 × 32.
+        two: of the same shape.
+        starts: maps to begin with, n × k × 2 × 3.
+
+    Returns:
+        Where the best one began, and where it got to, n × 2 × 3 each.
+    """
+    first, second = (_structure(images, _SMALL) for images in (one, two))
+    coarse = [_steps(first, second, maps, _SMALL) for maps in starts.unbind(dim=1)]
+    best = torch.stack([_middle_fit(first, second, maps) for maps in coarse]).argmax(dim=0)
+    chosen = best.view(-1, 1, 1, 1).expand(-1, 1, 2, 3)
+    start, maps = (some.gather(1, chosen).squeeze(1) for some in (starts, torch.stack(coarse, dim=1)))
+    return start, maps
+
+
+def alike(one: torch.Tensor, two: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Return how alike images are under maps by the neighbourhoods of their pixels, the middle's before all; n values up to 1.
+
+    Colours are not fitted for it: cheaper than `laid`, which tells how well images fit that are alike.
+    """
+    under, inside = _sampled(grey(one), maps)
+    return _mean(_local_correlation(under, grey(two), inside) * inside, _places(SIDE)[2].expand_as(inside))
+
+
+def refined(one: torch.Tensor, two: torch.Tensor, start: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return maps that lay the first images over the second ones more exactly, and how much of the middle then fits.
 
     Args:
         one: float, n × 3 × 32 × 32.
         two: of the same shape.
-        starts: maps to begin with, n × k × 2 × 3; the one that fits best at half the size is followed further.
+        start: where the maps began, n × 2 × 3.
+        maps: what `roughly_refined` made of them, n × 2 × 3.
 
     Returns:
         The maps, n × 2 × 3, and n values in [0, 1]; where a map fits worse than where it began, that one and its value.
     """
-    levels = {side: (_structure(one, side), _structure(two, side)) for side in _STEPS}
-    coarse = [_steps(*levels[_SMALL], maps, _SMALL) for maps in starts.unbind(dim=1)]
-    best = torch.stack([_middle_fit(*levels[_SMALL], maps) for maps in coarse]).argmax(dim=0)
-    chosen = best.view(-1, 1, 1, 1).expand(-1, 1, 2, 3)
-    start, maps = (some.gather(1, chosen).squeeze(1) for some in (starts, torch.stack(coarse, dim=1)))
-    maps = _steps(*levels[SIDE], maps, SIDE)
-    fits, fits_before = (_middle_fit(*levels[SIDE], some) for some in (maps, start))
+    first, second = (_structure(images, SIDE) for images in (one, two))
+    maps = _steps(first, second, maps, SIDE)
+    fits, fits_before = (_middle_fit(first, second, some) for some in (maps, start))
     better = fits >= fits_before
     return torch.where(better.view(-1, 1, 1), maps, start), torch.where(better, fits, fits_before)
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from thawlab.data.content import UNREADABLE_DIGEST
 from thawlab.data.decode import BadImageError, decode, open_image, why_unreadable
@@ -49,6 +50,31 @@ class Files(NamedTuple):
     unended: tuple[int, ...] = ()
 
 
+@final
+class _Both:
+    """Brings an image to the size of one preprocessing, and keeps it at that of another, too.
+
+    Args:
+        wanted: gives what `fit` returns.
+        small: gives the thumbnail.
+    """
+
+    thumbnail: Pixels
+
+    def __init__(self, wanted: Preprocessing, small: Preprocessing) -> None:
+        self._wanted, self._small = wanted, small
+        self.grey_range = wanted.grey_range
+
+    def draft_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """Return what both give for an image of this size."""
+        return self._wanted.draft_size(width, height)
+
+    def fit(self, image: Image.Image) -> Pixels:
+        """Return the image at the wanted size."""
+        self.thumbnail = self._small.fit(image)
+        return self._wanted.fit(image)
+
+
 def scan_files(
     listing: Listing, workers: int | None = None, wanted: Preprocessing | None = None, store: RowStore | None = None
 ) -> Files:
@@ -74,8 +100,15 @@ def scan_files(
                 unended.append(index)
         else:
             sizes[index] = content.shape[1], content.shape[0]
-        row = decode(content, wanted) if wanted is not None and store is not None else None
-        thumbnails[index] = decode(content, small)
+        if wanted is None or store is None:
+            thumbnails[index] = decode(content, small)
+            return None
+        if wanted.draft_size(*sizes[index].tolist()) != small.draft_size(*sizes[index].tolist()):
+            thumbnails[index] = decode(content, small)
+            return decode(content, wanted)
+        both = _Both(wanted, small)  # decoded alike: once is enough
+        row = decode(content, both)
+        thumbnails[index] = both.thumbnail
         return row
 
     def look(index: int) -> Pixels | None:
