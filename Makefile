@@ -57,9 +57,9 @@ $(PEERS):
 	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check tensorflow-cpu==2.21.0 numpy
 	@touch $@
 
-bench: $(READY) $(PEERS) ## Compare with other programs: make bench CIFAR10=FOLDER (hours; ONLY=work,work and REPETITIONS=1 for less)
-	$(BIN)/python benchmarks/run.py --cifar10 "$(CIFAR10)" --keras-python benchmarks/.venv/bin/python \
-	  --repetitions $(or $(REPETITIONS),3) --only "$(ONLY)" --out benchmarks/results/$$(date +%F).json
+bench: $(READY) $(PEERS) ## Compare with other programs: make bench CIFAR10=FOLDER (hours; QUICK=1: ten minutes; ONLY=work,work)
+	$(BIN)/python benchmarks/run.py --cifar10 "$(CIFAR10)" --keras-python benchmarks/.venv/bin/python $(if $(QUICK),--quick) \
+	  $(if $(REPETITIONS),--repetitions $(REPETITIONS)) --only "$(ONLY)" --out benchmarks/results/$$(date +%F)$(if $(QUICK),-quick).json
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff format .

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from works import BACKBONES
 
 
-def prepare_data(folder: Path, source: Path) -> None:
-    """Write the images once, in each program's format: npz for the peers, Parquet for thawlab."""
+def prepare_data(folder: Path, source: Path, share: float = 1.0) -> None:
+    """Write the images once, or a share of them, in each program's format: npz for the peers, Parquet for thawlab."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -26,7 +29,7 @@ def prepare_data(folder: Path, source: Path) -> None:
     for name, n_train, n_test in (("small", 5000, 1000), ("half", 2500, 1000), ("full", 50000, 10000)):
         parts: dict[str, Any] = {}
         for split, count in (("train", n_train), ("test", n_test)):
-            chosen = np.flatnonzero(listing.splits == split)[:count]
+            chosen = np.flatnonzero(listing.splits == split)[: round(share * count)]
             parts[f"x_{split}"] = np.stack([decode(listing.images.read(i), same) for i in chosen.tolist()])
             parts[f"y_{split}"] = listing.labels[chosen]
             contents = [{"bytes": listing.images.read(i), "path": listing.ids[i]} for i in chosen.tolist()]
@@ -43,7 +46,7 @@ def prepare_backbones(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    for name in ("mobilenetv2_100", "resnet50", "tf_efficientnetv2_b0"):
+    for name in BACKBONES:
         target = folder / name
         if (target / "config.json").exists():
             continue
@@ -59,8 +62,6 @@ def prepare_backbones(folder: Path) -> None:
 
 def prepare_jpegs(folder: Path, source: Path, count: int = 10_000) -> None:
     """Write a folder of JPEGs of about 500 × 375 px: mosaics of real images, so that decoding takes a realistic time."""
-    from PIL import Image
-
     if (folder / "done").exists():
         return
     with np.load(source / "full.npz") as table:
@@ -76,4 +77,26 @@ def prepare_jpegs(folder: Path, source: Path, count: int = 10_000) -> None:
         large = mosaic.resize((width, height), Image.Resampling.BICUBIC)
         grain = np.asarray(large, dtype=np.int16) + rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
         Image.fromarray(grain.clip(0, 255).astype(np.uint8)).save(target / f"{number:05}.jpg", quality=90)
+    (folder / "done").touch()
+
+
+def prepare_folders(folder: Path, source: Path, counts: dict[str, int]) -> None:
+    """Write so many images of each split as PNG, in folders of splits and classes; those of `val` are training images."""
+    from thawlab.data.paths import open_path
+
+    if (folder / "done").exists():
+        return
+    listing = open_path(source)
+    rng = np.random.default_rng(0)
+    drawn = {split: rng.permutation(np.flatnonzero(listing.splits == split)) for split in ("train", "test")}
+    used = {"train": 0, "test": 0}
+    for split, count in counts.items():
+        origin = "test" if split == "test" else "train"
+        for index in drawn[origin][used[origin] : used[origin] + count].tolist():
+            target = folder / split / listing.classes[listing.labels[index]]
+            target.mkdir(parents=True, exist_ok=True)
+            content = listing.images.read(index)
+            with Image.open(io.BytesIO(content)) as image:
+                image.save(target / f"{index:05}.png")
+        used[origin] += count
     (folder / "done").touch()

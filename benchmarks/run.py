@@ -24,8 +24,12 @@ from typing import Any
 import machine
 import memory
 from material import prepare_backbones, prepare_data, prepare_jpegs
-from works import Variant, Work, prepare_run, works
+from works import LITE, Variant, Work, prepare_run, works
 
+# What is compared in ten minutes, on a tenth of the material and once.
+QUICK = ("head", "head-again", "stage", f"all-{LITE}-96", "all-mobilenetv2_100-96", "input-first", "predict")
+SHARE = 0.1
+JPEGS = 10_000
 # A peer this many times as slow as the fastest one is dropped.
 HOPELESS = 1.25
 
@@ -122,32 +126,40 @@ def summarize(work: Work) -> dict[str, Any]:
     }
 
 
-def save(path: Path, summaries: list[dict[str, Any]], machine: dict[str, float]) -> None:
+def save(path: Path, summaries: list[dict[str, Any]], machine: dict[str, float], share: float) -> None:
     """Write what has been measured so far."""
     from thawlab.environment import processor_name
 
     content = {"date": str(date.today()), "processor": processor_name(), "platform": platform.platform(), "cores": os.cpu_count()}
-    path.write_text(json.dumps({**content, "machine": machine, "works": summaries}, indent=1) + "\n")
+    path.write_text(
+        json.dumps({**content, "share of the material": share, "machine": machine, "works": summaries}, indent=1) + "\n"
+    )
 
 
 def main() -> None:
     """Run the selected comparisons and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cifar10", type=Path, required=True, help="CIFAR-10: a folder of Parquet files or of images")
-    parser.add_argument("--keras-python", required=True, help="the Python of a virtual environment with TensorFlow")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--keras-python", help="the Python of a virtual environment with TensorFlow; without it, no Keras")
+    parser.add_argument("--repetitions", type=int, help="three if omitted, one if quick")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer works on a tenth of the material: ten minutes, rougher ratios"
+    )
     parser.add_argument("--only", default="", help="names of tasks, separated by commas")
     parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    prepare_data(arguments.work_dir, arguments.cifar10)
-    prepare_backbones(arguments.work_dir)
-    prepare_jpegs(arguments.work_dir / "jpegs", arguments.work_dir)
-    prepare_run(arguments.work_dir)
+    share = SHARE if arguments.quick else 1.0
+    folder = arguments.work_dir / "quick" if arguments.quick else arguments.work_dir
+    prepare_data(folder, arguments.cifar10, share)
+    prepare_backbones(folder)
+    prepare_jpegs(folder / "jpegs", folder, round(share * JPEGS))
+    prepare_run(folder)
     ceiling = machine.measure()
     print(ceiling, flush=True)
-    wanted = [name for name in arguments.only.split(",") if name]
-    chosen = [work for work in works(arguments.work_dir, arguments.keras_python) if not wanted or work.name in wanted]
+    wanted = [name for name in arguments.only.split(",") if name] or (QUICK if arguments.quick else ())
+    chosen = [work for work in works(folder, arguments.keras_python) if not wanted or work.name in wanted]
+    repetitions = arguments.repetitions or (1 if arguments.quick else 3)
     known: dict[tuple[str, ...], dict[str, Any]] = {}
     summaries = []
     for work in chosen:
@@ -156,7 +168,7 @@ def main() -> None:
             run_once(work.ours, work, caches)  # fills the cache that this work finds
         unit = "MiB" if work.part == "memory" else "s"
         peers = screened_peers(work, caches, known)
-        for repetition in range(arguments.repetitions):
+        for repetition in range(repetitions):
             for variant in [*peers, work.ours]:
                 row = run_known(variant, work, caches, known, repetition)
                 work.rows.append({**row, "repetition": repetition})
@@ -164,7 +176,7 @@ def main() -> None:
             peers = in_the_race(peers, [row for row in work.rows if row["repetition"] == repetition], work.part)
         shutil.rmtree(caches)
         summaries.append(summarize(work))
-        save(arguments.out, summaries, ceiling)
+        save(arguments.out, summaries, ceiling, share)
         print(f"{work.name}: {summaries[-1]['ratio']:.1f}× (target {work.target}×)", flush=True)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+LITE = "tf_efficientnet_lite0"
+BACKBONES = ("mobilenetv2_100", LITE, "resnet50", "tf_efficientnetv2_b0")
 HEAD = {"name": "head", "train": "head", "epochs": 20, "lr": 1e-3}
 STAGE = {"name": "stage", "train": "stages:1", "epochs": 10, "lr": 1e-4}
 ALL = {"name": "all", "train": "all", "epochs": 1, "lr": 1e-4, "batch_norm": "train"}
@@ -71,10 +73,10 @@ def recipe(folder: Path, name: str, data: str, backbone: str, size: int, phase: 
     return path
 
 
-def works(folder: Path, keras_python: str) -> list[Work]:
-    """Return all comparisons."""
+def works(folder: Path, keras_python: str | None) -> list[Work]:
+    """Return all comparisons; without those with Keras where there is none."""
     thawlab = [str(Path(sys.executable).with_name("thawlab")), "train"]
-    keras = [keras_python, str(HERE / "peers" / "keras_tutorial.py")]
+    keras = [keras_python or "", str(HERE / "peers" / "keras_tutorial.py")]
     torch_loop = [sys.executable, str(HERE / "peers" / "torch_loop.py")]
     small, full = str(folder / "small.npz"), str(folder / "full.npz")
 
@@ -88,15 +90,17 @@ def works(folder: Path, keras_python: str) -> list[Work]:
             Variant("torch loop", [*torch_loop, data, "--model", torch_model, *options, *torch_options]),
         ]
 
-    local = {name: f"local-dir:{folder / name}" for name in ("mobilenetv2_100", "resnet50", "tf_efficientnetv2_b0")}
+    local = {name: f"local-dir:{folder / name}" for name in BACKBONES}
     mobile = local["mobilenetv2_100"]
+    # Keras has no EfficientNet-Lite.
+    lite = [Variant("torch loop", [*torch_loop, small, "--model", LITE, "--all-epochs", "1", "--size", "96"])]
     head = peers(small, "MobileNetV2", "mobilenetv2_100", "--head-epochs", "20")
     stage = peers(small, "MobileNetV2", "mobilenetv2_100", "--stage-epochs", "10")
     result = [
-        Work("head", 15, ours("head", "small", mobile, 96, {**HEAD, "dropout": 0.2}), head, screen=("20", "2")),
+        Work("head", 20, ours("head", "small", mobile, 96, {**HEAD, "dropout": 0.2}), head, screen=("20", "2")),
         Work(
             "head-again",
-            40,
+            50,
             ours("head-again", "small", mobile, 96, {**HEAD, "dropout": 0.3}, fresh=False),
             head,
             screen=("20", "2"),
@@ -111,16 +115,18 @@ def works(folder: Path, keras_python: str) -> list[Work]:
         ),
         Work("stage", 3, ours("stage", "small", mobile, 96, dict(STAGE), precision="auto"), stage, screen=("10", "1")),
     ]
-    for name, size, keras_name, data in (
-        ("mobilenetv2_100", 96, "MobileNetV2", "small"),
-        ("resnet50", 32, "ResNet50", "small"),
-        ("resnet50", 96, "ResNet50", "half"),
-        ("tf_efficientnetv2_b0", 96, "EfficientNetV2B0", "half"),
+    mine = ours(f"all-{LITE}-96", "small", local[LITE], 96, dict(ALL), precision="auto")
+    result.append(Work(f"all-{LITE}-96", 2.5, mine, lite, "all"))
+    for name, size, keras_name, data, target in (
+        ("mobilenetv2_100", 96, "MobileNetV2", "small", 2.5),
+        ("resnet50", 32, "ResNet50", "small", 1.3),
+        ("resnet50", 96, "ResNet50", "half", 1.3),
+        ("tf_efficientnetv2_b0", 96, "EfficientNetV2B0", "half", 1.3),
     ):
         mine = ours(f"all-{name}-{size}", data, local[name], size, dict(ALL), precision="auto")
         options = ("--all-epochs", "1", "--size", str(size))
         images = str(folder / f"{data}.npz")
-        result.append(Work(f"all-{name}-{size}", 1.3, mine, peers(images, keras_name, name, *options), "all"))
+        result.append(Work(f"all-{name}-{size}", target, mine, peers(images, keras_name, name, *options), "all"))
     scratch = {"name": "all", "train": "all", "epochs": 1, "optimizer": "adam", "batch_size": 64, "augment": ["flip", "crop:4"]}
     mine = ours("resnet20", "full", "resnet20", 32, scratch, precision="auto")
     options = ("--all-epochs", "1", "--size", "32")
@@ -128,7 +134,7 @@ def works(folder: Path, keras_python: str) -> list[Work]:
         Work("resnet20-epoch", 2, mine, peers(full, "resnet20", "resnet20", *options, torch_options=("--augment",)), "all")
     )
     jpegs, run = str(folder / "jpegs"), str(folder / "predict")
-    keras_folder = [keras_python, str(HERE / "peers" / "keras_folder.py"), jpegs, "--task"]
+    keras_folder = [keras_python or "", str(HERE / "peers" / "keras_folder.py"), jpegs, "--task"]
     torch_folder = [sys.executable, str(HERE / "peers" / "torch_folder.py"), jpegs, "--task"]
     reading = [
         Variant("keras", [*keras_folder, "input"]),
@@ -136,20 +142,22 @@ def works(folder: Path, keras_python: str) -> list[Work]:
         Variant("torch loader", [*torch_folder, "input"]),
     ]
     mine = Variant("thawlab", [sys.executable, str(HERE / "thawlab_input.py"), jpegs])
-    result += [Work("input-first", 1.5, mine, reading, "first"), Work("input-later", 15, mine, reading, "later")]
+    result += [Work("input-first", 1.2, mine, reading, "first"), Work("input-later", 15, mine, reading, "later")]
     predicting = [
         Variant("keras float32", [*keras_folder, "predict"]),
         Variant("keras bfloat16", [*keras_folder, "predict", "--precision", "mixed_bfloat16"]),
         Variant("torch loop", [*torch_folder, "predict"]),
     ]
     predict = Variant("thawlab", [thawlab[0], "predict", run, jpegs, "--json"], kind="whole")
-    result.append(Work("predict", 1.5, predict, predicting))
+    result.append(Work("predict", 2, predict, predicting))
     everything = ours("memory", "full", mobile, 96, dict(ALL), precision="auto")
     options = ("--all-epochs", "1", "--size", "96")
     others = peers(full, "MobileNetV2", "mobilenetv2_100", *options)
-    result.append(Work("memory", 1, everything, others, "memory", lasts=90.0))
+    result.append(Work("memory", 1.25, everything, others, "memory", lasts=90.0))
     exact = ours("memory-float32", "full", mobile, 96, dict(ALL))
-    result.append(Work("memory-float32", 1, exact, others, "memory", lasts=90.0))
+    result.append(Work("memory-float32", 1.25, exact, others, "memory", lasts=90.0))
+    for work in result:
+        work.peers = [peer for peer in work.peers if peer.command[0]]
     return result
 
 

@@ -9,6 +9,7 @@ import warnings
 from io import TextIOWrapper
 from typing import NoReturn
 
+from thawlab.compiler import put_off
 from thawlab.heap import glibc
 
 # Importing torch allocates a million objects that all stay; looking for garbage among them takes a second.
@@ -32,6 +33,7 @@ def prepare() -> None:
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another one
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata in images that are read all the same
     keep_memory()
+    put_off()
 
 
 def keep_memory() -> None:

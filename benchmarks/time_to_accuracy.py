@@ -1,0 +1,151 @@
+"""Time until a validation accuracy, from the start of the command: `thawlab train FOLDER`, fastai and the PyTorch tutorial.
+
+`python benchmarks/time_to_accuracy.py --cifar10 FOLDER --backbone FOLDER --fastai-python PYTHON --out FILE` gives every program
+the same folder of images with the same validation images, backbone, weights and size, and its documented defaults otherwise. The
+accuracy to reach is the best one that the program with the lowest best reaches, in the same repetition.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from material import prepare_folders
+
+from thawlab.environment import processor_name
+
+PEERS = Path(__file__).resolve().parent / "peers"
+_LOOK = 0.1  # seconds between two looks at what thawlab has recorded
+
+Curve = list[tuple[float, float]]
+
+
+def told(command: list[str]) -> tuple[Curve, float]:
+    """Run a program that prints its accuracies; returns them with the seconds since its start, and those of the whole."""
+    started, curve = time.perf_counter(), []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("{") and "accuracy" in (said := json.loads(line)):
+                curve.append((time.perf_counter() - started, said["accuracy"]))
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return curve, time.perf_counter() - started
+
+
+def recorded(command: list[str]) -> tuple[Curve, float]:
+    """Run thawlab with a folder of runs and a cache of its own, and note when it records each epoch."""
+    work = Path(tempfile.mkdtemp(prefix="accuracy-"))
+    started, curve, ended = time.perf_counter(), [], threading.Event()
+
+    def watch() -> None:
+        while True:
+            last = ended.is_set()
+            lines = [line for file in work.glob("runs/*/metrics.jsonl") for line in file.read_text().splitlines()]
+            known = [json.loads(line)["val_accuracy"] for line in lines[len(curve) :]]
+            curve.extend((time.perf_counter() - started, accuracy) for accuracy in known)
+            if last:
+                return
+            time.sleep(_LOOK)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    whole = [*command, "--runs", str(work / "runs"), "--cache-dir", str(work / "cache")]
+    done = subprocess.run(whole, check=False, capture_output=True, text=True)
+    spent = time.perf_counter() - started
+    ended.set()
+    watcher.join()
+    shutil.rmtree(work)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return curve, spent
+
+
+def reached(curve: Curve, accuracy: float) -> float:
+    """Return the seconds at which an accuracy was first reached."""
+    return next(second for second, value in curve if value >= accuracy)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the accuracies to reach, each program's seconds by repetition, and how many times thawlab's they are."""
+    goals, seconds = [], {}
+    for repetition in sorted({row["repetition"] for row in rows}):
+        curves = {row["program"]: row["curve"] for row in rows if row["repetition"] == repetition}
+        goals.append(min(max(value for _, value in curve) for curve in curves.values()))
+        for name, curve in curves.items():
+            seconds.setdefault(name, []).append(reached(curve, goals[-1]))
+    ratios = {
+        name: statistics.median(spent / ours for spent, ours in zip(times, seconds["thawlab"], strict=True))
+        for name, times in seconds.items()
+        if name != "thawlab"
+    }
+    return {"accuracy to reach": goals, "seconds until": seconds, "times as long as thawlab": ratios}
+
+
+def main() -> None:
+    """Run all programs in turn and write what they reached when."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cifar10", type=Path, help="made into a folder of images")
+    parser.add_argument("--folder", type=Path, help="a folder train/CLASS, val/CLASS and test/CLASS instead")
+    parser.add_argument("--backbone", type=Path, required=True, help="timm's `local-dir:` folder: config.json, model.safetensors")
+    parser.add_argument("--fastai-python", help="the Python of a virtual environment with fastai")
+    parser.add_argument("--train", type=int, default=2000, help="training images of CIFAR-10")
+    parser.add_argument("--val", type=int, default=500, help="its validation images, and as many to test")
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--fastai-epochs", type=int, default=3, help="of `fine_tune`, after the one with all but the head frozen")
+    parser.add_argument("--torch-epochs", type=int, default=25, help="as in the tutorial")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench" / "accuracy")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    folder = options.folder or options.work_dir / f"cifar10-{options.train}-{options.val}"
+    if options.folder is None:
+        prepare_folders(folder, options.cifar10, {"train": options.train, "val": options.val, "test": options.val})
+    model = json.loads((options.backbone / "config.json").read_text())["architecture"]
+    size = ["--size", str(options.size)]
+    mine = [
+        str(Path(sys.executable).with_name("thawlab")),
+        "train",
+        str(folder),
+        "--backbone",
+        f"local-dir:{options.backbone}",
+        *size,
+    ]
+    given = [str(folder), "--model", model, "--weights", str(options.backbone / "model.safetensors"), *size, "--epochs"]
+    rows: list[dict[str, Any]] = []
+    for repetition in range(options.repetitions):
+        seed = ["--seed", str(repetition)]
+        tasks = [
+            ("thawlab", recorded, [*mine, *seed]),
+            (
+                "torch tutorial",
+                told,
+                [sys.executable, str(PEERS / "torch_fine_tune.py"), *given, str(options.torch_epochs), *seed],
+            ),
+        ]
+        if options.fastai_python:
+            fastai = [options.fastai_python, str(PEERS / "fastai_fine_tune.py"), *given, str(options.fastai_epochs), *seed]
+            tasks.append(("fastai", told, fastai))
+        for name, run, command in tasks:
+            curve, whole = run(command)
+            rows.append({"repetition": repetition, "program": name, "curve": curve, "whole": whole})
+            print(name, f"{whole:.0f} s", [f"{second:.0f} s {value:.3f}" for second, value in curve], flush=True)
+        content = {"date": str(date.today()), "processor": processor_name(), "cores": os.cpu_count()}
+        told_of = {"folder": folder.name, "backbone": options.backbone.name, "size": options.size}
+        options.out.write_text(json.dumps({**content, **told_of, **summary(rows), "rows": rows}, indent=1) + "\n")
+    print(summary(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""torch's compiler, which nothing here uses, imported only when something asks for more than to be left alone by it.
+
+torchvision, timm and torch's optimisers import it only to keep single functions from being compiled. It brings hundreds of
+modules and takes as long as the rest of torch. What stands in for it until then keeps functions as they are.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, final
+
+_NAME, _TOOLS = "torch._dynamo", "torch._dynamo.utils"
+# What torchvision imports for one operator, to call it in deterministic training on an accelerator.
+_CALLED_LATER = "is_compile_supported"
+
+
+def put_off() -> None:
+    """Let imports of torch's compiler wait; to be called before torch is imported, and without effect after the compiler is."""
+    if _NAME not in sys.modules:
+        sys.meta_path.insert(0, _Finder())
+
+
+@final
+class _Finder(MetaPathFinder, Loader):
+    """Gives stand-ins for the compiler and for its tools; whoever wants another part of it gets the real one."""
+
+    def find_spec(self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return where a module is found; None leaves it to others."""
+        if fullname in {_NAME, _TOOLS}:
+            return ModuleSpec(fullname, self, is_package=fullname == _NAME)
+        if fullname.startswith(f"{_NAME}."):
+            _real(_NAME)
+            return find_spec(fullname)
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the stand-in."""
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Do nothing: stand-ins are ready."""
+
+
+@final
+class _StandIn(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what looks through all modules does not ask for the compiler
+            raise AttributeError(name)
+        if self.__name__ == _NAME and name in _IDLE:
+            return _IDLE[name]
+        if (self.__name__, name) == (_TOOLS, _CALLED_LATER):
+            return _is_compile_supported
+        return getattr(_real(self.__name__), name)
+
+
+def _as_it_is(function: Callable[..., Any] | None = None, *_args: Any, **_kwargs: Any) -> Callable[..., Any]:
+    """Return a function that is not compiled anyhow, or what decorates one."""
+    return function if function is not None else _as_it_is
+
+
+def _nothing() -> None:
+    """Break no graph: there is none."""
+
+
+# What the real ones do outside a function that is being compiled.
+_IDLE: dict[str, Callable[..., Any]] = {"disable": _as_it_is, "graph_break": _nothing}
+
+
+def _is_compile_supported(*args: Any) -> Any:
+    return getattr(_real(_TOOLS), _CALLED_LATER)(*args)
+
+
+def _real(name: str) -> ModuleType:
+    """Return the real module in the place of its stand-in."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+    for stand_in in (_TOOLS, _NAME):
+        if isinstance(sys.modules.get(stand_in), _StandIn):
+            del sys.modules[stand_in]
+    if isinstance(vars(sys.modules["torch"]).get("_dynamo"), _StandIn):
+        del sys.modules["torch"]._dynamo  # torch imports what it is asked for and has not
+    return importlib.import_module(name)
