@@ -4,7 +4,7 @@
 writes OUT.json with the pairs between splits, how each differs, and the 300 least plausible labels of the test split, as file
 names, and two sheets of 100 drawn at random: OUT-pairs.png and OUT-labels.png, each entry numbered as in OUT.json's "sample".
 `--effort thorough` judges the labels by fine-tuned networks, too; with `--run RUN` they are judged by the probabilities of a
-finished run, which did not train on them.
+finished run, which did not train on them, or, together with `--effort thorough`, by what it and these networks say on average.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from thawlab.api import open_run
+from thawlab.data.dataset import Dataset
 from thawlab.data.decode import decode
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.sources import open_source
 from thawlab.data.types import Indices
 from thawlab.errors import ThawlabError, UsageError
+from thawlab.evaluation.predictions import Predictions
 from thawlab.judging.cross_validation import cross_validated
 from thawlab.opened import Run
 from thawlab.plan.resolve import pretrained_input
 from thawlab.process import keep_memory
-from thawlab.quality.data_check import EFFORTS, check_data
-from thawlab.quality.label_errors import LabelScores, score_labels
+from thawlab.quality.data_check import EFFORTS, Judge, check_data
+from thawlab.quality.label_errors import LabelScores, Probabilities, score_labels
 from thawlab.recipe import Data, System
 
 SAMPLE, SIDE, COLUMNS, LISTED = 100, 80, 8, 300
+_TINY = 1e-6
 
 
 def sheet(listing: Listing, entries: list[tuple[list[int], str]], path: Path) -> None:
@@ -60,8 +63,8 @@ class JudgedLabels(NamedTuple):
     labelled: Indices
 
 
-def judged_by(run: Run, listing: Listing) -> JudgedLabels:
-    """Judge the labels of a run's test split by the probabilities that it gave them.
+def tested(run: Run, listing: Listing) -> tuple[Predictions, Indices]:
+    """Return the predictions of a run's test split, and where the listing has its images.
 
     Raises:
         UsageError: if the run was judged on images that the source does not have.
@@ -73,8 +76,29 @@ def judged_by(run: Run, listing: Listing) -> JudgedLabels:
         raise UsageError(
             f"{run.path}: {missing[0]} of its test split is not in {listing.name}; give the source it was trained on"
         )
-    scores = score_labels(table.labels, table.probabilities(run.results.test.temperature))
-    return JudgedLabels(scores, np.array([places[name] for name in names]))
+    return table, np.array([places[name] for name in names])
+
+
+def judged_by(run: Run, listing: Listing) -> JudgedLabels:
+    """Judge the labels of a run's test split by the probabilities that it gave them."""
+    table, places = tested(run, listing)
+    return JudgedLabels(score_labels(table.labels, table.probabilities(run.results.test.temperature)), places)
+
+
+def joined_by(run: Run, listing: Listing, tuned: Judge) -> Judge:
+    """Return a judge that takes, of the images of a run's test split, the geometric mean of what it and another judge say."""
+    table, places = tested(run, listing)
+    said_by_run = table.probabilities(run.results.test.temperature)
+
+    def judge(dataset: Dataset, preprocessing: Preprocessing, folds: Indices) -> Probabilities:
+        said = tuned(dataset, preprocessing, folds).copy()
+        rows = np.searchsorted(dataset.splits.train, places)
+        assert (dataset.splits.train[rows] == places).all(), "an image of the test split cannot be read"
+        both = np.sqrt(np.maximum(said[rows], _TINY) * np.maximum(said_by_run, _TINY))
+        said[rows] = both / both.sum(axis=1, keepdims=True)
+        return said
+
+    return judge
 
 
 def label_rows(listing: Listing, judged: JudgedLabels, places: list[int]) -> list[dict[str, Any]]:
@@ -98,13 +122,16 @@ def measure(arguments: argparse.Namespace) -> None:
     listing = open_source(arguments.source, arguments.data_dir)
     if not (listing.splits == "test").any():
         raise UsageError(f"{arguments.source}: has no test split of its own to look for pairs with")
-    judged = judged_by(run, listing) if run else None  # before the check, which takes minutes
+    thorough = arguments.effort == "thorough"
+    judged = judged_by(run, listing) if run and not thorough else None  # before the check, which takes minutes
     system = System(data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
     look = pretrained_input(arguments.backbone, Data(source=arguments.source, image_size=arguments.size))
     started = time.monotonic()
-    tuned = partial(cross_validated, look[0], system) if arguments.effort == "thorough" else None
+    tuned = partial(cross_validated, look[0], system) if thorough else None
+    tuned = joined_by(run, listing, tuned) if run and tuned else tuned
     check = check_data(listing, *look, system, arguments.effort, tuned)
     seconds = time.monotonic() - started
+    judged_alone = judged is not None
     if judged is None:
         assert check.labels is not None
         judged = JudgedLabels(check.labels, check.labelled)
@@ -159,7 +186,7 @@ def measure(arguments: argparse.Namespace) -> None:
         }
     if arguments.only != "pairs":
         document |= {
-            **({} if run else {"suspected labels in all": len(scores.suspects)}),
+            **({} if judged_alone else {"suspected labels in all": len(scores.suspects)}),
             "suspected labels in the test split": len(tested),
             "labels": rows,
         }
