@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 CONSTRAINTS ?= constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check docs bench format clean
+.PHONY: help setup demo test test-all check docs bench bench-beside bench-accuracy format clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "thawlab needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 1; }
@@ -57,9 +57,24 @@ $(PEERS):
 	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check tensorflow-cpu==2.21.0 numpy
 	@touch $@
 
+FASTAI := benchmarks/.venv-fastai/.ready
+$(FASTAI):
+	$(PYTHON) -m venv benchmarks/.venv-fastai
+	benchmarks/.venv-fastai/bin/python -m pip install --quiet --disable-pip-version-check fastai==2.8.12 timm safetensors
+	@touch $@
+
+BENCHED := benchmarks/results/$(shell date +%F)$(if $(QUICK),-quick)
 bench: $(READY) $(PEERS) ## Compare with other programs: make bench CIFAR10=FOLDER (hours; QUICK=1: ten minutes; ONLY=work,work)
 	$(BIN)/python benchmarks/run.py --cifar10 "$(CIFAR10)" --keras-python benchmarks/.venv/bin/python $(if $(QUICK),--quick) \
-	  $(if $(REPETITIONS),--repetitions $(REPETITIONS)) --only "$(ONLY)" --out benchmarks/results/$$(date +%F)$(if $(QUICK),-quick).json
+	  $(if $(REPETITIONS),--repetitions $(REPETITIONS)) --only "$(ONLY)" --out $(BENCHED).json
+
+bench-beside: $(READY) $(PEERS) ## Train beside other work, we and other programs: make bench-beside CIFAR10=FOLDER
+	$(BIN)/python benchmarks/beside.py --cifar10 "$(CIFAR10)" --keras-python benchmarks/.venv/bin/python \
+	  --repetitions $(or $(REPETITIONS),3) --out $(BENCHED)-beside.json
+
+bench-accuracy: $(READY) $(FASTAI) ## Time to an accuracy beside fastai and PyTorch: make bench-accuracy CIFAR10=FOLDER BACKBONE=FOLDER
+	$(BIN)/python benchmarks/time_to_accuracy.py --cifar10 "$(CIFAR10)" --backbone "$(BACKBONE)" \
+	  --fastai-python benchmarks/.venv-fastai/bin/python --repetitions $(or $(REPETITIONS),3) --out $(BENCHED)-accuracy.json
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff format .
