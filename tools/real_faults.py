@@ -4,7 +4,7 @@
 writes OUT.json with the pairs between splits, how each differs, and the 300 least plausible labels of the test split, as file
 names, and two sheets of 100 drawn at random: OUT-pairs.png and OUT-labels.png, each entry numbered as in OUT.json's "sample".
 `--effort thorough` judges the labels by fine-tuned networks, too; with `--run RUN` they are judged by the probabilities of a
-finished run, which did not train on them, or, together with `--effort thorough`, by what it and these networks say on average.
+finished run, too, which did not train on them; `--judges run` takes these alone.
 """
 
 from __future__ import annotations
@@ -85,16 +85,18 @@ def judged_by(run: Run, listing: Listing) -> JudgedLabels:
     return JudgedLabels(score_labels(table.labels, table.probabilities(run.results.test.temperature)), places)
 
 
-def joined_by(run: Run, listing: Listing, tuned: Judge) -> Judge:
-    """Return a judge that takes, of the images of a run's test split, the geometric mean of what it and another judge say."""
+def joined_by(run: Run, listing: Listing, tuned: Judge | None) -> Judge:
+    """Return a judge of all images by what a run says of its test split, alone or averaged with what another judge says."""
     table, places = tested(run, listing)
-    said_by_run = table.probabilities(run.results.test.temperature)
+    said_by_run = np.maximum(table.probabilities(run.results.test.temperature), _TINY)
 
     def judge(dataset: Dataset, preprocessing: Preprocessing, folds: Indices) -> Probabilities:
-        said = tuned(dataset, preprocessing, folds).copy()
-        rows = np.searchsorted(dataset.splits.train, places)
-        assert (dataset.splits.train[rows] == places).all(), "an image of the test split cannot be read"
-        both = np.sqrt(np.maximum(said[rows], _TINY) * np.maximum(said_by_run, _TINY))
+        images, classes = dataset.splits.train, said_by_run.shape[1]
+        said = np.full((len(images), classes), 1 / classes) if tuned is None else tuned(dataset, preprocessing, folds).copy()
+        rows = np.searchsorted(images, places)
+        assert (images[rows] == places).all(), "an image of the test split cannot be read"
+        both = said_by_run * np.maximum(said[rows], _TINY)  # equal ones, where nothing else judges, change nothing
+        both = both if tuned is None else np.sqrt(both)
         said[rows] = both / both.sum(axis=1, keepdims=True)
         return said
 
@@ -123,12 +125,12 @@ def measure(arguments: argparse.Namespace) -> None:
     if not (listing.splits == "test").any():
         raise UsageError(f"{arguments.source}: has no test split of its own to look for pairs with")
     thorough = arguments.effort == "thorough"
-    judged = judged_by(run, listing) if run and not thorough else None  # before the check, which takes minutes
+    judged = judged_by(run, listing) if run and arguments.judges == "run" else None  # before the check, which takes minutes
     system = System(data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
     look = pretrained_input(arguments.backbone, Data(source=arguments.source, image_size=arguments.size))
     started = time.monotonic()
     tuned = partial(cross_validated, look[0], system) if thorough else None
-    tuned = joined_by(run, listing, tuned) if run and tuned else tuned
+    tuned = joined_by(run, listing, tuned) if run else tuned
     check = check_data(listing, *look, system, arguments.effort, tuned)
     seconds = time.monotonic() - started
     judged_alone = judged is not None
@@ -204,6 +206,7 @@ def main() -> None:
     parser.add_argument("--effort", choices=EFFORTS, default="normal", help="how the labels are judged")
     parser.add_argument("--only", choices=("pairs", "labels"), help="write one of the two; both if omitted")
     parser.add_argument("--run", help="a folder of a finished run whose probabilities judge the labels")
+    parser.add_argument("--judges", choices=("all", "run"), default="all", help="all that judge labels, or the run alone")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
     keep_memory()

@@ -191,12 +191,12 @@ def check_data(
         system: says where caches are.
         effort: how many judges the labels have: a head on the features and the nearest neighbours; another head, on those of
             mirrored images, unless they are many; and `tuned`.
-        tuned: gives the probabilities of networks that are fine-tuned, for the effort "thorough".
+        tuned: gives the probabilities of networks that are fine-tuned; the effort "thorough" needs it.
 
     Raises:
         ThawlabError: if the weights cannot be had, or half of the images cannot be read.
     """
-    assert (tuned is not None) == (effort == "thorough"), "the effort thorough is that of fine-tuned networks"
+    assert effort != "thorough" or tuned is not None, "the effort thorough is that of fine-tuned networks"
     preprocessing = with_grey_range(preprocessing, listing)
     network = frozen_backbone(spec, preprocessing)
     files, dataset = _scanned(listing, preprocessing, system)
