@@ -63,8 +63,8 @@ $(FASTAI):
 	benchmarks/.venv-fastai/bin/python -m pip install --quiet --disable-pip-version-check fastai==2.8.12 timm safetensors
 	@touch $@
 
-BENCHED := benchmarks/results/$(shell date +%F)$(if $(QUICK),-quick)
-bench: $(READY) $(PEERS) ## Compare with other programs: make bench CIFAR10=FOLDER (hours; QUICK=1: ten minutes; ONLY=work,work)
+BENCHED = benchmarks/results/$(shell date +%F)$(if $(QUICK),-quick)
+bench: $(READY) $(PEERS) ## Compare with other programs: make bench CIFAR10=FOLDER (hours; QUICK=1: minutes; ONLY=work,work)
 	$(BIN)/python benchmarks/run.py --cifar10 "$(CIFAR10)" --keras-python benchmarks/.venv/bin/python $(if $(QUICK),--quick) \
 	  $(if $(REPETITIONS),--repetitions $(REPETITIONS)) --only "$(ONLY)" --out $(BENCHED).json
 

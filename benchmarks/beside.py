@@ -1,45 +1,36 @@
 """Training beside other work: one epoch of all layers alone, beside a busy process, and twice at once; thawlab and its peers.
 
-`python benchmarks/beside.py --cifar10 FOLDER --out FILE` takes about ten minutes for each repetition on two cores. Each program
-is compared with itself alone in the same repetition: what a neighbour takes from it beyond its fair share is lost in waiting.
+`python benchmarks/beside.py --cifar10 FOLDER --out FILE` compares each program with itself alone in the same repetition: what
+a neighbour takes from it beyond its fair share is lost in waiting.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 
+import options
+from machine import described
 from material import prepare_backbones, prepare_data
 from run import run_once
-from works import ALL, HERE, LITE, Variant, Work, recipe
+from waiting import neighbour
+from works import ALL, LITE, Variant, Work, recipe, works
 
-from thawlab.environment import processor_name
-
-BUSY = "while True: pass"
 SHARE = 0.16  # of 5,000 images
 
 
 def programs(folder: Path, keras_python: str | None) -> list[Variant]:
     """Return what is trained: EfficientNet-Lite0, by Keras, which has none, MobileNetV2-1.0."""
     mine = recipe(folder, "beside", "small", f"local-dir:{folder / LITE}", 96, dict(ALL))
-    options = ["--all-epochs", "1", "--size", "96"]
-    images, peers = str(folder / "small.npz"), HERE / "peers"
-    result = [
-        Variant("thawlab", [str(Path(sys.executable).with_name("thawlab")), "train", str(mine)], kind="train"),
-        Variant("torch loop", [sys.executable, str(peers / "torch_loop.py"), images, "--model", LITE, *options]),
-    ]
-    if keras_python:
-        keras = [keras_python, str(peers / "keras_tutorial.py"), images, "--model", "MobileNetV2", *options]
-        result.append(Variant("keras float32", keras))
-    return result
+    ours = Variant("thawlab", [str(Path(sys.executable).with_name("thawlab")), "train", str(mine)], kind="train")
+    peers = {work.name: work.peers for work in works(folder, keras_python)}
+    keras = [peer for peer in peers["all-mobilenetv2_100-96"] if peer.name == "keras float32"]
+    return [ours, *peers[f"all-{LITE}-96"], *keras]
 
 
 def seconds(program: Variant) -> float:
@@ -53,29 +44,24 @@ def measured(program: Variant, condition: str) -> float:
     if condition == "twice":
         with ThreadPoolExecutor(2) as pool:
             return statistics.mean(pool.map(seconds, [program, program]))
-    neighbour = subprocess.Popen([sys.executable, "-c", BUSY]) if condition == "busy" else None
-    try:
+    with neighbour(condition == "busy"):
         return seconds(program)
-    finally:
-        if neighbour:
-            neighbour.kill()
-            neighbour.wait()
 
 
 def main() -> None:
     """Measure all programs under all conditions in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cifar10", type=Path, required=True)
-    parser.add_argument("--keras-python", help="the Python of a virtual environment with TensorFlow")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--cifar10", type=options.folder, required=True)
+    parser.add_argument("--keras-python", type=options.program, help="the Python of a virtual environment with TensorFlow")
+    parser.add_argument("--repetitions", type=options.count, default=3)
     parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench" / "beside")
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    prepare_data(options.work_dir, options.cifar10, SHARE)
-    prepare_backbones(options.work_dir)
+    arguments = parser.parse_args()
+    prepare_data(arguments.work_dir, arguments.cifar10, SHARE)
+    prepare_backbones(arguments.work_dir)
     found: dict[str, dict[str, list[float]]] = {}
-    for repetition in range(options.repetitions):
-        for program in programs(options.work_dir, options.keras_python):
+    for repetition in range(arguments.repetitions):
+        for program in programs(arguments.work_dir, arguments.keras_python):
             times = found.setdefault(program.name, {"alone": [], "busy": [], "twice": []})
             for condition, spent in times.items():
                 spent.append(round(measured(program, condition), 2))
@@ -87,13 +73,8 @@ def main() -> None:
             }
             for name, times in found.items()
         }
-        content = {
-            "date": str(date.today()),
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "seconds of an epoch": found,
-        }
-        options.out.write_text(json.dumps({**content, "share of alone": shares}, indent=1) + "\n")
+        content = {**described(), "seconds of an epoch": found, "share of alone": shares}
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
     print("| program | beside one busy process, of alone | two at once, each of alone |\n| --- | --- | --- |")
     for name, share in shares.items():
         print(f"| {name} | {share['busy']:.2f} | {share['twice']:.2f} |")

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
 import time
+from datetime import date
+from typing import Any
 
 import torch
 
+from thawlab.environment import processor_name
+
 # GFLOP/s of products in a format that the processor does not know.
 EMULATED = 10.0
+
+
+def described() -> dict[str, Any]:
+    """Return when and where something is measured, as the head of its file."""
+    return {"date": str(date.today()), "processor": processor_name(), "platform": platform.platform(), "cores": os.cpu_count()}
 
 
 def _best(work, repetitions: int = 7) -> float:

@@ -11,6 +11,18 @@ import numpy as np
 from PIL import Image
 from works import BACKBONES
 
+from thawlab.data.listing import Listing
+from thawlab.data.paths import open_path
+from thawlab.errors import ThawlabError
+
+
+def opened(source: Path) -> Listing:
+    """Open a source, or end with a line that says why it cannot be."""
+    try:
+        return open_path(source)
+    except ThawlabError as error:
+        raise SystemExit(str(error)) from None
+
 
 def prepare_data(folder: Path, source: Path, share: float = 1.0) -> None:
     """Write the images once, or a share of them, in each program's format: npz for the peers, Parquet for thawlab."""
@@ -18,13 +30,12 @@ def prepare_data(folder: Path, source: Path, share: float = 1.0) -> None:
     import pyarrow.parquet as pq
 
     from thawlab.data.decode import decode
-    from thawlab.data.paths import open_path
     from thawlab.data.preprocessing import Preprocessing
 
     if (folder / "done").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    listing = open_path(source)
+    listing = opened(source)
     same = Preprocessing(size=32, mean=(0, 0, 0), std=(1, 1, 1))
     for name, n_train, n_test in (("small", 5000, 1000), ("half", 2500, 1000), ("full", 50000, 10000)):
         parts: dict[str, Any] = {}
@@ -82,11 +93,10 @@ def prepare_jpegs(folder: Path, source: Path, count: int = 10_000) -> None:
 
 def prepare_folders(folder: Path, source: Path, counts: dict[str, int]) -> None:
     """Write so many images of each split as PNG, in folders of splits and classes; those of `val` are training images."""
-    from thawlab.data.paths import open_path
 
     if (folder / "done").exists():
         return
-    listing = open_path(source)
+    listing = opened(source)
     rng = np.random.default_rng(0)
     drawn = {split: rng.permutation(np.flatnonzero(listing.splits == split)) for split in ("train", "test")}
     used = {"train": 0, "test": 0}

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import machine
 import memory
+import options
 from material import prepare_backbones, prepare_data, prepare_jpegs
+from table import WORDS
 from works import LITE, Variant, Work, prepare_run, works
 
-# What is compared in ten minutes, on a tenth of the material and once.
+# What is compared in minutes, on a tenth of the material and once.
 QUICK = ("head", "head-again", f"all-{LITE}-96", "all-mobilenetv2_100-96", "input-first", "predict")
 SHARE = 0.1
 JPEGS = 10_000
@@ -126,29 +125,28 @@ def summarize(work: Work) -> dict[str, Any]:
     }
 
 
-def save(path: Path, summaries: list[dict[str, Any]], machine: dict[str, float], share: float) -> None:
+def save(path: Path, summaries: list[dict[str, Any]], ceiling: dict[str, float], share: float) -> None:
     """Write what has been measured so far."""
-    from thawlab.environment import processor_name
-
-    content = {"date": str(date.today()), "processor": processor_name(), "platform": platform.platform(), "cores": os.cpu_count()}
-    path.write_text(
-        json.dumps({**content, "share of the material": share, "machine": machine, "works": summaries}, indent=1) + "\n"
-    )
+    content = {**machine.described(), "share of the material": share, "machine": ceiling, "works": summaries}
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def main() -> None:
     """Run the selected comparisons and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cifar10", type=Path, required=True, help="CIFAR-10: a folder of Parquet files or of images")
-    parser.add_argument("--keras-python", help="the Python of a virtual environment with TensorFlow; without it, no Keras")
-    parser.add_argument("--repetitions", type=int, help="three if omitted, one if quick")
+    parser.add_argument("--cifar10", type=options.folder, required=True, help="CIFAR-10: a folder of Parquet files or of images")
     parser.add_argument(
-        "--quick", action="store_true", help="fewer works on a tenth of the material: ten minutes, rougher ratios"
+        "--keras-python", type=options.program, help="the Python of a virtual environment with TensorFlow; without it, no Keras"
     )
+    parser.add_argument("--repetitions", type=options.count, help="three if omitted, one if quick")
+    parser.add_argument("--quick", action="store_true", help="fewer works on a tenth of the material: minutes, rougher ratios")
     parser.add_argument("--only", default="", help="names of tasks, separated by commas")
     parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    wanted = [name for name in arguments.only.split(",") if name] or (QUICK if arguments.quick else ())
+    if unknown := [name for name in wanted if name not in WORDS]:
+        parser.error(f"--only: there is no work '{unknown[0]}', but {', '.join(WORDS)}")
     share = SHARE if arguments.quick else 1.0
     folder = arguments.work_dir / "quick" if arguments.quick else arguments.work_dir
     prepare_data(folder, arguments.cifar10, share)
@@ -157,7 +155,6 @@ def main() -> None:
     prepare_run(folder)
     ceiling = machine.measure()
     print(ceiling, flush=True)
-    wanted = [name for name in arguments.only.split(",") if name] or (QUICK if arguments.quick else ())
     chosen = [work for work in works(folder, arguments.keras_python) if not wanted or work.name in wanted]
     if ceiling["gflops_bfloat16"] < machine.EMULATED:  # a peer in bfloat16 would take hours
         for work in chosen:

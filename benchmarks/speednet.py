@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +79,12 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    from thawlab.environment import processor_name
 
     runs = arguments.keep or Path(tempfile.mkdtemp(prefix="bench-runs-"))
     if arguments.keep and arguments.keep.exists():
         raise SystemExit(f"{arguments.keep} exists: a finished run in it would be shown and not timed; name a new folder")
     prepare_data(arguments.work_dir, arguments.cifar10)
-    head = {"date": str(date.today()), "processor": processor_name(), "platform": platform.platform(), "cores": os.cpu_count()}
+    head = machine.described()
     recipe = arguments.recipe.read_text(encoding="utf-8")
     content: dict[str, Any] = {**head, "whitening_seconds": whitening_seconds(), "recipe": recipe, "rows": []}
     for seed in map(int, arguments.seeds.split(",")):

@@ -1,4 +1,4 @@
-"""Where a training step spends its time, by operator: `python benchmarks/step_profile.py --out FILE`, about two minutes.
+"""Where a training step spends its time, by operator: `python benchmarks/step_profile.py --out FILE`.
 
 All layers of networks with moving BatchNorm, a batch of 64 at 96 px, random weights, as `thawlab` trains them on a CPU.
 """

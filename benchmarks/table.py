@@ -47,7 +47,7 @@ def main() -> None:
     for work in sorted(works, key=lambda work: list(WORDS).index(work["work"])):
         print(row(work))
     if any(file.get("share of the material", 1) < 1 for file in files):
-        print("\nMeasured on a tenth of the images that the lines name, once (`--quick`).")
+        print("\nMeasured on a tenth of the images that the lines name (`--quick`).")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -17,13 +16,12 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+import options
+from machine import described
 from material import prepare_folders
-
-from thawlab.environment import processor_name
 
 PEERS = Path(__file__).resolve().parent / "peers"
 _LOOK = 0.1  # seconds between two looks at what thawlab has recorded
@@ -96,54 +94,58 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """Run all programs in turn and write what they reached when."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cifar10", type=Path, help="made into a folder of images")
-    parser.add_argument("--folder", type=Path, help="a folder train/CLASS, val/CLASS and test/CLASS instead")
-    parser.add_argument("--backbone", type=Path, required=True, help="timm's `local-dir:` folder: config.json, model.safetensors")
-    parser.add_argument("--fastai-python", help="the Python of a virtual environment with fastai")
-    parser.add_argument("--train", type=int, default=2000, help="training images of CIFAR-10")
-    parser.add_argument("--val", type=int, default=500, help="its validation images, and as many to test")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--fastai-epochs", type=int, default=3, help="of `fine_tune`, after the one with all but the head frozen")
-    parser.add_argument("--torch-epochs", type=int, default=25, help="as in the tutorial")
-    parser.add_argument("--repetitions", type=int, default=3)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--cifar10", type=options.folder, help="made into a folder of images")
+    source.add_argument("--folder", type=options.folder, help="a folder train/CLASS, val/CLASS and test/CLASS instead")
+    parser.add_argument(
+        "--backbone", type=options.backbone, required=True, help="timm's `local-dir:` folder: config.json, model.safetensors"
+    )
+    parser.add_argument("--fastai-python", type=options.program, help="the Python of a virtual environment with fastai")
+    parser.add_argument("--train", type=options.count, default=2000, help="training images of CIFAR-10")
+    parser.add_argument("--val", type=options.count, default=500, help="its validation images, and as many to test")
+    parser.add_argument("--size", type=options.count, default=96)
+    parser.add_argument(
+        "--fastai-epochs", type=options.count, default=3, help="of `fine_tune`, after the one with all but the head frozen"
+    )
+    parser.add_argument("--torch-epochs", type=options.count, default=25, help="as in the tutorial")
+    parser.add_argument("--repetitions", type=options.count, default=3)
     parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench" / "accuracy")
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    folder = options.folder or options.work_dir / f"cifar10-{options.train}-{options.val}"
-    if options.folder is None:
-        prepare_folders(folder, options.cifar10, {"train": options.train, "val": options.val, "test": options.val})
-    model = json.loads((options.backbone / "config.json").read_text())["architecture"]
-    size = ["--size", str(options.size)]
+    arguments = parser.parse_args()
+    folder = arguments.folder or arguments.work_dir / f"cifar10-{arguments.train}-{arguments.val}"
+    if arguments.folder is None:
+        prepare_folders(folder, arguments.cifar10, {"train": arguments.train, "val": arguments.val, "test": arguments.val})
+    size = ["--size", str(arguments.size)]
     mine = [
         str(Path(sys.executable).with_name("thawlab")),
         "train",
         str(folder),
         "--backbone",
-        f"local-dir:{options.backbone}",
+        f"local-dir:{arguments.backbone}",
         *size,
     ]
-    given = [str(folder), "--model", model, "--weights", str(options.backbone / "model.safetensors"), *size, "--epochs"]
+    given = [str(folder), "--backbone", str(arguments.backbone), *size, "--epochs"]
     rows: list[dict[str, Any]] = []
-    for repetition in range(options.repetitions):
+    for repetition in range(arguments.repetitions):
         seed = ["--seed", str(repetition)]
         tasks = [
             ("thawlab", recorded, [*mine, *seed]),
             (
                 "torch tutorial",
                 told,
-                [sys.executable, str(PEERS / "torch_fine_tune.py"), *given, str(options.torch_epochs), *seed],
+                [sys.executable, str(PEERS / "torch_fine_tune.py"), *given, str(arguments.torch_epochs), *seed],
             ),
         ]
-        if options.fastai_python:
-            fastai = [options.fastai_python, str(PEERS / "fastai_fine_tune.py"), *given, str(options.fastai_epochs), *seed]
+        if arguments.fastai_python:
+            fastai = [arguments.fastai_python, str(PEERS / "fastai_fine_tune.py"), *given, str(arguments.fastai_epochs), *seed]
             tasks.append(("fastai", told, fastai))
         for name, run, command in tasks:
             curve, whole = run(command)
             rows.append({"repetition": repetition, "program": name, "curve": curve, "whole": whole})
             print(name, f"{whole:.0f} s", [f"{second:.0f} s {value:.3f}" for second, value in curve], flush=True)
-        content = {"date": str(date.today()), "processor": processor_name(), "cores": os.cpu_count()}
-        told_of = {"folder": folder.name, "backbone": options.backbone.name, "size": options.size}
-        options.out.write_text(json.dumps({**content, **told_of, **summary(rows), "rows": rows}, indent=1) + "\n")
+        told_of = {"folder": folder.name, "backbone": arguments.backbone.name, "size": arguments.size}
+        content = {**described(), **told_of, **summary(rows), "rows": rows}
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
     print(summary(rows))
 
 

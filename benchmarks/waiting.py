@@ -13,6 +13,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from thawlab.environment import processor_name
@@ -24,6 +26,18 @@ POLICIES = {
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 BUSY = "while True: pass"
+
+
+@contextmanager
+def neighbour(busy: bool) -> Iterator[None]:
+    """Run a process that keeps one core busy, if so wanted, beside what is done within."""
+    process = subprocess.Popen([sys.executable, "-c", BUSY]) if busy else None
+    try:
+        yield
+    finally:
+        if process:
+            process.kill()
+            process.wait()
 
 
 def train(seconds: float) -> float:
@@ -70,12 +84,10 @@ def main() -> None:
         return
     rates: dict[str, dict[str, list[float]]] = {policy: {"alone": [], "busy": []} for policy in POLICIES}
     for place in ("alone", "busy"):
-        neighbour = subprocess.Popen([sys.executable, "-c", BUSY]) if place == "busy" else None
-        for _ in range(options.repetitions):
-            for policy in POLICIES:
-                rates[policy][place].append(round(measured(policy, options.seconds), 2))
-        if neighbour:
-            neighbour.kill()
+        with neighbour(place == "busy"):
+            for _ in range(options.repetitions):
+                for policy in POLICIES:
+                    rates[policy][place].append(round(measured(policy, options.seconds), 2))
     alone = statistics.median(rates["default"]["alone"])
     for policy, found in rates.items():
         one, busy = (statistics.median(found[place]) for place in ("alone", "busy"))

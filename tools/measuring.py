@@ -1,4 +1,4 @@
-"""What the tools that measure finders share: what they ran on, and CIFAR-10 opened for a backbone and in memory."""
+"""What the tools that measure finders share: what they ran on, and a source opened for a backbone and in memory."""
 
 from __future__ import annotations
 
@@ -28,11 +28,16 @@ def machine() -> dict[str, Any]:
     return {key: told[key] for key in ("time", "processor", "threads", "packages")}
 
 
-def cifar10(data_dir: str, cache_dir: str | None, backbone: str, size: int | None = None) -> tuple[Listing, Look]:
-    """Open CIFAR-10, and a backbone with what it needs to look at it."""
+def opened(
+    source: str, data_dir: str | None, cache_dir: str | None, backbone: str, size: int | None = None
+) -> tuple[Listing, Look]:
+    """Open a source, and a backbone with what it needs to look at it."""
     keep_memory()
-    look = pretrained_input(backbone, Data(source="cifar10", image_size=size))
-    return open_source("cifar10", data_dir), (*look, System(data_dir=data_dir, cache_dir=cache_dir))
+    listing = open_source(source, data_dir)
+    return listing, (
+        *pretrained_input(backbone, Data(source=source, image_size=size)),
+        System(data_dir=data_dir, cache_dir=cache_dir),
+    )
 
 
 def in_memory(listing: Listing) -> tuple[Listing, np.ndarray]:

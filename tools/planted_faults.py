@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import Look, cifar10, in_memory, machine
+from measuring import Look, in_memory, machine, opened
 from PIL import Image
 
 from thawlab.data.images import ArrayImages
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--cache-dir")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    listing, look = cifar10(arguments.cifar10, arguments.cache_dir, arguments.backbone)
+    listing, look = opened("cifar10", arguments.cifar10, arguments.cache_dir, arguments.backbone)
     result = {"machine": machine(), "duplicates": duplicates(*in_memory(listing), look, arguments.seed)}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from cleanlab.rank import get_label_quality_scores
-from measuring import Look, cifar10, in_memory, machine
+from measuring import Look, in_memory, machine, opened
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from thawlab.data.dataset import Dataset, decode_all
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--cache-dir")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    listing, look = cifar10(arguments.cifar10, arguments.cache_dir, arguments.backbone, arguments.size)
+    listing, look = opened("cifar10", arguments.cifar10, arguments.cache_dir, arguments.backbone, arguments.size)
     result: dict[str, Any] = {
         "machine": machine(),
         "backbone": Path(arguments.backbone).name,

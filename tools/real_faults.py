@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from measuring import opened
 from PIL import Image, ImageDraw
 
 from thawlab.api import open_run
@@ -24,17 +25,13 @@ from thawlab.data.dataset import Dataset
 from thawlab.data.decode import decode
 from thawlab.data.listing import Listing
 from thawlab.data.preprocessing import Preprocessing
-from thawlab.data.sources import open_source
 from thawlab.data.types import Indices
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.predictions import Predictions
 from thawlab.judging.cross_validation import cross_validated
 from thawlab.opened import Run
-from thawlab.plan.resolve import pretrained_input
-from thawlab.process import keep_memory
-from thawlab.quality.data_check import EFFORTS, Judge, check_data
+from thawlab.quality.data_check import EFFORTS, DataCheck, Judge, check_data
 from thawlab.quality.label_errors import LabelScores, Probabilities, score_labels
-from thawlab.recipe import Data, System
 
 SAMPLE, SIDE, COLUMNS, LISTED = 100, 80, 8, 300
 _TINY = 1e-6
@@ -103,48 +100,17 @@ def joined_by(run: Run, listing: Listing, tuned: Judge | None) -> Judge:
     return judge
 
 
-def label_rows(listing: Listing, judged: JudgedLabels, places: list[int]) -> list[dict[str, Any]]:
-    """Return what is said of some of the labels that were judged."""
-    scores, labelled = judged
-    return [
-        {
-            "id": listing.ids[labelled[place]],
-            "label": listing.classes[listing.labels[labelled[place]]],
-            "suggested": listing.classes[scores.suggested[place]],
-            "quality": round(float(scores.quality[place]), 6),
-            "kind": str(scores.kinds[place]),
-        }
-        for place in places
-    ]
+class Finding(NamedTuple):
+    """What a document says of pairs or of labels, and for a sheet the images of each entry with a line of text."""
+
+    document: dict[str, Any]
+    entries: list[tuple[list[int], str]]
 
 
-def measure(arguments: argparse.Namespace) -> None:
-    """Check the data set, judge its labels, and write the document and both sheets."""
-    run = open_run(arguments.run) if arguments.run else None
-    listing = open_source(arguments.source, arguments.data_dir)
-    if not (listing.splits == "test").any():
-        raise UsageError(f"{arguments.source}: has no test split of its own to look for pairs with")
-    thorough = arguments.effort == "thorough"
-    judged = judged_by(run, listing) if run and arguments.judges == "run" else None  # before the check, which takes minutes
-    system = System(data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
-    look = pretrained_input(arguments.backbone, Data(source=arguments.source, image_size=arguments.size))
-    started = time.monotonic()
-    tuned = partial(cross_validated, look[0], system) if thorough else None
-    tuned = joined_by(run, listing, tuned) if run else tuned
-    check = check_data(listing, *look, system, arguments.effort, tuned)
-    seconds = time.monotonic() - started
-    judged_alone = judged is not None
-    if judged is None:
-        assert check.labels is not None
-        judged = JudgedLabels(check.labels, check.labelled)
-    scores, labelled = judged
-    tested = [place for place in scores.suspects.tolist() if listing.splits[labelled[place]] == "test"]
-    ranked = np.argsort(scores.quality, kind="stable").tolist()
-    shown = [place for place in ranked if listing.splits[labelled[place]] == "test"][:LISTED]
-    rows = label_rows(listing, judged, shown)
-    leaks = check.leaks
-    named = [listing.classes[label] for label in listing.labels.tolist()]
-    pairs = [
+def pairs_found(check: DataCheck) -> Finding:
+    """Return the pairs between splits."""
+    listing, leaks = check.listing, check.leaks
+    rows = [
         {
             "first": pair["first"]["id"],
             "second": pair["second"]["id"],
@@ -154,19 +120,63 @@ def measure(arguments: argparse.Namespace) -> None:
         }
         for pair in check.as_json(limit=len(leaks))["leaks"]["first"]
     ]
-    rng = np.random.default_rng(0)
-    sampled_pairs = sorted(rng.permutation(len(leaks))[:SAMPLE].tolist())
-    sampled_labels = sorted(rng.permutation(len(rows))[:SAMPLE].tolist())
-    out = Path(arguments.out)
-    drawn = {
-        "pairs": [
-            ([leaks[k][0], leaks[k][1]], f"{named[leaks[k][0]]}/{named[leaks[k][1]]} {leaks[k][2]:.3f}") for k in sampled_pairs
-        ],
-        "labels": [([int(labelled[shown[k]])], f"{rows[k]['label']} / {rows[k]['suggested']}") for k in sampled_labels],
+    document = {
+        "pairs between splits": len(rows),
+        "test images in them": len({index for pair in leaks for index in pair[:2] if listing.splits[index] == "test"}),
+        "pairs with different labels": len(check.conflicts()),
+        "pairs": rows,
     }
-    for kind, entries in drawn.items():
-        if arguments.only in (None, kind):
-            sheet(listing, entries, out.with_name(f"{out.name}-{kind}.png"))
+    texts = [f"{'/'.join(row['classes'])} {row['similarity']:.3f}" for row in rows]
+    return Finding(document, [([pair[0], pair[1]], text) for pair, text in zip(leaks, texts, strict=True)])
+
+
+def labels_found(listing: Listing, judged: JudgedLabels, alone: bool) -> Finding:
+    """Return the least plausible labels of the test split; judged by a run alone, nothing is known of the other splits."""
+    scores, labelled = judged
+    of_test = listing.splits[labelled] == "test"
+    shown = [place for place in np.argsort(scores.quality, kind="stable").tolist() if of_test[place]][:LISTED]
+    rows = [
+        {
+            "id": listing.ids[labelled[place]],
+            "label": listing.classes[listing.labels[labelled[place]]],
+            "suggested": listing.classes[scores.suggested[place]],
+            "quality": round(float(scores.quality[place]), 6),
+            "kind": str(scores.kinds[place]),
+        }
+        for place in shown
+    ]
+    document = {
+        **({} if alone else {"suspected labels in all": len(scores.suspects)}),
+        "suspected labels in the test split": int(of_test[scores.suspects].sum()),
+        "labels": rows,
+    }
+    return Finding(
+        document, [([int(labelled[k])], f"{row['label']} / {row['suggested']}") for k, row in zip(shown, rows, strict=True)]
+    )
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Check the data set, judge its labels, and write the document and the sheets."""
+    alone = arguments.judges == "run"
+    if alone and not arguments.run:
+        raise UsageError("--judges run: needs --run, a folder of a finished run")
+    run = open_run(arguments.run) if arguments.run else None
+    listing, look = opened(arguments.source, arguments.data_dir, arguments.cache_dir, arguments.backbone, arguments.size)
+    if not (listing.splits == "test").any():
+        raise UsageError(f"{arguments.source}: has no test split of its own to look for pairs with")
+    judged = judged_by(run, listing) if run and alone else None  # before the check, which takes minutes
+    tuned = partial(cross_validated, look[0], look[2]) if arguments.effort == "thorough" else None
+    started = time.monotonic()
+    check = check_data(listing, *look, arguments.effort, joined_by(run, listing, tuned) if run and not alone else tuned)
+    seconds = time.monotonic() - started
+    if judged is None:
+        if check.labels is None:
+            raise UsageError(f"{arguments.source}: too few images to judge labels")
+        judged = JudgedLabels(check.labels, check.labelled)
+    findings = {"pairs": pairs_found(check), "labels": labels_found(listing, judged, alone)}
+    rng = np.random.default_rng(0)  # draws from both, so that --only changes neither sample
+    sampled = {key: sorted(rng.permutation(len(of.entries))[:SAMPLE].tolist()) for key, of in findings.items()}
+    wanted = [key for key in findings if arguments.only in (None, key)]
     document = {
         "source": arguments.source,
         "backbone": Path(arguments.backbone).name,
@@ -175,23 +185,12 @@ def measure(arguments: argparse.Namespace) -> None:
         **({"run": run.folder.name, "recipe": run.recipe.digest} if run else {}),
         "images": len(listing),
         "seconds": round(seconds, 1),
-        "sample": {
-            key: drawn for key, drawn in (("pairs", sampled_pairs), ("labels", sampled_labels)) if arguments.only in (None, key)
-        },
+        "sample": {key: sampled[key] for key in wanted},
     }
-    if arguments.only != "labels":
-        document |= {
-            "pairs between splits": len(pairs),
-            "test images in them": len({index for pair in leaks for index in pair[:2] if listing.splits[index] == "test"}),
-            "pairs with different labels": len(check.conflicts()),
-            "pairs": pairs,
-        }
-    if arguments.only != "pairs":
-        document |= {
-            **({} if judged_alone else {"suspected labels in all": len(scores.suspects)}),
-            "suspected labels in the test split": len(tested),
-            "labels": rows,
-        }
+    out = Path(arguments.out)
+    for key in wanted:
+        document |= findings[key].document
+        sheet(listing, [findings[key].entries[k] for k in sampled[key]], out.with_name(f"{out.name}-{key}.png"))
     out.with_suffix(".json").write_text(json.dumps(document, indent=0, ensure_ascii=False) + "\n")
     print({key: value for key, value in document.items() if not isinstance(value, list | dict)})
 
@@ -209,7 +208,6 @@ def main() -> None:
     parser.add_argument("--judges", choices=("all", "run"), default="all", help="all that judge labels, or the run alone")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
-    keep_memory()
     try:
         measure(arguments)
     except UsageError as error:

@@ -5,23 +5,14 @@ Prints a JSON line after each epoch, with the accuracy on the validation images.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from pathlib import Path
 
-import fastai
-from fastai.vision.all import Callback, ImageDataLoaders, Resize, accuracy, set_seed, vision_learner
+from fastai.vision.all import Callback, ImageDataLoaders, Normalize, Resize, accuracy, set_seed, vision_learner
+from fine_tune_task import parsed
 from safetensors.torch import load_file
 
-parser = argparse.ArgumentParser()
-parser.add_argument("folder", type=Path, help="train/CLASS and val/CLASS")
-parser.add_argument("--model", required=True, help="timm's name")
-parser.add_argument("--weights", type=Path, required=True)
-parser.add_argument("--size", type=int, required=True)
-parser.add_argument("--epochs", type=int, required=True)
-parser.add_argument("--seed", type=int, default=0)
-arguments = parser.parse_args()
+arguments = parsed()
 set_seed(arguments.seed)
 
 
@@ -35,12 +26,17 @@ class Tell(Callback):
 
 
 loaders = ImageDataLoaders.from_folder(
-    arguments.folder, train="train", valid="val", item_tfms=Resize(arguments.size), bs=64, num_workers=os.cpu_count()
+    arguments.folder,
+    train="train",
+    valid="val",
+    item_tfms=Resize(arguments.size),
+    # `vision_learner` scales the input itself only for weights that it fetches.
+    batch_tfms=Normalize.from_stats(arguments.mean, arguments.std),
+    bs=64,
+    num_workers=os.cpu_count(),
 )
 learner = vision_learner(loaders, arguments.model, metrics=accuracy, pretrained=False, cbs=Tell())
 missing, _ = learner.model[0].model.load_state_dict(load_file(arguments.weights), strict=False)
 assert not missing, missing
 with learner.no_bar(), learner.no_logging():
-    learner.freeze()
     learner.fine_tune(arguments.epochs)
-print(json.dumps({"version": fastai.__version__}), flush=True)

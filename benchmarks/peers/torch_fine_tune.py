@@ -5,33 +5,24 @@ Prints a JSON line after each epoch, with the accuracy on the validation images.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from pathlib import Path
 
 import timm
 import torch
+from fine_tune_task import parsed
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-parser = argparse.ArgumentParser()
-parser.add_argument("folder", type=Path, help="train/CLASS and val/CLASS")
-parser.add_argument("--model", required=True, help="timm's name")
-parser.add_argument("--weights", type=Path, required=True)
-parser.add_argument("--size", type=int, required=True)
-parser.add_argument("--epochs", type=int, required=True)
-parser.add_argument("--seed", type=int, default=0)
-arguments = parser.parse_args()
+arguments = parsed()
 torch.manual_seed(arguments.seed)
 
 network = timm.create_model(arguments.model, num_classes=0)
-mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
 missing, _ = network.load_state_dict(load_file(arguments.weights), strict=False)
 assert not missing, missing
-end = [transforms.ToTensor(), transforms.Normalize(mean, std)]
+end = [transforms.ToTensor(), transforms.Normalize(arguments.mean, arguments.std)]
 seen = transforms.Compose([transforms.RandomResizedCrop(arguments.size), transforms.RandomHorizontalFlip(), *end])
 plain = transforms.Compose([transforms.Resize(arguments.size), transforms.CenterCrop(arguments.size), *end])
 train = datasets.ImageFolder(str(arguments.folder / "train"), seen)

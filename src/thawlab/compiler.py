@@ -1,7 +1,7 @@
 """torch's compiler, which nothing here uses, imported only when something asks for more than to be left alone by it.
 
-torchvision, timm and torch's optimisers import it only to keep single functions from being compiled. It brings hundreds of
-modules and takes as long as the rest of torch. What stands in for it until then keeps functions as they are.
+torchvision, timm and torch's optimisers import it only to keep single functions from being compiled, and it brings hundreds of
+modules. What stands in for it until then keeps functions as they are.
 """
 
 import importlib
@@ -14,8 +14,6 @@ from types import ModuleType
 from typing import Any, final
 
 _NAME, _TOOLS = "torch._dynamo", "torch._dynamo.utils"
-# What torchvision imports for one operator, to call it in deterministic training on an accelerator.
-_CALLED_LATER = "is_compile_supported"
 
 
 def put_off() -> None:
@@ -50,10 +48,8 @@ class _StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what looks through all modules does not ask for the compiler
             raise AttributeError(name)
-        if self.__name__ == _NAME and name in _IDLE:
-            return _IDLE[name]
-        if (self.__name__, name) == (_TOOLS, _CALLED_LATER):
-            return _is_compile_supported
+        if (self.__name__, name) in _READY:
+            return _READY[self.__name__, name]
         return getattr(_real(self.__name__), name)
 
 
@@ -66,12 +62,17 @@ def _nothing() -> None:
     """Break no graph: there is none."""
 
 
-# What the real ones do outside a function that is being compiled.
-_IDLE: dict[str, Callable[..., Any]] = {"disable": _as_it_is, "graph_break": _nothing}
-
-
 def _is_compile_supported(*args: Any) -> Any:
-    return getattr(_real(_TOOLS), _CALLED_LATER)(*args)
+    """Ask the real one: torchvision imports it for one operator, to call it in deterministic training on an accelerator."""
+    return _real(_TOOLS).is_compile_supported(*args)
+
+
+# What the stand-ins have; the first two do what the real ones do outside a function that is being compiled.
+_READY: dict[tuple[str, str], Callable[..., Any]] = {
+    (_NAME, "disable"): _as_it_is,
+    (_NAME, "graph_break"): _nothing,
+    (_TOOLS, "is_compile_supported"): _is_compile_supported,
+}
 
 
 def _real(name: str) -> ModuleType:

@@ -6,7 +6,7 @@ A candidate counts only if one image can be laid over the other: how well, and h
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,8 @@ SMOOTH_LEAST = 0.84
 _ASIDE = ((1, 0), (0, 1), (1, 1), (1, -1))
 # Pairs that are looked at together: exactly, and roughly; and images whose spectra are in memory for it.
 _PAIRS, _ROUGH_PAIRS, _SPECTRA = 512, 1024, 65_536
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Pair(NamedTuple):
@@ -128,16 +130,12 @@ def judged_pairs(plain: Thumbnails, others: Thumbnails, found: dict[bool, npt.ND
 
 @torch.inference_mode()
 def _shows_anything(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
-    return np.concatenate([has_structure(_images(part)).numpy() for part in _in_parts(thumbnails)])
+    return np.concatenate([has_structure(_images(part)).numpy() for part in _parts(thumbnails, _ROUGH_PAIRS)])
 
 
-def _in_parts(thumbnails: Thumbnails) -> list[Thumbnails]:
-    return np.array_split(thumbnails, len(thumbnails) // _ROUGH_PAIRS + 1)
-
-
-def _parts(pairs: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
-    for start in range(0, len(pairs), size):
-        yield pairs[start : start + size]
+def _parts(rows: npt.NDArray[T], size: int) -> Iterator[npt.NDArray[T]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def _images(thumbnails: Thumbnails) -> torch.Tensor:
@@ -149,7 +147,7 @@ def _plausible(plain: Thumbnails, others: Thumbnails, pairs: npt.NDArray[np.int6
     """Return the pairs that correlate roughly; a cheap look before the exact one."""
     kept = [pairs[:0]]
     for begin in range(0, len(others), _SPECTRA):
-        still = torch.cat([spectra(_images(part)) for part in _in_parts(others[begin : begin + _SPECTRA])])
+        still = torch.cat([spectra(_images(part)) for part in _parts(others[begin : begin + _SPECTRA], _ROUGH_PAIRS)])
         among = pairs[(pairs[:, 1] >= begin) & (pairs[:, 1] < begin + _SPECTRA)]
         for part in _parts(among, _ROUGH_PAIRS):
             one, place = np.unique(part[:, 0], return_inverse=True)
@@ -172,10 +170,11 @@ def _mapped(plain: Thumbnails, others: Thumbnails, pairs: npt.NDArray[np.int64])
     kept = []
     for part in _parts(pairs, _PAIRS):
         first, place = np.unique(part[:, 0], return_inverse=True)  # images that are in many pairs are looked at once
-        moved, two = _images(plain[first]), _images(others[part[:, 1]])
-        _, starts = rough_fit(spectra(moved, len(STARTS))[place], spectra(two), _STARTS)
-        start, maps = roughly_refined(moved[place], two, starts)
-        near = (alike(moved[place], two, maps) >= _ALIKE_LEAST).nonzero().flatten()
+        different, two = _images(plain[first]), _images(others[part[:, 1]])
+        one = different[place]
+        _, starts = rough_fit(spectra(different, len(STARTS))[place], spectra(two), _STARTS)
+        start, maps = roughly_refined(one, two, starts)
+        near = (alike(one, two, maps) >= _ALIKE_LEAST).nonzero().flatten()
         kept.append(_Mapped(part[near.numpy()], start[near], maps[near]))
         if sum(len(some.pairs) for some in kept) >= _PAIRS:
             yield _joined(kept)
