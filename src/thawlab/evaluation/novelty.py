@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from thawlab.data.types import Indices, Labels
+from thawlab.evaluation.metrics.ranking import roc_auc
 from thawlab.models.saved import Reference
 from thawlab.randomness import derive
 from thawlab.results import Novelty, OodSource, Separation
@@ -86,12 +87,10 @@ def separation(inside: Scores, outside: Scores) -> Separation:
 
     The false-positive rate is the share of OOD images that pass where 95 % of the others do.
     """
-    from sklearn.metrics import roc_auc_score
-
     truth = np.concatenate([np.zeros(len(inside)), np.ones(len(outside))])
     passing = np.quantile(inside, 0.95, method="higher")
-    auroc = roc_auc_score(truth, np.concatenate([inside, outside]))
-    return Separation(auroc=float(auroc), fpr95=float((outside <= passing).mean()))
+    auroc = roc_auc(truth, np.concatenate([inside, outside]))
+    return Separation(auroc=auroc, fpr95=float((outside <= passing).mean()))
 
 
 def combined(scores: NoveltyScores, held_out: NoveltyScores) -> Scores:

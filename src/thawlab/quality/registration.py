@@ -77,16 +77,24 @@ FEW = len(_SCALES)  # of the maps, those that scale both axes alike
 
 def grey(images: torch.Tensor) -> torch.Tensor:
     """Return n × 3 × h × w images without colour, n × 1 × h × w."""
-    return (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    red, green, blue = (images[:, channel : channel + 1] for channel in range(3))
+    mixed: torch.Tensor = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+    return mixed
 
 
 def blurred(images: torch.Tensor, times: int = 1) -> torch.Tensor:
-    """Return images under a binomial blur of 3 × 3 pixels, applied so many times."""
-    for _ in range(times):
-        padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-        across = padded[:, :, :, :-2] + 2 * padded[:, :, :, 1:-1] + padded[:, :, :, 2:]
-        images = (across[:, :, :-2] + 2 * across[:, :, 1:-1] + across[:, :, 2:]) / 16
-    return images
+    """Return square images under a binomial blur of 3 × 3 pixels, applied so many times; their edges are continued outwards."""
+    along = _blurring(images.shape[3], times)
+    soft: torch.Tensor = along @ (images @ along.T)
+    return soft
+
+
+@cache
+def _blurring(side: int, times: int) -> torch.Tensor:
+    """Return what blurs the columns of an image, side × side: one product is quicker than many passes."""
+    identity = torch.eye(side)
+    above, below = torch.cat([identity[:1], identity[:-1]]), torch.cat([identity[1:], identity[-1:]])
+    return torch.linalg.matrix_power((above + 2 * identity + below) / 4, times)
 
 
 @cache
@@ -193,9 +201,12 @@ def _between(
 
 def _sampled(images: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images under maps, and where they cover the frame (n × 1 × h × w, 0 or 1)."""
-    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-    inside = (grid.abs() <= 1).all(dim=3, keepdim=True).permute(0, 3, 1, 2).float()
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False), inside
+    side = images.shape[3]
+    x, y, _ = _places(side)
+    pixels = torch.stack([x.flatten(), y.flatten(), torch.ones(side * side)])
+    places = (maps.reshape(-1, 3) @ pixels).view(-1, 2, side, side)
+    inside = (places.abs().amax(dim=1, keepdim=True) <= 1).float()
+    return F.grid_sample(images, places.permute(0, 2, 3, 1), padding_mode="border", align_corners=False), inside
 
 
 def _standard(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -323,16 +334,27 @@ def _fine(images: torch.Tensor) -> torch.Tensor:
     return soft - blurred(soft, 4)
 
 
-def _in_colours_of(one: torch.Tensor, two: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the first images with their channels, and the squares of these, mixed so that they fit the second ones best."""
+class _Colours(NamedTuple):
+    """What colours of first images are mixed of, n × 7 × pixels: one, the channels and their squares; and what is to be added."""
+
+    terms: torch.Tensor
+    missing: torch.Tensor
+
+
+def _colours(one: torch.Tensor, two: torch.Tensor) -> _Colours:
     centred = (one / 255 - 0.5).flatten(2)
     terms = torch.cat([torch.ones_like(centred[:, :1]), centred, centred.square()], dim=1)
+    return _Colours(terms, ((two - one) / 255).flatten(2))
+
+
+def _in_colours_of(colours: _Colours, weights: torch.Tensor) -> torch.Tensor:
+    """Return the first images with their channels, and the squares of these, mixed so that they fit the second ones best."""
+    terms, missing = colours
     weighted = terms * weights.flatten(2)
-    target = (two / 255 - 0.5).flatten(2) - centred  # what is not known stays as it is
     system = weighted @ terms.transpose(1, 2) + torch.eye(7) * (_RIDGE * terms.shape[2])
-    factors = torch.linalg.solve(system, weighted @ target.transpose(1, 2))
-    fitted = centred + factors.transpose(1, 2) @ terms
-    result: torch.Tensor = ((fitted + 0.5) * 255).clamp(0, 255).view(one.shape)
+    factors = torch.linalg.solve(system, weighted @ missing.transpose(1, 2))
+    fitted = terms[:, 1:4] + factors.transpose(1, 2) @ terms  # what is not known stays as it is
+    result: torch.Tensor = ((fitted + 0.5) * 255).clamp(0, 255).view(len(terms), 3, *weights.shape[2:])
     return result
 
 
@@ -369,8 +391,9 @@ def _agreement(one: torch.Tensor, two: torch.Tensor, inside: torch.Tensor) -> tu
     deviation = two - two.mean(dim=(1, 2, 3), keepdim=True)
     scale = _SPREAD * deviation.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + _LEVELS
     weights = inside * _places(SIDE)[2] ** _CLOSER
+    colours = _colours(one, two)
     for _ in range(4):
-        fitted = _in_colours_of(one, two, weights)
+        fitted = _in_colours_of(colours, weights)
         rest = blurred((fitted - two).square().mean(dim=1, keepdim=True)).sqrt()
         weights = inside / (1 + (rest / scale).square()).square()
     agrees = (blurred((rest < scale).float() * inside, 2) > 0.5).float() * inside
@@ -380,7 +403,7 @@ def _agreement(one: torch.Tensor, two: torch.Tensor, inside: torch.Tensor) -> tu
         _correlation(_fine(ours), _fine(theirs), agrees) * agreeing.sqrt(),
         _mean(near, agrees),
         (near * agrees).mean(dim=(1, 2, 3)),
-        _correlation(_fine(_in_colours_of(one, two, inside)), _fine(two), inside),
+        _correlation(_fine(_in_colours_of(colours, inside)), _fine(two), inside),
         agreeing,
         _mean((one - two).square().mean(dim=1, keepdim=True), weights).sqrt(),
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -150,6 +151,9 @@ def test_the_interval_is_wilsons(n: int) -> None:
         low, high = accuracy_interval(correct, n)
         assert [low, high] == pytest.approx(_wilson(correct, n), abs=1e-9)
         assert 0 <= low <= correct / n <= high <= 1
+        for confidence in (0.5, 0.95, 0.999):
+            expected = binomtest(correct, n).proportion_ci(confidence, method="wilson")
+            assert accuracy_interval(correct, n, confidence) == pytest.approx(tuple(expected), abs=1e-12)
 
 
 def test_without_samples_nothing_is_known_of_the_accuracy() -> None:

@@ -1,11 +1,10 @@
-"""The metrics of every run. To add one, copy its neighbour: the decorator above a function decides how its interval is found.
+"""The metrics of every run. To add one, copy its neighbour: the decorator above a function decides how its interval is found."""
 
-SciPy and scikit-learn are imported where they are used: they take a second and memory that training needs itself.
-"""
-
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from thawlab.evaluation.metrics.calibration import adaptive_calibration_error, expected_calibration_error
 from thawlab.evaluation.metrics.metric import (
@@ -18,6 +17,8 @@ from thawlab.evaluation.metrics.metric import (
     of_class_counts,
     plain,
 )
+from thawlab.evaluation.metrics.ranking import average_precision as average_precision_of
+from thawlab.evaluation.metrics.ranking import roc_auc as roc_auc_of
 
 
 @metrics.register("accuracy")
@@ -109,21 +110,18 @@ def brier(scored: Scored) -> Floats:
 @plain
 def roc_auc(scored: Scored) -> float | None:
     """Area under the ROC curve, one class against the rest; mean over the classes that allow it."""
-    return _one_against_rest(scored, "roc_auc_score")
+    return _one_against_rest(scored, roc_auc_of)
 
 
 @metrics.register("average_precision")
 @plain
 def average_precision(scored: Scored) -> float | None:
     """Average precision, one class against the rest; mean over the classes that allow it."""
-    return _one_against_rest(scored, "average_precision_score")
+    return _one_against_rest(scored, average_precision_of)
 
 
-def _one_against_rest(scored: Scored, name: str) -> float | None:
-    """Return the mean of a score of scikit-learn over the classes that some images have and others have not; None without any."""
-    import sklearn.metrics
-
-    score = getattr(sklearn.metrics, name)
+def _one_against_rest(scored: Scored, score: Callable[[npt.ArrayLike, npt.ArrayLike], float]) -> float | None:
+    """Return the mean of a score over the classes that some images have and others have not; None without any."""
     truths = ((number, scored.labels == number) for number in range(scored.logits.shape[1]))
     values = [score(truth, scored.probabilities[:, number]) for number, truth in truths if truth.any() and not truth.all()]
     return float(np.mean(values)) if values else None
