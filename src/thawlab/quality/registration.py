@@ -94,7 +94,9 @@ def _blurring(side: int, times: int) -> torch.Tensor:
     """Return what blurs the columns of an image, side × side: one product is quicker than many passes."""
     identity = torch.eye(side)
     above, below = torch.cat([identity[:1], identity[:-1]]), torch.cat([identity[1:], identity[-1:]])
-    return torch.linalg.matrix_power((above + 2 * identity + below) / 4, times)
+    once: torch.Tensor = (above + 2 * identity + below) / 4
+    several: torch.Tensor = torch.linalg.matrix_power(once, times)
+    return several
 
 
 @cache
