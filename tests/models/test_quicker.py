@@ -12,7 +12,7 @@ from timm.layers import create_conv2d
 from torch import nn
 
 from thawlab.inference.folding import foldable, folded
-from thawlab.models.quicker import Mirrored, QuickConv2d, agree, quicker, sharing
+from thawlab.models.quicker import Mirrored, QuickConv2d, QuickHardtanh, agree, quicker, sharing
 
 
 def network_of(name: str) -> nn.Module:
@@ -94,6 +94,40 @@ def test_the_gradient_of_a_small_depthwise_convolution(side: int, kernel: int) -
     of_x = torch.autograd.grad((layer(x) * weights).sum(), [x])[0]
     of_y, found = torch.autograd.grad((quick(y) * weights).sum(), [y, layer.weight])
     assert torch.allclose(found, expected, atol=1e-5) and torch.allclose(of_y, of_x, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [nn.ReLU6(inplace=True), nn.Hardtanh(-0.5, 0.25, inplace=True)])
+def test_bounds_in_place_give_the_same_bits_and_keep_less(layer: nn.Hardtanh) -> None:
+    torch.manual_seed(0)
+    values = torch.randn(4, 8, 5, 5) * 5
+    values[0, 0] = torch.tensor([layer.min_val, layer.max_val, 0.0, float("inf"), float("nan")])
+    weights, found, kept = torch.randn(values.shape), [], []
+    for way in (nn.Hardtanh(layer.min_val, layer.max_val), QuickHardtanh(layer)):
+        x, sizes = values.clone().requires_grad_(), {}
+
+        def pack(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            bounded = way(x * 1.0)
+            result = (bounded * bounded * weights).sum()
+        (gradient,) = torch.autograd.grad(result, [x])
+        found.append((bounded.detach(), gradient))
+        kept.append(sum(sizes.values()))
+    for expected, given in zip(*found, strict=True):
+        assert torch.equal(expected.nan_to_num(7), given.nan_to_num(7))
+    assert kept[1] == kept[0] - values.nbytes  # what comes after it keeps its output, too
+
+
+def test_what_bounds_in_place_does_so_in_the_twin_and_nothing_else() -> None:
+    network = timm.create_model("mobilenetv2_035", num_classes=2)
+    network.bn1.act.inplace = False  # type: ignore[union-attr]
+    quick = quicker(network, [(3, 32, 32)])
+    activations = [part for part in quick.modules() if isinstance(part, (nn.Hardtanh, QuickHardtanh))]
+    assert len(activations) > 20 and [type(part) for part in activations if type(part) is not QuickHardtanh] == [nn.ReLU6]
+    carrying = quicker(network, [(3, 32, 32)], foldable(network))
+    assert carrying is not network and [type(part) for part in carrying.modules()].count(nn.ReLU6) == 1
 
 
 def test_both_hold_the_same_tensors() -> None:

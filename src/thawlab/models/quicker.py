@@ -34,10 +34,12 @@ def quicker(network: nn.Module, shapes: Sequence[Sequence[int]], fixed: Sequence
     if next(network.parameters()).device.type != "cpu":
         return network
     result = swapped(sharing(network), fixed=fixed)
-    for part in result.modules() if result is not None else ():
-        if isinstance(part, nn.Hardtanh):  # also ReLU6
-            part.inplace = False  # in place, autograd copies the input first
-    return result if result is not None and all(agree(network, result, shape) for shape in shapes) else network
+    if result is None:
+        return network
+    for name, part in list(result.named_modules(remove_duplicate=False)):
+        if isinstance(part, nn.Hardtanh) and part.inplace:  # also ReLU6
+            result.set_submodule(name, QuickHardtanh(part))
+    return result if all(agree(network, result, shape) for shape in shapes) else network
 
 
 def sharing(network: nn.Module) -> nn.Module:
@@ -147,6 +149,37 @@ class QuickConv2d(nn.Conv2d):
             maps = cast("torch.Tensor", _SmallDepthwise.apply(input, weight, self.padding))
             return maps if bias is None else maps + bias[:, None, None]
         return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+@final
+class QuickHardtanh(nn.Module):
+    """Hardtanh, or ReLU6, in place: of its gradient the output says as much as the input, of which autograd makes a copy.
+
+    Args:
+        layer: whose bounds it has; in place, too.
+    """
+
+    def __init__(self, layer: nn.Hardtanh) -> None:
+        super().__init__()
+        self.bounds, self.training = (layer.min_val, layer.max_val), layer.training
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Bound the values of a tensor of any shape, and return it."""
+        return cast("torch.Tensor", _Bounded.apply(x, *self.bounds))
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        F.hardtanh_(x, low, high)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        ctx.bounds = (low, high)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return torch.ops.aten.hardtanh_backward(gradients[0], *ctx.saved_tensors, *ctx.bounds), None, None
 
 
 def _carrying(weight: torch.Tensor, bias: torch.Tensor | None, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -29,6 +29,8 @@ from thawlab.quality.registration import (
     spectra,
 )
 
+# Part of the key of what is kept of the pairs found; raise it with each change by which others are found.
+FINDER = 2
 # Cosine similarity of features that makes a pair worth laying over each other.
 _FEATURE_LEAST = 0.75
 # Looks at a candidate, each at what the one before left: correlation of small images' structure under the best of a few maps; how

@@ -16,7 +16,7 @@ from thawlab.data.types import Indices
 from thawlab.errors import ThawlabError
 from thawlab.files import read_json, write_json
 from thawlab.quality.candidates import Thumbnails
-from thawlab.quality.duplicates import pairs_between, too_smooth
+from thawlab.quality.duplicates import FINDER, pairs_between, too_smooth
 from thawlab.quality.registration import SIDE
 
 # Test images that are looked up, and training images among which: seconds of work at most.
@@ -70,7 +70,7 @@ def near_leaks(dataset: Dataset, folder: Path | None = None) -> NearLeaks | None
     """
     if folder is None:
         return _look(dataset)
-    parts = [dataset.fingerprint, dataset.geometry, version("thawlab"), torch.__version__, _QUERIES, _TABLE]
+    parts = [dataset.fingerprint, dataset.geometry, version("thawlab"), torch.__version__, FINDER, _QUERIES, _TABLE]
     indices = [np.ascontiguousarray(part).tobytes() for part in (dataset.splits.train, dataset.splits.test)]
     key = hashlib.sha256(b"/".join([repr(parts).encode(), *indices])).hexdigest()[:32]
     file = folder / f"{key}.json"
