@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from thawlab.recipe import Caching
 T = TypeVar("T")
 # Decoded rows become valid in portions, so that an interruption loses little of a long decoding; a multiple of the chunks
 # that the threads work in.
-_PORTION = 4096
+_PORTION = 1024
 # Decoded images that take more bytes are worth a line before they are written.
 _WORTH_SAYING = 1 << 30
 
@@ -84,7 +85,8 @@ def decoded_rows(
     store = RowStore(folder if keep else folder / "checked", len(listing), (size, size, 3) if keep else (1,), np.uint8)
     bad_file = folder / "bad.json"
     unreadable = {k: reason for k, reason in scan.reasons.items() if scan.digests[k] == UNREADABLE_DIGEST}
-    with store.filling():
+    with store.filling(), ThreadPoolExecutor(1) as syncing:
+        kept: Future[None] = syncing.submit(lambda: None)
         bad: dict[int, str] = {}
         with suppress(ThawlabError, ValueError):  # where the record is lost or damaged, they are found bad once more
             bad = {int(key): str(reason) for key, reason in read_json(bad_file).items()}
@@ -100,13 +102,22 @@ def decoded_rows(
                 store.write(good, rows_of)
             done += len(chunk)
             if done % _PORTION == 0 or done == len(missing):
-                write_text(bad_file, json.dumps(bad, ensure_ascii=False))
-                store.commit(without(missing[:done], list(bad)))
+                kept.result()  # the disk takes one portion while the next one is decoded
+                kept = syncing.submit(
+                    _keep, store, bad_file, json.dumps(bad, ensure_ascii=False), without(missing[:done], list(bad))
+                )
+        kept.result()
     reasons = bad | unreadable
     found_bad = {index: reasons[index] for index in indices.tolist() if index in reasons}
     if keep:
         return store.array(), found_bad
     return _on_demand(decode_one, listing, size, workers), found_bad
+
+
+def _keep(store: RowStore, bad_file: Path, bad: str, good: Indices) -> None:
+    """Make rows valid, once it is on the disk which ones could not be decoded."""
+    write_text(bad_file, bad)
+    store.commit(good)
 
 
 def _on_demand(
