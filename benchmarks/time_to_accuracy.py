@@ -1,8 +1,8 @@
 """Time until a validation accuracy, from the start of the command: `thawlab train FOLDER`, fastai and the PyTorch tutorial.
 
 `python benchmarks/time_to_accuracy.py --cifar10 FOLDER --backbone FOLDER --fastai-python PYTHON --out FILE` gives every program
-the same folder of images with the same validation images, backbone, weights and size, and its documented defaults otherwise. The
-accuracy to reach is the best one that the program with the lowest best reaches, in the same repetition.
+the same folder of images with the same validation images, backbone, weights and size, and its documented defaults otherwise. Each
+peer is compared with thawlab alone: the accuracy to reach is the best one that both reach, in the same repetition.
 """
 
 from __future__ import annotations
@@ -76,19 +76,21 @@ def reached(curve: Curve, accuracy: float) -> float:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the accuracies to reach, each program's seconds by repetition, and how many times thawlab's they are."""
-    goals, seconds = [], {}
+    """Return for each peer, by repetition, the accuracy to reach, its seconds and thawlab's, and the median of their ratios."""
+    found: dict[str, Any] = {}
     for repetition in sorted({row["repetition"] for row in rows}):
         curves = {row["program"]: row["curve"] for row in rows if row["repetition"] == repetition}
-        goals.append(min(max(value for _, value in curve) for curve in curves.values()))
+        ours = curves.pop("thawlab")
         for name, curve in curves.items():
-            seconds.setdefault(name, []).append(reached(curve, goals[-1]))
-    ratios = {
-        name: statistics.median(spent / ours for spent, ours in zip(times, seconds["thawlab"], strict=True))
-        for name, times in seconds.items()
-        if name != "thawlab"
-    }
-    return {"accuracy to reach": goals, "seconds until": seconds, "times as long as thawlab": ratios}
+            goal = min(max(value for _, value in one) for one in (ours, curve))
+            said = found.setdefault(name, {"accuracy": [], "seconds": [], "thawlab": []})
+            for key, value in (("accuracy", goal), ("seconds", reached(curve, goal)), ("thawlab", reached(ours, goal))):
+                said[key].append(value)
+    for said in found.values():
+        said["times as long"] = statistics.median(
+            theirs / own for theirs, own in zip(said["seconds"], said["thawlab"], strict=True)
+        )
+    return found
 
 
 def main() -> None:
@@ -144,7 +146,7 @@ def main() -> None:
             rows.append({"repetition": repetition, "program": name, "curve": curve, "whole": whole})
             print(name, f"{whole:.0f} s", [f"{second:.0f} s {value:.3f}" for second, value in curve], flush=True)
         told_of = {"folder": folder.name, "backbone": arguments.backbone.name, "size": arguments.size}
-        content = {**described(), **told_of, **summary(rows), "rows": rows}
+        content = {**described(), **told_of, "until both have reached": summary(rows), "rows": rows}
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")
     print(summary(rows))
 

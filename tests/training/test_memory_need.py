@@ -93,13 +93,21 @@ def test_what_is_no_batch_size_is_refused(recipe: Make, phase: dict[str, object]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak of memory afresh")
-@pytest.mark.parametrize(("network", "size", "count"), [("efficientnet_lite0", 64, 16), ("resnet18", 96, 16)])
-def test_what_the_backward_pass_keeps_is_what_a_step_takes(network: str, size: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("network", "size", "count", "batch_norm"),
+    [("efficientnet_lite0", 64, 16, "train"), ("efficientnet_lite0", 64, 16, "eval"), ("resnet18", 96, 16, "train")],
+)
+def test_what_the_backward_pass_keeps_is_what_a_step_takes(network: str, size: int, count: int, batch_norm: str) -> None:
     script = """
 import ctypes, json, sys, timm, torch
-network, size, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+from thawlab.inference.folding import foldable
+from thawlab.models.quicker import quicker
+from thawlab.training.freezing import set_modes
+network, size, count, batch_norm = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 torch.manual_seed(0)
 model = timm.create_model(network, num_classes=10).to(memory_format=torch.channels_last)
+model = quicker(model, [(3, size, size)], foldable(model) if batch_norm == "eval" else ())
+set_modes(model, batch_norm)
 optimizer = torch.optim.AdamW(model.parameters())
 def status(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
@@ -122,7 +130,7 @@ before = status("VmRSS")
 step(count, lambda tensor: tensor)
 print(json.dumps([status("VmHWM") - before, per_image * count]))
 """
-    command = [sys.executable, "-c", script, network, str(size), str(count)]
+    command = [sys.executable, "-c", script, network, str(size), str(count), batch_norm]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     peak, kept = json.loads(done.stdout)
     assert kept < 1.3 * peak + 16 * MIB and peak < 1.5 * kept + 48 * MIB
