@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from machine import measure
 from torch import nn
 
 from thawlab.environment import environment
-from thawlab.inference import folding
+from thawlab.inference import folding, fusing
 from thawlab.models.quicker import quicker
 
 SAME = {"pad_type": "same", "bn_eps": 1e-3}  # as the weights of MobileNetV2-0.35 that results/ was measured with
@@ -29,6 +30,8 @@ NETWORKS: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("tf_efficientnet_lite0", {}, 128),
     ("mobilenetv2_035", SAME, 96),
     ("mobilenetv2_100", {}, 64),
+    ("tf_efficientnetv2_b0", {}, 96),
+    ("resnet50", {}, 96),
 )
 
 
@@ -74,9 +77,12 @@ def compared(name: str, arguments: dict[str, Any], size: int, repetitions: int) 
         folded = folding.folded(frozen, shape)
         folding._mirrored = mirrored
         quick = folding.folded(frozen, shape)
-        row |= rates({"features": lambda: folded(images), "features, quicker": lambda: quick(images)}, 64, repetitions)
+        fused = fusing.fused(quick, shape)
+        ways = {"features": folded, "features, quicker": quick, "features, quicker and fused": fused}
+        row |= rates({name: partial(way, images) for name, way in ways.items()}, 64, repetitions)
     for what in ("step", "step, fixed", "features"):
         row[f"{what}: ratio"] = round(row[f"{what}, quicker"] / row[what], 2)
+    row["features: fused"] = round(row["features, quicker and fused"] / row["features, quicker"], 2)
     print(row, flush=True)
     return row
 

@@ -27,6 +27,7 @@ from thawlab.evaluation.novelty import distances
 from thawlab.evaluation.predictions import calibrated
 from thawlab.files import mark_ours, user_path
 from thawlab.inference.folding import folded
+from thawlab.inference.fusing import fused
 from thawlab.inference.infer import INFERENCE_BATCH, ONE_SIZE, Floats, equal_batches, infer_parts
 from thawlab.models.classifier import WithFeatures
 from thawlab.models.saved import SavedModel
@@ -56,7 +57,7 @@ class Predictor:
         """The network, folded where it was saved, and moved then: the same weights are folded on every device."""
         model, side = self._model, self._model.card.preprocessing.size
         module = model.classifier if model.reference is None else WithFeatures(model.classifier)
-        network = folded(module.eval(), (3, side, side)).to(self._device)
+        network = fused(folded(module.eval(), (3, side, side)).to(self._device), (3, side, side))
         model.classifier.to(self._device)
         return network
 

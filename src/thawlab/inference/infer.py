@@ -12,7 +12,7 @@ from torch import nn
 from thawlab import progress
 from thawlab.data.batches import prefetched
 from thawlab.data.types import Indices
-from thawlab.inference.folding import folded
+from thawlab.inference.fusing import compacted
 from thawlab.models.hooks import eval_mode
 
 # All inference outside the training step runs in batches of exactly this many rows, the last one filled up: the shape of a
@@ -73,7 +73,7 @@ def infer_parts(
         for (start, size), gathered in prefetched(batches_of, gather):
             count = min(size, len(indices) - start)
             inputs = prepare(gathered.to(device))
-            network = folded(module, inputs.shape[1:]) if network is None else network
+            network = compacted(module, inputs.shape[1:]) if network is None else network
             outputs = network(inputs)
             parts = outputs if isinstance(outputs, tuple) else (outputs,)
             batches.append([part[:count].float().cpu().numpy() for part in parts])

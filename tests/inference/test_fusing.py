@@ -1,0 +1,71 @@
+"""Convolutions that compute the activations after them: the same as without, and nothing else is touched."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from thawlab.inference.folding import folded
+from thawlab.inference.fusing import FusedConv2d, compacted, fused
+from thawlab.models.small import backbones
+
+pytestmark = pytest.mark.skipif(not torch._C._has_mkldnn, reason="torch was built without oneDNN")
+
+
+def fused_in(network: nn.Module) -> list[FusedConv2d]:
+    return [part for part in network.modules() if isinstance(part, FusedConv2d)]
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("mobilenetv2_035", 30), ("tf_efficientnet_lite0", 30), ("tf_efficientnetv2_b0", 30), ("resnet18", 8)]
+)
+@pytest.mark.parametrize("size", [64, 75])
+def test_the_outputs_are_those_of_the_folded_network(name: str, least: int, size: int) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=5).eval()
+    plain = folded(network, (3, size, size))
+    quick = compacted(network, (3, size, size))
+    assert len(fused_in(quick)) >= least and not fused_in(network) and not fused_in(plain)
+    for count in (1, 5, 32):
+        images = torch.randn(count, 3, size, size).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            expected, found = plain(images), quick(images)
+        assert float((expected - found).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("name", ["vgg10", "resnet20"])
+def test_the_outputs_of_small_networks_are_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    network = backbones.get(name)(32).eval()
+    quick, images = compacted(network, (3, 32, 32)), torch.randn(32, 3, 32, 32)
+    with torch.inference_mode():
+        assert fused_in(quick) and torch.allclose(folded(network, (3, 32, 32))(images), quick(images), rtol=1e-5, atol=1e-5)
+
+
+class _Branching(nn.Module):
+    """The output of one convolution is taken twice, another convolution is called twice, and one is bounded by ELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.again, self.smooth, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, padding_mode="reflect")
+        self.relu, self.elu, self.end = nn.ReLU(), nn.ELU(), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.norm(self.first(x))
+        x = first + self.relu(first)
+        x = self.again(self.again(x))
+        return self.end(self.last(self.elu(self.smooth(x)))).flatten(1)
+
+
+def test_what_is_used_twice_or_has_no_name_there_is_left_alone() -> None:
+    torch.manual_seed(0)
+    network = _Branching().eval()
+    assert not fused_in(compacted(network, (3, 8, 8)))
+
+
+def test_other_precisions_are_left_alone() -> None:
+    network = folded(timm.create_model("resnet18", num_classes=2).double().eval(), (3, 64, 64))
+    assert fused(network, (3, 64, 64)) is network
