@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ def test_a_stop_where_nothing_needs_saving_is_raised_at_once_and_handlers_come_b
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.fixture
+def as_at_the_start() -> Iterator[None]:
+    """Ctrl-C as Python starts with it: shells let commands in the background ignore it, and other tests may have changed it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("as_at_the_start")
 def test_a_second_stop_does_what_it_does_without_us() -> None:
     with pytest.raises(KeyboardInterrupt) as stopped, watch_signals() as interruption, interruption.deferring():
         signal.raise_signal(signal.SIGINT)
