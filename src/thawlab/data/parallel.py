@@ -1,7 +1,5 @@
 """Work on many images in threads, with progress: decoding and hashing leave Python's lock, so threads share the cores."""
 
-import itertools
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -22,11 +20,10 @@ def in_threads(work: Callable[[int], T], indices: Indices, workers: int | None, 
     chunks = (indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK))
     with ThreadPoolExecutor(workers or usable_cores()) as pool, progress.task(label, len(indices)) as advance:
         begun = ((chunk, pool.map(work, chunk.tolist())) for chunk in chunks)
-        ahead = deque(itertools.islice(begun, 1))
+        ahead = next(begun, None)
         try:
-            while ahead:
-                ahead.extend(itertools.islice(begun, 1))
-                chunk, results = ahead.popleft()
+            while ahead is not None:
+                (chunk, results), ahead = ahead, next(begun, None)
                 yield chunk, list(results)
                 advance(len(chunk))
         finally:

@@ -1,7 +1,7 @@
 """Activations computed inside the convolutions before them, for inference on a CPU: one pass over memory less each."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast, final
 
 import torch
@@ -36,16 +36,15 @@ def fused(network: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         network: as `folded` returns it.
         input_shape: of one input without the batch, to compare the two with.
     """
-    if not _on_onednn(network) or not any(isinstance(part, fx.GraphModule) for part in network.modules()):
-        return network
+    graph = next((part for part in network.modules() if isinstance(part, fx.GraphModule)), None)
+    if graph is None or not _on_onednn(network) or not (pairs := _pairs(graph)):
+        return network  # what was fused before, too: nothing is copied for it
     result = sharing(network)
     graph = next(part for part in result.modules() if isinstance(part, fx.GraphModule))
-    pairs = _pairs(graph)
-    for convolution, activation in pairs:
-        before, after = graph.get_submodule(convolution), graph.get_submodule(activation)
-        graph.set_submodule(convolution, FusedConv2d(cast("nn.Conv2d", before), _activation(after) or _NONE))
-        graph.set_submodule(activation, nn.Identity())
-    return result.eval() if pairs and agree(network, result, input_shape) else network
+    for convolution, after, activation in pairs:
+        graph.set_submodule(convolution, FusedConv2d(cast("nn.Conv2d", graph.get_submodule(convolution)), activation))
+        graph.set_submodule(after, nn.Identity())
+    return result.eval() if agree(network, result, input_shape) else network
 
 
 @final
@@ -89,24 +88,33 @@ def _activation(module: nn.Module) -> _Activation | None:
     return names.get(type(module))
 
 
-def _pairs(module: fx.GraphModule) -> list[tuple[str, str]]:
-    """Return the names of each convolution and the activation that alone takes its output, or takes it through identities."""
+def _pairs(module: fx.GraphModule) -> list[tuple[str, str, _Activation]]:
+    """Return the names of each convolution and of the activation that takes its output, and how oneDNN calls that."""
     parts = dict(module.named_modules(remove_duplicate=False))
     calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
     pairs = []
     for node in module.graph.nodes:
-        before = parts[str(node.target)] if node.op == "call_module" else None
-        if type(before) not in {nn.Conv2d, QuickConv2d} or calls[node.target] > 1 or not _is_plain(cast("nn.Conv2d", before)):
-            continue
-        after, what = node, _NONE
-        while what == _NONE and len(after.users) == 1:
-            after = next(iter(after.users))
-            what = (_activation(parts[str(after.target)]) if after.op == "call_module" else None) or ("", ())
-        if what[0] not in {"", "none"} and calls[after.target] == 1:
-            pairs.append((str(node.target), str(after.target)))
+        if calls[node.target] == 1 and _is_plain(parts[str(node.target)]):
+            after, activation = _taker(node, parts)
+            if activation is not None and calls[after.target] == 1:
+                pairs.append((str(node.target), str(after.target), activation))
     return pairs
 
 
-def _is_plain(layer: nn.Conv2d) -> bool:
+def _taker(node: fx.Node, parts: Mapping[str, nn.Module]) -> tuple[fx.Node, _Activation | None]:
+    """Return what alone takes a node's output, perhaps through identities, and how oneDNN calls it, if it can."""
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        activation = _activation(parts[str(node.target)]) if node.op == "call_module" else None
+        if activation != _NONE:
+            return node, activation
+    return node, None
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Return whether a layer is a convolution that oneDNN computes as it is."""
+    if type(layer) not in {nn.Conv2d, QuickConv2d}:
+        return False
+    convolution = cast("nn.Conv2d", layer)
     carries = isinstance(layer, QuickConv2d) and layer.norm is not None
-    return layer.padding_mode == "zeros" and not isinstance(layer.padding, str) and not carries
+    return convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str) and not carries

@@ -15,7 +15,7 @@ from thawlab.values import Interval
 
 def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> Interval:
     """Return the Wilson interval of an accuracy (Wilson 1927), that of 95 % unless told otherwise; (0, 1) without images."""
-    from scipy.special import ndtri  # scipy.stats has the interval, too, and takes most of a second to import
+    from scipy.special import ndtri  # scipy.stats has the interval, too, and is far more to import
 
     if n == 0:
         return 0.0, 1.0

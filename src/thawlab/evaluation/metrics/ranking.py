@@ -1,7 +1,6 @@
 """How well scores put what is so before what is not: areas under curves of sorted scores.
 
-Every run takes two of them for every class. scikit-learn, which they are held against in the tests, takes a second to import,
-and as long again for a thousand classes.
+Every run takes two of them for every class. The tests hold them against scikit-learn, which need not be imported for them.
 """
 
 from typing import NamedTuple
