@@ -1,4 +1,6 @@
-"""What it takes to decode a photograph's JPEG and to bring its middle to 224 px, by several libraries, one thread each.
+"""What it takes to decode the JPEG of a photograph of about 500 × 375 px and to bring its middle to 224 px.
+
+Several libraries, one thread each.
 
 `python peers/decoding.py FOLDER --out FILE`, with the peers' Python and `pip install pillow simplejpeg opencv-python-headless`;
 the ways take turns. It needs nothing of thawlab.
@@ -23,6 +25,8 @@ import tensorflow as tf
 from PIL import Image
 
 SIZE = 224
+# Of the photographs, the shorter side and the longer one: from so many pixels to so many.
+SIDES = ((320, 400), (450, 520))
 
 
 def _middle(width: int, height: int) -> tuple[float, float, float, float]:
@@ -81,9 +85,16 @@ def main() -> None:
     cv2.setNumThreads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    contents = [path.read_bytes() for path in sorted(arguments.folder.rglob("*.jpg"))[: arguments.images]]
-    if not contents:
-        parser.error(f"{arguments.folder} holds no .jpg file")
+    contents = []
+    for path in sorted(arguments.folder.rglob("*.jpg")):
+        try:
+            size = _pillow(content := path.read_bytes()).size
+        except OSError as error:
+            parser.error(f"{path}: {error}")
+        if all(least <= side <= most for side, (least, most) in zip(sorted(size), SIDES, strict=True)):
+            contents.append(content)
+    if not (contents := contents[: arguments.images]):
+        parser.error(f"{arguments.folder} holds no .jpg file of about 500 × 375 px")
     spent: dict[str, list[float]] = {name: [] for name in WAYS}
     for repetition in range(arguments.repetitions + 1):
         for name, way in WAYS.items():

@@ -92,7 +92,7 @@ def decoded_rows(
             bad = {int(key): str(reason) for key, reason in read_json(bad_file).items()}
         missing = without(store.missing(indices), [*bad, *unreadable])
         expect(listing.images, missing)
-        done = 0
+        done = committed = 0
         for chunk, rows in in_threads(decode_one, missing, workers, "decoding" if keep else "checking"):
             found = dict(zip(chunk.tolist(), rows, strict=True))
             bad |= {index: row for index, row in found.items() if isinstance(row, str)}
@@ -103,9 +103,8 @@ def decoded_rows(
             done += len(chunk)
             if done % _PORTION == 0 or done == len(missing):
                 kept.result()  # the disk takes one portion while the next one is decoded
-                kept = syncing.submit(
-                    _keep, store, bad_file, json.dumps(bad, ensure_ascii=False), without(missing[:done], list(bad))
-                )
+                good = without(missing[committed:done], list(bad))
+                kept, committed = syncing.submit(_keep, store, bad_file, json.dumps(bad, ensure_ascii=False), good), done
         kept.result()
     reasons = bad | unreadable
     found_bad = {index: reasons[index] for index in indices.tolist() if index in reasons}
