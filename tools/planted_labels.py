@@ -28,11 +28,11 @@ from thawlab.data.splits import Splits
 from thawlab.files import cache_folder
 from thawlab.inference.feature_cache import cached_rows, frozen_backbone
 from thawlab.judging.cross_validation import cross_validated
-from thawlab.quality import label_errors
 from thawlab.quality.candidates import nearest_features
+from thawlab.quality.confident_learning import Probabilities
 from thawlab.quality.data_check import EFFORTS, check_data
 from thawlab.quality.folds import folds_of
-from thawlab.quality.label_errors import Probabilities, agreed, held_out_probabilities, neighbour_probabilities
+from thawlab.quality.label_errors import agreed, held_out_probabilities, neighbour_probabilities
 
 RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
@@ -128,7 +128,7 @@ def main() -> None:
         "machine": machine(),
         "backbone": Path(arguments.backbone).name,
         "size": arguments.size,
-        "ranking used": label_errors.RANKING,
+        "ranking used": "self_confidence",
     }
     train = np.flatnonzero(listing.splits == "train")
     some = train[np.linspace(0, len(train) - 1, min(arguments.images, len(train))).astype(int)]

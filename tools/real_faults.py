@@ -30,8 +30,9 @@ from thawlab.errors import ThawlabError, UsageError
 from thawlab.evaluation.predictions import Predictions
 from thawlab.judging.cross_validation import cross_validated
 from thawlab.opened import Run
+from thawlab.quality.confident_learning import Probabilities
 from thawlab.quality.data_check import EFFORTS, DataCheck, Judge, check_data
-from thawlab.quality.label_errors import LabelScores, Probabilities, score_labels
+from thawlab.quality.label_errors import LabelScores, score_labels
 
 SAMPLE, SIDE, COLUMNS, LISTED = 100, 80, 8, 300
 _TINY = 1e-6

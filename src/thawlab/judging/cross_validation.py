@@ -19,8 +19,8 @@ from thawlab.files import cache_folder, sha256_of
 from thawlab.inference.infer import infer
 from thawlab.models.catalog import BackboneSpec
 from thawlab.plan.resolve import close
+from thawlab.quality.confident_learning import Probabilities
 from thawlab.quality.folds import unseen
-from thawlab.quality.label_errors import Probabilities
 from thawlab.recipe import Data, Model, Phase, Recipe, System
 from thawlab.run import RunFolder
 from thawlab.training.context import prepare_on

@@ -27,16 +27,10 @@ from thawlab.files import cache_folder
 from thawlab.inference.feature_cache import cached_rows, frozen_backbone
 from thawlab.models.catalog import BackboneSpec
 from thawlab.quality.candidates import PASSES, Neighbours, nearest_features
+from thawlab.quality.confident_learning import Probabilities
 from thawlab.quality.duplicates import Pair, near_duplicates, same_content
 from thawlab.quality.folds import fewest_parts, folds_of
-from thawlab.quality.label_errors import (
-    LabelScores,
-    Probabilities,
-    agreed,
-    held_out_probabilities,
-    neighbour_probabilities,
-    score_labels,
-)
+from thawlab.quality.label_errors import LabelScores, agreed, held_out_probabilities, neighbour_probabilities, score_labels
 from thawlab.quality.scan import Files, scan_files, wrong_extensions
 from thawlab.recipe import System
 

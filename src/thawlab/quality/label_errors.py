@@ -1,7 +1,7 @@
 """Labels that are probably wrong, by confident learning on held-out probabilities (Northcutt et al. 2021)."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,15 +9,12 @@ import numpy.typing as npt
 from thawlab.data.types import Indices, Labels
 from thawlab.evaluation.predictions import Predictions
 from thawlab.quality.candidates import Neighbours
+from thawlab.quality.confident_learning import Probabilities, suspected
 from thawlab.quality.folds import unseen
-
-Probabilities = npt.NDArray[np.float64]
 
 # What is wrong with a sample: a copy of it has another label; another class is shown; one of two classes; none that can be told.
 KINDS = ("copy with another label", "another class", "between two classes", "nothing to recognise")
 _BOTH, _EITHER, _LITTLE = 0.75, 0.15, 0.5
-# How cleanlab ranks.
-RANKING: Literal["self_confidence", "normalized_margin", "confidence_weighted_entropy"] = "self_confidence"
 # Of fewer held-out images nothing is said; of more suspects than the other number the rest is counted only.
 _FEWEST_JUDGED, _SHOWN = 20, 200
 # The surest fifth.
@@ -35,7 +32,7 @@ class LabelScores(NamedTuple):
     """How plausible each label is.
 
     Attributes:
-        quality: in [0, 1], one per sample; low where the label is suspected.
+        quality: in [0, 1], one per sample: the probability of the label, low where it is suspected.
         suggested: the most probable class other than the label.
         suspects: the samples whose label is probably wrong, the worst first.
         kinds: what is probably wrong with each, were its label suspected: one of `KINDS`.
@@ -152,16 +149,13 @@ def score_labels(labels: Labels, probabilities: Probabilities, conflicting: Coll
         probabilities: n × classes, of a classifier that did not see the sample.
         conflicting: samples of which a duplicate has another label.
     """
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
-
-    quality = get_label_quality_scores(labels, probabilities, method=RANKING)
+    quality = probabilities[np.arange(len(labels)), labels]
     present = np.unique(labels)
     suspects = np.zeros(0, dtype=np.int64)
     if len(present) > 1:
         numbers = np.searchsorted(present, labels)
         some = probabilities[:, present] / probabilities[:, present].sum(axis=1, keepdims=True)
-        suspects = np.asarray(find_label_issues(numbers, some, return_indices_ranked_by=RANKING, n_jobs=1), dtype=np.int64)
+        suspects = suspected(numbers, some)
     without_own = probabilities.copy()
     without_own[np.arange(len(labels)), labels] = -1
     return LabelScores(quality, without_own.argmax(axis=1), suspects, _kinds(labels, probabilities, conflicting))
