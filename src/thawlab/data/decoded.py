@@ -98,8 +98,8 @@ def decoded_rows(
             bad |= {index: row for index, row in found.items() if isinstance(row, str)}
             good = without(chunk, list(bad))
             if len(good):
-                rows_of = np.stack([found[index] for index in good.tolist()]) if keep else np.ones((len(good), 1), np.uint8)
-                store.write(good, rows_of)
+                mark = np.ones(1, np.uint8)
+                store.write(good, (found[index] if keep else mark for index in good.tolist()))
             done += len(chunk)
             if done % _PORTION == 0 or done == len(missing):
                 kept.result()  # the disk takes one portion while the next one is decoded

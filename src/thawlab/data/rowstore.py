@@ -7,7 +7,7 @@ set, and marks are written only after the rows are on the disk; a crash loses wo
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
@@ -104,16 +104,16 @@ class RowStore:
         finally:
             lock.release()
 
-    def write(self, indices: Indices, rows: npt.NDArray[Any]) -> None:
-        """Write rows; they count only after `commit`.
+    def write(self, indices: Indices, rows: Iterable[npt.NDArray[Any]]) -> None:
+        """Write rows, an array of them or one by one; they count only after `commit`.
 
         Raises:
             ThawlabError: if the disk does not take them.
         """
-        values = np.ascontiguousarray(rows, dtype=self.dtype)
         with self._refusing(), self._data_file.open("r+b", buffering=0) as file:
-            for index, row in zip(indices.tolist(), values, strict=True):
-                rest, offset = memoryview(row).cast("B"), index * self._row_bytes
+            for index, row in zip(indices.tolist(), rows, strict=True):
+                whole = np.ascontiguousarray(row, dtype=self.dtype).reshape(self.shape)  # never into the next row
+                rest, offset = whole.data.cast("B"), index * self._row_bytes
                 while rest:  # a nearly full disk takes a part, and refuses the next
                     taken = os.pwrite(file.fileno(), rest, offset)
                     rest, offset = rest[taken:], offset + taken
