@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thawlab import process
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
 from thawlab.files import refuse_overwrite, user_path, write_text
 from thawlab.opened import Run
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from thawlab.training.lr_finder import LrFinding
 
 
-def train(source: str | Path | Recipe, *, runs: str | Path = "runs", devices: int = 1, **overrides: Any) -> Run:
+def train(
+    source: str | Path | Recipe, *, runs: str | Path = "runs", devices: int = 1, report: bool = False, **overrides: Any
+) -> Run:
     """Train a classifier, judge it on the test split and save everything in a run folder.
 
     The same recipe is the same run: unfinished, it resumes where it stopped; finished, it is returned as it is.
@@ -44,6 +47,7 @@ def train(source: str | Path | Recipe, *, runs: str | Path = "runs", devices: in
         runs: the folder of all runs.
         devices: of this machine that train together, each in a process of its own: GPUs, or shares of the cores. Neither the
             batches nor their order depend on it.
+        report: whether to write the run's report as well.
         **overrides: settings of the recipe by dotted key, as in `**{"phases.1.lr": 5e-5}`, or by the short names `backbone`,
             `size`, `train_size`, `device`, `data_dir` and `cache_dir`; `name` and `seed` are keys themselves.
 
@@ -68,7 +72,10 @@ def train(source: str | Path | Recipe, *, runs: str | Path = "runs", devices: in
         from thawlab.launch import train_on
 
         train_on(devices, plan, user_path(runs))
-    return Run(runner.train(plan, user_path(runs)))
+    run = Run(runner.train(plan, user_path(runs), report))
+    if report and not run.folder.report.is_file() and not process.rank():  # found finished, or trained by other processes
+        run.report()
+    return run
 
 
 def find_lr(source: str | Path | Recipe, **overrides: Any) -> LrFinding:

@@ -117,7 +117,8 @@ class Run:
             UsageError: for another name, or a figure of what was not measured.
             ThawlabError: if the run is not finished or a file of it is damaged.
         """
-        from thawlab.report.page import FIGURES, read_sources
+        from thawlab.report.drawn import FIGURES
+        from thawlab.report.sources import read_sources
         from thawlab.report.style import for_file
 
         if name not in FIGURES:

@@ -1,5 +1,6 @@
 """From a recipe to a finished run: closed, locked, trained, judged; resumed where it stopped, repaired where it was damaged."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from thawlab.judging.judge import judge
 from thawlab.models.catalog import resolve_backbone
 from thawlab.plan.resolve import Plan, beside, resolve
 from thawlab.recipe import Recipe
+from thawlab.report.drawn import artist
+from thawlab.report.page import write_report
 from thawlab.results import write_results, write_rows
 from thawlab.run import RunFolder, run_folder
 from thawlab.training.context import Context, diagnose_start, prepare
@@ -24,11 +27,12 @@ from thawlab.training.records import check_inputs, damaged, input_digests, resto
 from thawlab.training.world import device_of, joined, noticing, world_of
 
 
-def train(recipe: Recipe | Plan, runs: Path) -> RunFolder:
+def train(recipe: Recipe | Plan, runs: Path, report: bool = False) -> RunFolder:
     """Train, judge and save what a recipe describes, in a folder below `runs`.
 
     The same recipe is the same folder: finished, it is returned as it is; unfinished, it is resumed where it stopped; finished
-    and damaged, it is repaired. A recipe may leave open what depends on the backbone; a plan is closed already.
+    and damaged, it is repaired. A recipe may leave open what depends on the backbone; a plan is closed already. With `report`, a
+    run that is finished here gets its report as well.
 
     Returns:
         The finished run.
@@ -49,7 +53,7 @@ def train(recipe: Recipe | Plan, runs: Path) -> RunFolder:
             progress.say(f"{folder.path}: already finished; showing its results")
             return folder
         progress.say(f"{folder.path}: {damage}; judging the trained classifier again")
-    return _run(plan, folder)
+    return _run(plan, folder, report)
 
 
 def repair(folder: RunFolder) -> RunFolder:
@@ -84,7 +88,7 @@ def range_test(recipe: Recipe | Plan) -> LrFinding:
         return find_lr(context, data)
 
 
-def _run(plan: Plan, folder: RunFolder) -> RunFolder:
+def _run(plan: Plan, folder: RunFolder, report: bool = False) -> RunFolder:
     """Finish the run of a closed recipe, from whatever state it is in."""
     recipe, spec = plan
     world, timing = world_of(), Timing()
@@ -105,7 +109,7 @@ def _run(plan: Plan, folder: RunFolder) -> RunFolder:
         with folder.locked():
             try:
                 with noticing(interruption):
-                    _fit_and_judge(context, timing)
+                    _fit_and_judge(context, timing, report)
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt)
                 folder.log(f"{'interrupted' if stopped else 'failed'}: {type(error).__name__}: {error}")
@@ -140,7 +144,7 @@ def _keep_company(context: Context, timing: Timing) -> None:
     context.world.wait()
 
 
-def _fit_and_judge(context: Context, timing: Timing) -> None:
+def _fit_and_judge(context: Context, timing: Timing, report: bool) -> None:
     folder = context.folder
     finished = folder.status == "finished"
     write_description(context)
@@ -159,13 +163,16 @@ def _fit_and_judge(context: Context, timing: Timing) -> None:
     data = fit(context, state, resumed, timing)
     if context.device.type == "cpu":  # the others only wait from here on
         torch.set_num_threads(torch.get_num_threads() * context.world.local_size)
-    with timing.measure("evaluate"):
-        results = judge(context, data, state, diagnoses)
-    write_rows(folder.metrics, state.rows)
-    seconds = timing.summary(sum(phase.seconds for phase in state.phases))
-    write_results(folder.results, results.model_copy(update={"seconds": seconds}))
-    folder.set_status("finished")
-    context.world.wait()
+    with artist() if report else nullcontext() as drawing:
+        with timing.measure("evaluate"):
+            results = judge(context, data, state, diagnoses)
+        write_rows(folder.metrics, state.rows)
+        seconds = timing.summary(sum(phase.seconds for phase in state.phases))
+        write_results(folder.results, results.model_copy(update={"seconds": seconds}))
+        folder.set_status("finished")
+        context.world.wait()
+        if report:
+            write_report(folder, drawing)
 
 
 def _said_of_processes(context: Context) -> list[str]:

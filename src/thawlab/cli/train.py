@@ -64,11 +64,9 @@ def train(
         print_table("", ["lr", "smoothed loss"], rows)
         print(f"suggestion for the first phase: lr = {found.suggestion:.2e}")
         return
-    run = api.train(target, runs=runs, devices=devices, **settings)
+    run = api.train(target, runs=runs, devices=devices, report=True, **settings)
     if process.rank():
         return  # process 0 says it
-    if not run.folder.report.is_file():
-        run.report()
     results = run.results
     if as_json:
         print_json({"run": str(run.path), **results.as_json()})

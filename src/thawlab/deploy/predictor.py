@@ -22,7 +22,8 @@ from thawlab.deploy.export.formats import Outputs, Session
 from thawlab.deploy.prediction import ImageLike, Prediction
 from thawlab.environment import choose_device
 from thawlab.errors import ThawlabError, UsageError, listed, nearest
-from thawlab.evaluation.gradcam import explain, overlay
+from thawlab.evaluation.gradcam import explain
+from thawlab.evaluation.heatmap import overlay
 from thawlab.evaluation.novelty import distances
 from thawlab.evaluation.predictions import calibrated
 from thawlab.files import mark_ours, user_path

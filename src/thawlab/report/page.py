@@ -4,10 +4,9 @@ import base64
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
@@ -15,94 +14,40 @@ from markupsafe import Markup
 from PIL import Image
 
 from thawlab.data.arrays import DAMAGED, read_arrays
-from thawlab.errors import OtherVersionError, ThawlabError, first_line
-from thawlab.evaluation.gradcam import overlay
+from thawlab.errors import ThawlabError
+from thawlab.evaluation.heatmap import overlay
 from thawlab.evaluation.metrics import metrics
 from thawlab.evaluation.metrics.measures import most_confused
-from thawlab.evaluation.predictions import Predictions, load_predictions
 from thawlab.files import read_json, write_text
 from thawlab.report import figures
-from thawlab.report.robustness_figures import shift_figure, slices_figure
+from thawlab.report.drawn import Artist, draw_all
+from thawlab.report.sources import Sources, fitting, read_sources
 from thawlab.report.style import for_file, for_page
-from thawlab.results import DataSummary, EpochRow, Results, TestResult, V, read_results, read_rows, read_value
-from thawlab.robustness import Shift, Slices, worst_first
+from thawlab.results import TestResult
+from thawlab.robustness import worst_first
 from thawlab.run import RunFolder
 
 _MISTAKES_SHOWN = 24
 _SCRIPT = re.compile(r"<script>.*?</script>", re.DOTALL)
 
 
-class Sources(NamedTuple):
-    """What a report is made of, read from the run's folder."""
-
-    folder: RunFolder
-    results: Results
-    data: DataSummary
-    rows: list[EpochRow]
-    test: Predictions
-    shift: Shift | None
-    slices: Slices | None
-
-
-def read_sources(folder: RunFolder) -> Sources:
-    """Read what the report of a finished run is made of.
-
-    Raises:
-        ThawlabError: if a file of the run is missing or damaged; the message names it.
-    """
-    data = read_value(folder.path / "data.json", DataSummary)
-    test, results = load_predictions(folder.predictions("test")), read_results(folder.results)
-    shift = read_measured(folder.shift, Shift, "--shift") or results.shift
-    slices = read_measured(folder.slices, Slices, "--slices")
-    return Sources(folder, results, data, read_rows(folder.metrics), test, shift, slices)
-
-
-def read_measured(path: Path, kind: type[V], option: str) -> V | None:
-    """Read what `thawlab evaluate` with an option wrote into a run's folder; None where it was not asked for.
-
-    Raises:
-        ThawlabError: if the file is damaged; the message says how it is made again.
-    """
-    if not path.is_file():
-        return None
-    try:
-        return read_value(path, kind)
-    except OtherVersionError:
-        raise
-    except ThawlabError:
-        raise ThawlabError(f"{path}: is damaged; `thawlab evaluate RUN {option}` writes it again, or remove it") from None
-
-
-# The figures of a report, by name; None where there is nothing to draw.
-FIGURES: dict[str, Callable[[Sources], str | None]] = {
-    "distribution": lambda of: figures.class_distribution(of.data.classes, of.data.per_class),
-    "curves": lambda of: figures.learning_curves(of.rows, of.results.phases),
-    "confusion": lambda of: figures.confusion_matrix(of.results.test.confusion, of.data.classes),
-    "reliability": lambda of: figures.reliability_diagram(
-        of.test, of.results.test.temperature, of.folder.recipe.evaluation.ece_bins
-    ),
-    "declining": lambda of: figures.declining_curve(of.test, of.results.test.temperature),
-    "shift": lambda of: of.shift and shift_figure(of.shift),
-    "slices": lambda of: of.slices and slices_figure(of.slices),
-}
-
-
-def draw_all(sources: Sources) -> dict[str, str]:
-    """Return the figures of a report, by name."""
-    drawn = {name: draw(sources) for name, draw in FIGURES.items()}
-    return {name: svg for name, svg in drawn.items() if svg is not None}
-
-
-def write_report(folder: RunFolder) -> Path:
+def write_report(folder: RunFolder, artist: Artist | None = None) -> Path:
     """Write `report.html` and `figures/*.svg` of a finished run.
+
+    Args:
+        folder: of the run.
+        artist: draws the figures, while the rest of the page is made here; None draws them here.
 
     Raises:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    with _fitting(folder):
-        drawn = draw_all(sources)
-        page = _page(sources, drawn)
+    if artist:
+        artist.begin(folder)
+    with fitting(folder):
+        images = _images(sources)
+        drawn = (artist.finish() if artist else None) or draw_all(sources)
+        page = _page(sources, drawn, images)
     for name, svg in drawn.items():
         write_text(folder.path / "figures" / f"{name}.svg", for_file(svg))
     write_text(folder.report, page)
@@ -116,23 +61,11 @@ def report_html(folder: RunFolder) -> str:
         ThawlabError: if a file of the run is missing or damaged; the message names it.
     """
     sources = read_sources(folder)
-    with _fitting(folder):
-        return _page(sources, draw_all(sources))
+    with fitting(folder):
+        return _page(sources, draw_all(sources), _images(sources))
 
 
-@contextmanager
-def _fitting(folder: RunFolder) -> Iterator[None]:
-    """Say so where the files of a run, each of them whole, do not fit each other."""
-    try:
-        yield
-    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
-        reason = first_line(error)
-        raise ThawlabError(
-            f"{folder.path}: its files do not fit each other ({reason}); `thawlab repair` restores them"
-        ) from error
-
-
-def _page(sources: Sources, drawn: Mapping[str, str]) -> str:
+def _page(sources: Sources, drawn: Mapping[str, str], images: Mapping[str, Any]) -> str:
     folder, results = sources.folder, sources.results
     try:
         return render_page(
@@ -152,7 +85,7 @@ def _page(sources: Sources, drawn: Mapping[str, str]) -> str:
             slices=sources.slices,
             worst_slices=worst_first(sources.slices.slices) if sources.slices else [],
             peak_rate=max((row.images_per_second or 0 for row in sources.rows), default=0),
-            **_images(sources),
+            **images,
         )
     except UndefinedError as error:
         raise ThawlabError(f"{folder.path / 'environment.json'}: {error}; `thawlab repair` restores it") from None

@@ -1,18 +1,25 @@
-"""The study's folder: what was asked, a recipe for every cell, the runs beside them, and how far each is."""
+"""The study's folder: what was asked, a recipe for every cell, the runs beside them, and how far each is.
+
+Cells, whose design needs torch, are only named here: whether a name is that of a study is soon told.
+"""
+
+from __future__ import annotations
 
 import glob
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from filelock import FileLock, Timeout
 
 from thawlab.errors import ThawlabError, UsageError, first_line, listed, nearest
 from thawlab.files import read_json, write_json, write_text
 from thawlab.run import RunFolder, Status, find_run
-from thawlab.studies.design import Cell
+
+if TYPE_CHECKING:
+    from thawlab.studies.design import Cell
 
 _SCHEMA = 1
 
