@@ -54,7 +54,7 @@ docs: $(DOCS) ## Build the documentation's site into build/site; a warning or a 
 PEERS := benchmarks/.venv/.ready
 $(PEERS):
 	$(PYTHON) -m venv benchmarks/.venv
-	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check tensorflow-cpu==2.21.0 numpy
+	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check tensorflow-cpu==2.21.0 numpy safetensors
 	@touch $@
 
 FASTAI := benchmarks/.venv-fastai/.ready
@@ -72,9 +72,10 @@ bench-beside: $(READY) $(PEERS) ## Train beside other work, we and other program
 	$(BIN)/python benchmarks/beside.py --cifar10 "$(CIFAR10)" --keras-python benchmarks/.venv/bin/python \
 	  --repetitions $(or $(REPETITIONS),3) --out $(BENCHED)-beside.json
 
-bench-accuracy: $(READY) $(FASTAI) ## Time to an accuracy beside fastai and PyTorch: make bench-accuracy CIFAR10=FOLDER BACKBONE=FOLDER
+bench-accuracy: $(READY) $(FASTAI) $(PEERS) ## Time to an accuracy beside other programs: make bench-accuracy CIFAR10=FOLDER BACKBONE=FOLDER
 	$(BIN)/python benchmarks/time_to_accuracy.py --cifar10 "$(CIFAR10)" --backbone "$(BACKBONE)" \
-	  --fastai-python benchmarks/.venv-fastai/bin/python --repetitions $(or $(REPETITIONS),3) --out $(BENCHED)-accuracy.json
+	  --fastai-python benchmarks/.venv-fastai/bin/python $(if $(findstring mobilenetv2_100,$(BACKBONE)),--keras-python benchmarks/.venv/bin/python) \
+	  --repetitions $(or $(REPETITIONS),3) --out $(BENCHED)-accuracy.json
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff format .

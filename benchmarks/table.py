@@ -14,6 +14,8 @@ WORDS = {
     "stage": "last-stage fine-tuning, 10 epochs, whole command",
     "all-tf_efficientnet_lite0-96": "one epoch of all layers, EfficientNet-Lite0, 96 px, 5,000 images",
     "all-mobilenetv2_100-96": "one epoch of all layers, MobileNetV2-1.0, 96 px, 5,000 images",
+    "fixed-tf_efficientnet_lite0-96": "the same with BatchNorm's statistics fixed, EfficientNet-Lite0",
+    "fixed-mobilenetv2_100-96": "the same with BatchNorm's statistics fixed, MobileNetV2-1.0",
     "all-resnet50-32": "one epoch of all layers, ResNet50, 32 px, 5,000 images",
     "all-resnet50-96": "one epoch of all layers, ResNet50, 96 px, 2,500 images",
     "all-tf_efficientnetv2_b0-96": "one epoch of all layers, EfficientNetV2-B0, 96 px, 2,500 images",

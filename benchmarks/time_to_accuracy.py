@@ -1,4 +1,4 @@
-"""Time until a validation accuracy, from the start of the command: `thawlab train FOLDER`, fastai and the PyTorch tutorial.
+"""Time until a validation accuracy, from the start of the command: `thawlab train FOLDER`, fastai and others' tutorials.
 
 `python benchmarks/time_to_accuracy.py --cifar10 FOLDER --backbone FOLDER --fastai-python PYTHON --out FILE` gives every program
 the same folder of images with the same validation images, backbone, weights and size, and its documented defaults otherwise. Each
@@ -103,13 +103,22 @@ def main() -> None:
         "--backbone", type=options.backbone, required=True, help="timm's `local-dir:` folder: config.json, model.safetensors"
     )
     parser.add_argument("--fastai-python", type=options.program, help="the Python of a virtual environment with fastai")
+    parser.add_argument(
+        "--keras-python", type=options.program, help="that of one with TensorFlow and safetensors; only for mobilenetv2_100"
+    )
     parser.add_argument("--train", type=options.count, default=2000, help="training images of CIFAR-10")
     parser.add_argument("--val", type=options.count, default=500, help="its validation images, and as many to test")
     parser.add_argument("--size", type=options.count, default=96)
     parser.add_argument(
         "--fastai-epochs", type=options.count, default=3, help="of `fine_tune`, after the one with all but the head frozen"
     )
-    parser.add_argument("--torch-epochs", type=options.count, default=25, help="as in the tutorial")
+    parser.add_argument("--torch-epochs", type=int, default=25, help="as in PyTorch's tutorial; 0 leaves it out")
+    parser.add_argument(
+        "--keras-epochs",
+        type=options.count,
+        default=10,
+        help="as in TensorFlow's tutorial: of the head, and as many of more layers",
+    )
     parser.add_argument("--repetitions", type=options.count, default=3)
     parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench" / "accuracy")
     parser.add_argument("--out", type=Path, required=True)
@@ -130,17 +139,14 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for repetition in range(arguments.repetitions):
         seed = ["--seed", str(repetition)]
-        tasks = [
-            ("thawlab", recorded, [*mine, *seed]),
-            (
-                "torch tutorial",
-                told,
-                [sys.executable, str(PEERS / "torch_fine_tune.py"), *given, str(arguments.torch_epochs), *seed],
-            ),
-        ]
-        if arguments.fastai_python:
-            fastai = [arguments.fastai_python, str(PEERS / "fastai_fine_tune.py"), *given, str(arguments.fastai_epochs), *seed]
-            tasks.append(("fastai", told, fastai))
+        tasks: list[tuple[str, Any, list[str]]] = [("thawlab", recorded, [*mine, *seed])]
+        for name, python, program, epochs in (
+            ("torch tutorial", sys.executable if arguments.torch_epochs else None, "torch_fine_tune.py", arguments.torch_epochs),
+            ("fastai", arguments.fastai_python, "fastai_fine_tune.py", arguments.fastai_epochs),
+            ("keras tutorial", arguments.keras_python, "keras_fine_tune.py", arguments.keras_epochs),
+        ):
+            if python:
+                tasks.append((name, told, [python, str(PEERS / program), *given, str(epochs), *seed]))
         for name, run, command in tasks:
             curve, whole = run(command)
             rows.append({"repetition": repetition, "program": name, "curve": curve, "whole": whole})

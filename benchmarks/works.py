@@ -14,6 +14,8 @@ BACKBONES = ("mobilenetv2_100", LITE, "resnet50", "tf_efficientnetv2_b0")
 HEAD = {"name": "head", "train": "head", "epochs": 20, "lr": 1e-3}
 STAGE = {"name": "stage", "train": "stages:1", "epochs": 10, "lr": 1e-4}
 ALL = {"name": "all", "train": "all", "epochs": 1, "lr": 1e-4, "batch_norm": "train"}
+# As thawlab, and Keras' guide, have it where weights are pretrained.
+FIXED = {**ALL, "batch_norm": "eval"}
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def works(folder: Path, keras_python: str | None) -> list[Work]:
     mobile = local["mobilenetv2_100"]
     # Keras has no EfficientNet-Lite.
     lite = [Variant("torch loop", [*torch_loop, small, "--model", LITE, "--all-epochs", "1", "--size", "96"])]
+    fixed_lite = [Variant("torch loop", [*lite[0].command, "--fixed"])]
     head = peers(small, "MobileNetV2", "mobilenetv2_100", "--head-epochs", "20")
     stage = peers(small, "MobileNetV2", "mobilenetv2_100", "--stage-epochs", "10")
     result = [
@@ -117,6 +120,12 @@ def works(folder: Path, keras_python: str | None) -> list[Work]:
     ]
     mine = ours(f"all-{LITE}-96", "small", local[LITE], 96, dict(ALL), precision="auto")
     result.append(Work(f"all-{LITE}-96", 2.5, mine, lite, "all"))
+    mine = ours(f"fixed-{LITE}-96", "small", local[LITE], 96, dict(FIXED), precision="auto")
+    result.append(Work(f"fixed-{LITE}-96", 2.5, mine, fixed_lite, "all"))
+    mine = ours("fixed-mobilenetv2_100-96", "small", mobile, 96, dict(FIXED), precision="auto")
+    one_epoch = ("--all-epochs", "1", "--size", "96")
+    others = peers(small, "MobileNetV2", "mobilenetv2_100", *one_epoch, torch_options=("--fixed",))
+    result.append(Work("fixed-mobilenetv2_100-96", 2.5, mine, others, "all"))
     for name, size, keras_name, data, target in (
         ("mobilenetv2_100", 96, "MobileNetV2", "small", 2.5),
         ("resnet50", 32, "ResNet50", "small", 1.3),

@@ -29,6 +29,7 @@ parser.add_argument("--stage-epochs", type=int, default=0)
 parser.add_argument("--batch-size", type=int, default=64)
 parser.add_argument("--dropout", type=float, default=0.2)
 parser.add_argument("--augment", action="store_true")
+parser.add_argument("--fixed", action="store_true", help="BatchNorm keeps its statistics")
 arguments = parser.parse_args()
 torch.manual_seed(0)
 
@@ -74,6 +75,10 @@ def fit(model: nn.Module, epochs: int, rate: float) -> float:
     started = time.perf_counter()
     for _ in range(epochs):
         model.train()
+        if arguments.fixed:
+            for layer in model.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
         for inputs, labels in loader:
             optimizer.zero_grad()
             criterion(model(inputs), labels).backward()
