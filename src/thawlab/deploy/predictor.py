@@ -29,7 +29,7 @@ from thawlab.evaluation.predictions import calibrated
 from thawlab.files import mark_ours, user_path
 from thawlab.inference.folding import folded
 from thawlab.inference.fusing import fused
-from thawlab.inference.infer import INFERENCE_BATCH, ONE_SIZE, Floats, equal_batches, infer_parts
+from thawlab.inference.infer import INFERENCE_BATCH, Floats, equal_batches, infer_parts
 from thawlab.models.classifier import WithFeatures
 from thawlab.models.saved import SavedModel
 
@@ -49,7 +49,7 @@ class Predictor:
 
     def __init__(self, model: SavedModel, device: str = "cpu", engine: Session | None = None) -> None:
         self._model, self._device, self._engine = model, choose_device(device), engine
-        self._batches = ONE_SIZE
+        self._batches: dict[int, float] | None = None
         if engine is None:
             _ = self._network  # ready before the first image comes; an engine does without
 
@@ -108,7 +108,7 @@ class Predictor:
         if self._engine is None:
             side, inputs = self._model.card.preprocessing.size, self._model.card.preprocessing.inputs
             self._batches = equal_batches(self._network, (side, side, 3), inputs, self._device)
-        return tuple(self._batches)
+        return tuple(self._batches or ())
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
         """Predict one image: a file, a Pillow image, or uint8 pixels (height × width × 3).

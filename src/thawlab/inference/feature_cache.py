@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import final
@@ -24,7 +25,8 @@ from thawlab.data.shared_work import portions
 from thawlab.data.types import Indices
 from thawlab.environment import device_name
 from thawlab.files import room_for_cache
-from thawlab.inference.infer import INFERENCE_BATCH, Prepare, infer
+from thawlab.inference.fusing import compacted
+from thawlab.inference.infer import INFERENCE_BATCH, Prepare, batch_of, infer
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import build_backbone, load_weights, weights_digest
 from thawlab.models.hooks import eval_mode
@@ -50,6 +52,19 @@ class FrozenNetwork:
     preprocessing: Preprocessing
     device: torch.device
 
+    @property
+    def batch(self) -> int:
+        """How many images are computed together."""
+        size = self.preprocessing.size
+        return batch_of((size, size, 3), 1, self.device)
+
+    @cached_property
+    def compacted(self) -> nn.Module:
+        """What computes the same in as few passes as can be had, made once: the weights stay as they are."""
+        size = self.preprocessing.size
+        with eval_mode(self.module), torch.inference_mode():
+            return compacted(self.module, (3, size, size))
+
     def key(self, dataset: Dataset, view: str) -> str:
         """Return the content key of the rows of a data set: equal keys mean equal numbers."""
         parts = {
@@ -65,7 +80,7 @@ class FrozenNetwork:
             # Two processors, or two GPUs, need not round alike, and a cache folder may be shared by several machines.
             "device": device_name(self.device),
             "threads": torch.get_num_threads(),  # how sums are split between threads decides their last bits
-            "batch": INFERENCE_BATCH,
+            "batch": self.batch,
             "torch": torch.__version__,
             "timm": timm.__version__,
         }
@@ -128,12 +143,12 @@ def cached_views(
     A view augments every sample once; its randomness depends on (seed, view, samples), so the key holds them all.
     """
     identity = hashlib.sha256(np.ascontiguousarray(indices).tobytes()).hexdigest()
-    pipeline, unused = Pipeline(augment), torch.zeros(INFERENCE_BATCH, dtype=torch.int64)
+    pipeline, unused = Pipeline(augment), torch.zeros(network.batch, dtype=torch.int64)
     views = []
     for number in range(count):
 
         def prepare_from(start: int, number: int = number) -> Prepare:
-            starts = itertools.count(start, INFERENCE_BATCH)
+            starts = itertools.count(start, network.batch)
 
             def prepare(rows: torch.Tensor) -> torch.Tensor:
                 generator = torch.Generator().manual_seed(derive(seed, "view", number, next(starts)))
@@ -160,5 +175,5 @@ def _fill(
     """Compute the rows that a store lacks, beside other processes that may be at the same."""
     with progress.task(label, len(store.missing(indices))) as advance:
         for start, portion in portions(store, indices, _PORTION, whole):
-            store.write(portion, infer(network.module, dataset.images, portion, prepare_from(start), network.device))
+            store.write(portion, infer(network.compacted, dataset.images, portion, prepare_from(start), network.device))
             advance(len(portion))

@@ -1,8 +1,9 @@
 """Running a network over many rows: batches of one shape, so that no sample's numbers depend on its neighbours."""
 
 import itertools
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +19,20 @@ from thawlab.models.hooks import eval_mode
 # All inference outside the training step runs in batches of exactly this many rows, the last one filled up: the shape of a
 # batch can decide which kernel computes it, and a sample's numbers must not depend on how many others stood beside it.
 INFERENCE_BATCH = 32
-# The seconds of a batch by its size, where there is one size only.
-ONE_SIZE: Mapping[int, float] = {INFERENCE_BATCH: 1.0}
+# On a CPU rows of more bytes than this (images of 148 px and more) come in smaller batches, whose maps stay in its caches
+# (benchmarks/inference_batches.py).
+_LARGE_ROW, _OF_LARGE = 1 << 16, 8
 _SMALLER = (1, 4, 8, 16)
 _TIMED = 3  # trials of a batch size; the quickest counts
 
 Prepare = Callable[[torch.Tensor], torch.Tensor]
 Rows = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float32]
+
+
+def batch_of(row: Sequence[int], itemsize: int, device: torch.device) -> int:
+    """Return how many rows are computed together, given the shape of one and the bytes of a value."""
+    return _OF_LARGE if device.type == "cpu" and math.prod(row) * itemsize > _LARGE_ROW else INFERENCE_BATCH
 
 
 def infer(module: nn.Module, rows: Rows, indices: Indices, prepare: Prepare, device: torch.device, label: str = "") -> Floats:
@@ -53,14 +60,14 @@ def infer_parts(
     prepare: Prepare,
     device: torch.device,
     label: str = "",
-    seconds: Mapping[int, float] = ONE_SIZE,
+    seconds: Mapping[int, float] | None = None,
 ) -> list[Floats]:
     """Apply a module that gives one or several tensors, as `infer` does; returns an array for each, or none without rows.
 
     The rows are computed in the quickest batches of the sizes in `seconds`, which says what a batch of each takes, and the last
-    one is filled up; `equal_batches` gives the sizes that change no bit.
+    one is filled up; `equal_batches` gives the sizes that change no bit. Without `seconds` there is one size, that of `batch_of`.
     """
-    batches_of = quickest(len(indices), seconds)
+    batches_of = quickest(len(indices), seconds or {batch_of(rows.shape[1:], rows.dtype.itemsize, device): 1.0})
 
     def gather(part: tuple[int, int]) -> torch.Tensor:
         start, size = part
@@ -99,7 +106,7 @@ def quickest(count: int, seconds: Mapping[int, float]) -> list[tuple[int, int]]:
 
 
 def equal_batches(module: nn.Module, shape: tuple[int, ...], prepare: Prepare, device: torch.device) -> dict[int, float]:
-    """Return the batch sizes, up to INFERENCE_BATCH, that give every bit as INFERENCE_BATCH does, and their seconds, by trying.
+    """Return the batch sizes, up to that of `batch_of`, that give every bit as that one does, and their seconds, by trying.
 
     Which kernel computes a batch, and in which order it sums, depends on shapes and not on values: where all outputs of random
     images are equal, the sums were taken alike.
@@ -110,8 +117,9 @@ def equal_batches(module: nn.Module, shape: tuple[int, ...], prepare: Prepare, d
         prepare: as `infer_parts` takes it.
         device: where the module is.
     """
-    noise = np.random.default_rng(0).integers(0, 256, (INFERENCE_BATCH, *shape), dtype=np.uint8)
-    everything = np.arange(INFERENCE_BATCH)
+    usual = batch_of(shape, 1, device)
+    noise = np.random.default_rng(0).integers(0, 256, (usual, *shape), dtype=np.uint8)
+    everything = np.arange(usual)
 
     def computed(size: int) -> list[Floats]:
         return infer_parts(module, noise, everything, prepare, device, seconds={size: 1.0})
@@ -121,6 +129,6 @@ def equal_batches(module: nn.Module, shape: tuple[int, ...], prepare: Prepare, d
         infer_parts(module, noise, everything[:size], prepare, device, seconds={size: 1.0})
         return time.perf_counter() - start
 
-    whole = computed(INFERENCE_BATCH)
-    equal = [size for size in _SMALLER if all(map(np.array_equal, computed(size), whole))]
-    return {size: min(trial(size) for _ in range(_TIMED)) for size in (*equal, INFERENCE_BATCH)}
+    whole = computed(usual)
+    equal = [size for size in _SMALLER if size < usual and all(map(np.array_equal, computed(size), whole))]
+    return {size: min(trial(size) for _ in range(_TIMED)) for size in (*equal, usual)}
