@@ -4,11 +4,14 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from thawlab.data import rowstore
 from thawlab.data.rowstore import RowStore
@@ -107,15 +110,33 @@ def test_damaged_marks_count_for_nothing(tmp_path: Path) -> None:
     assert not store.marks().any()
 
 
-def test_a_disk_that_takes_a_part_of_a_row_gets_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: whole(descriptor, bytes(data)[:5], offset))
+@pytest.mark.parametrize("most", [5, 17, 1000])
+def test_a_disk_that_takes_a_part_gets_the_rest(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwritev", lambda descriptor, rows, offset: os.pwrite(descriptor, b"".join(rows)[:most], offset))
     store = store_in(tmp_path)
     store.write(np.arange(6), some(6))
     assert np.array_equal(store.array(), some(6))
 
 
-@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+@given(order=st.permutations(range(12)), count=st.integers(0, 12), together=st.integers(1, 5))
+def test_rows_in_any_order_come_to_their_places(order: list[int], count: int, together: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rowstore, "_AT_ONCE", together)
+        store = rowstore.RowStore(Path(folder), 12, (3,), np.float32)
+        values = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+        store.write(np.array(order[:count], dtype=np.int64), values[order[:count]])
+        expected = np.where(np.isin(np.arange(12), order[:count])[:, None], values, 0)
+        assert np.array_equal(store.array(), expected)
+
+
+def test_a_row_of_another_size_is_refused_before_it_reaches_the_next(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    with pytest.raises(ValueError, match="reshape"):
+        store.write(np.arange(1), np.ones((1, 1000), np.float32))
+    assert not np.asarray(store.array()).any()
+
+
+@pytest.mark.parametrize("call", ["pwritev", "fsync"])
 def test_a_full_disk_is_said_with_the_way_out_and_no_row_counts(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

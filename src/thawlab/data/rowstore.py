@@ -2,7 +2,7 @@
 
 Rows are keyed by sample, the file by the content of everything that determines its rows. A row is valid once its mark is
 set, and marks are written only after the rows are on the disk; a crash loses work, never correctness. Rows are written with
-`pwrite`, since a full disk must raise an error rather than a bus error, and read through a memory map.
+`pwritev`, since a full disk must raise an error rather than a bus error, and read through a memory map.
 """
 
 import mmap
@@ -25,6 +25,8 @@ _GIVEN_BACK = 8 * 2**20
 # Seconds after which a wait for another process is worth a line.
 _PATIENCE = 1.0
 _MARKS = "marks.bin"
+# Rows that one call of the system writes, which takes at most 1,024.
+_AT_ONCE = 512
 
 
 @final
@@ -111,12 +113,25 @@ class RowStore:
             ThawlabError: if the disk does not take them.
         """
         with self._refusing(), self._data_file.open("r+b", buffering=0) as file:
+            together: list[memoryview] = []
+            end = 0
             for index, row in zip(indices.tolist(), rows, strict=True):
-                whole = np.ascontiguousarray(row, dtype=self.dtype).reshape(self.shape)  # never into the next row
-                rest, offset = whole.data.cast("B"), index * self._row_bytes
-                while rest:  # a nearly full disk takes a part, and refuses the next
-                    taken = os.pwrite(file.fileno(), rest, offset)
-                    rest, offset = rest[taken:], offset + taken
+                if together and (index != end or len(together) == _AT_ONCE):
+                    self._put(file.fileno(), together, end)
+                    together = []
+                # Reshaped, so that nothing is ever written into the next row.
+                together.append(np.ascontiguousarray(row, dtype=self.dtype).reshape(self.shape).data.cast("B"))
+                end = index + 1
+            if together:
+                self._put(file.fileno(), together, end)
+
+    def _put(self, file: int, rows: list[memoryview], end: int) -> None:
+        """Write neighbouring rows, of which the last one is the one before `end`."""
+        offset = (end - len(rows)) * self._row_bytes
+        written = os.pwritev(file, rows, offset)
+        while written < len(rows) * self._row_bytes:  # a nearly full disk takes a part, and refuses the next
+            whole, part = divmod(written, self._row_bytes)
+            written += os.pwritev(file, [rows[whole][part:], *rows[whole + 1 :]], offset + written)
 
     def commit(self, indices: Indices) -> None:
         """Make rows that were written valid, after syncing them to the disk."""
