@@ -10,6 +10,7 @@ from thawlab.data.arrays import DAMAGED, read_arrays
 from thawlab.data.dataset import Dataset
 from thawlab.data.types import Indices, Labels
 from thawlab.errors import ThawlabError, first_line
+from thawlab.evaluation.softmax import softmax
 from thawlab.files import write_atomically
 
 Logits = npt.NDArray[np.float32]
@@ -45,10 +46,7 @@ class Predictions(NamedTuple):
 
 def calibrated(logits: Logits, temperature: float) -> npt.NDArray[np.float64]:
     """Return softmax(logits / temperature), float64, n × classes."""
-    from scipy.special import softmax
-
-    result: npt.NDArray[np.float64] = softmax(logits.astype(np.float64) / temperature, axis=1)
-    return result
+    return softmax(logits.astype(np.float64) / temperature)
 
 
 def load_predictions(path: Path) -> Predictions:

@@ -18,6 +18,7 @@ from thawlab.data.types import Indices, Labels
 from thawlab.evaluation.corruptions import STRENGTHS, corruptions
 from thawlab.evaluation.metrics.measures import accuracy_interval
 from thawlab.evaluation.shifted import shifted, ways
+from thawlab.evaluation.softmax import normal_quantile
 from thawlab.files import write_atomically
 from thawlab.inference.infer import infer
 from thawlab.judging.shift_words import in_words
@@ -210,10 +211,8 @@ def drop_interval(drops: npt.NDArray[np.float64], level: float = 0.05) -> Interv
 
 def _mean_interval(values: npt.NDArray[np.float64], added: Sequence[float], level: float = 0.05) -> Interval:
     """Return the Wald interval of a mean, with some values added; those of Agresti & Coull 1998 for shares are 0, 0, 1 and 1."""
-    from scipy.special import ndtri
-
     more = np.concatenate([values, added])
-    half = -float(ndtri(level / 2)) * float(more.std()) / math.sqrt(len(more))
+    half = -normal_quantile(level / 2) * float(more.std()) / math.sqrt(len(more))
     mean = float(more.mean())
     return max(mean - half, float(min(added))), min(mean + half, float(max(added)))
 

@@ -114,12 +114,12 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
     inputs, targets = _augmented(context, data, batch)
     if phase.sizes:
         inputs = scaled(inputs, size_of(phase, state.epoch))
-    optimizer.optimizer.zero_grad(set_to_none=True)
+    optimizer.forget_gradients()
     value, parts = 0.0, list(zip(inputs.chunk(phase.accumulate), targets.chunk(phase.accumulate), strict=True))
     for number, (part, wanted) in enumerate(parts, 1):
         weight = len(part) / len(inputs) * (share.counted / batch.total)
         with world.unfinished(data.stepped, last=number == len(parts)):
-            with torch.autocast(device.type, torch.bfloat16, enabled=data.bfloat16), data.normalizing(share):
+            with data.rounding(device), data.normalizing(share):
                 logits = data.stepped(data.prepare(part))
             # Gradients are averaged over the processes, so that each gives its part of the mean times their number.
             loss = training_loss(logits, wanted, phase, data.terms) * (weight * world.size)
@@ -131,8 +131,8 @@ def take_step(context: Context, data: PhaseData, state: TrainingState, optimizer
         penalty.backward()  # type: ignore[no-untyped-call]
     if phase.clip is not None:
         nn.utils.clip_grad_norm_(context.classifier.parameters(), phase.clip)
-    with torch.autocast(device.type, torch.bfloat16, enabled=data.bfloat16):  # for Muon's matrix products
-        optimizer.optimizer.step()
+    with data.rounding(device):  # for Muon's matrix products
+        optimizer.step()
     if optimizer.average is not None:
         optimizer.average.update(data.module)
     if not np.isfinite(value):

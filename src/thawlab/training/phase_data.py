@@ -111,6 +111,10 @@ class PhaseData:
         """The layers that draw for each image what they would draw for it in the whole batch."""
         return [layer for layer in self.stepped.modules() if isinstance(layer, Dropout)] if self.world.size > 1 else []
 
+    def rounding(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context of a step's arithmetic: within it operations may round to bfloat16."""
+        return torch.autocast(device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
     def normalizing(self, share: Share) -> AbstractContextManager[object]:
         """Return the context of a step's forward pass: within it BatchNorm may take the images of all processes together."""
         together = self.phase.batch_norm == "sync" and self.world.size > 1

@@ -17,6 +17,8 @@ from thawlab.training.plateau import Plateau
 from thawlab.training.validation import Validation
 
 _FORMAT = 1
+# Weights that one thread updates sooner than two do.
+_FEW = 1 << 17
 # A checkpoint at an epoch's end is skipped when the last one is younger than this, since epochs on cached features take
 # milliseconds; within an epoch one is written when the last one is older than the other bound.
 _YOUNG_SECONDS = 5.0
@@ -106,6 +108,22 @@ class OptimizerState(NamedTuple):
 
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
+
+    def forget_gradients(self) -> None:
+        """Let the gradients go; torch's own `zero_grad` notes it for a profiler, which takes as long as a small layer."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def step(self) -> None:
+        """Let the optimiser take its step; of few weights in one thread, since to wake another one takes longer."""
+        threads = torch.get_num_threads()
+        few = sum(parameter.numel() for group in self.optimizer.param_groups for parameter in group["params"]) <= _FEW
+        torch.set_num_threads(1 if few else threads)
+        try:
+            self.optimizer.step()
+        finally:
+            torch.set_num_threads(threads)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""

@@ -3,8 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 
-from thawlab.evaluation.metrics.calibration import expected_calibration_error, fit_temperature, log_loss, reliability
+from thawlab.evaluation.metrics.calibration import (
+    _CHANCE,
+    _SPREAD,
+    expected_calibration_error,
+    fit_temperature,
+    log_loss,
+    reliability,
+)
 
 
 def _drawn(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,6 +45,21 @@ def test_the_fit_is_the_minimum() -> None:
     best = fit_temperature(logits * 2, labels)
     losses = [log_loss(logits * 2, labels, best * factor) for factor in (0.98, 1.0, 1.02)]
     assert min(losses) == losses[1]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_place_of_the_minimum_is_that_of_scipy(seed: int) -> None:
+    n = [60, 400, 5000][seed % 3]
+    logits, labels = _drawn(n, 6, seed)
+    logits *= 1 + seed / 4
+
+    def expected(log_t: float) -> float:
+        return log_loss(logits, labels, float(np.exp(log_t))) + log_t**2 / (2 * n * _SPREAD**2)
+
+    found = float(minimize_scalar(expected, bounds=(-3, 3), method="bounded", options={"xatol": 1e-7}).x)
+    gain = 2 * n * (log_loss(logits, labels) - log_loss(logits, labels, float(np.exp(found))))
+    known = float(np.exp(found * (1 - _CHANCE / gain))) if gain > _CHANCE else 1.0
+    assert fit_temperature(logits, labels) == pytest.approx(known, rel=1e-4)
 
 
 def test_a_few_samples_that_are_all_right_do_not_make_a_classifier_certain_of_everything() -> None:

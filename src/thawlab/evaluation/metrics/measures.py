@@ -9,17 +9,16 @@ from thawlab.evaluation.metrics.bootstrap import intervals
 from thawlab.evaluation.metrics.calibration import log_loss
 from thawlab.evaluation.metrics.metric import Scored, metrics
 from thawlab.evaluation.predictions import Predictions
+from thawlab.evaluation.softmax import normal_quantile
 from thawlab.results import ClassResult, SplitResult, TestResult
 from thawlab.values import Interval
 
 
 def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> Interval:
     """Return the Wilson interval of an accuracy (Wilson 1927), that of 95 % unless told otherwise; (0, 1) without images."""
-    from scipy.special import ndtri  # scipy.stats has the interval, too, and is far more to import
-
     if n == 0:
         return 0.0, 1.0
-    square = float(ndtri((1 + confidence) / 2)) ** 2
+    square = normal_quantile((1 + confidence) / 2) ** 2
     centre = (correct + square / 2) / (n + square)
     reach = math.sqrt(square * (correct * (n - correct) / n + square / 4)) / (n + square)
     return (centre - reach if correct else 0.0), (centre + reach if correct < n else 1.0)
