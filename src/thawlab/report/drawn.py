@@ -62,7 +62,8 @@ def artist() -> Iterator[Artist | None]:
     if usable_cores() < 2:
         yield None
         return
-    command, pipe = [sys.executable, "-m", "thawlab.report.drawn"], subprocess.PIPE
+    # -P: what lies in the folder that the user works in is not imported.
+    command, pipe = [sys.executable, "-P", "-m", "thawlab.report.drawn"], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             yield Artist(process)
