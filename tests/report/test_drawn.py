@@ -9,11 +9,18 @@ import sys
 
 import pytest
 
+from thawlab.report import drawn
 from thawlab.report.drawn import artist, draw_all
 from thawlab.report.page import write_report
 from thawlab.report.sources import read_sources
 from thawlab.run import RunFolder
 from thawlab.runner import train
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine, and the tests that run at once, have."""
+    monkeypatch.setattr(drawn, "usable_cores", lambda: 2)
 
 
 def test_another_process_draws_the_same_figures(plain_run: RunFolder) -> None:
@@ -47,7 +54,7 @@ def test_nobody_is_left_where_nothing_was_drawn() -> None:
 
 
 def test_one_core_draws_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(drawn, "usable_cores", lambda: 1)
     with artist() as beside:
         assert beside is None
 
