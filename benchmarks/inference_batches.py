@@ -12,6 +12,7 @@ import statistics
 import time
 from pathlib import Path
 
+import options
 import timm
 import torch
 from machine import measure
@@ -56,17 +57,17 @@ def rates(name: str, size: int, repetitions: int) -> dict[int, float]:
 def main() -> None:
     """Measure all networks and write images per second."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--repetitions", type=options.count, default=7)
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     threads = usable_cores()
     torch.set_num_threads(threads)
     rows = []
     for name, size in NETWORKS:
-        rows.append({"network": name, "size": size, "images per second by batch": rates(name, size, options.repetitions)})
+        rows.append({"network": name, "size": size, "images per second by batch": rates(name, size, arguments.repetitions)})
         print(rows[-1], flush=True)
     machine = {"limits": measure("float32"), **environment({"threads": threads}, torch.device("cpu"))}
-    options.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,11 @@ def count(text: str) -> int:
     return int(text)
 
 
+def count_or_none(text: str) -> int:
+    """Return a number of at least 0."""
+    return 0 if text == "0" else count(text)
+
+
 def folder(text: str) -> Path:
     """Return a folder that exists."""
     if not text or not Path(text).is_dir():

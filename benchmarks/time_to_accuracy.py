@@ -112,7 +112,9 @@ def main() -> None:
     parser.add_argument(
         "--fastai-epochs", type=options.count, default=3, help="of `fine_tune`, after the one with all but the head frozen"
     )
-    parser.add_argument("--torch-epochs", type=int, default=25, help="as in PyTorch's tutorial; 0 leaves it out")
+    parser.add_argument(
+        "--torch-epochs", type=options.count_or_none, default=25, help="as in PyTorch's tutorial; 0 leaves it out"
+    )
     parser.add_argument(
         "--keras-epochs",
         type=options.count,
@@ -123,6 +125,12 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench" / "accuracy")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    try:
+        network = json.loads((arguments.backbone / "config.json").read_bytes())["architecture"]
+    except (ValueError, LookupError, TypeError):
+        parser.error(f"{arguments.backbone / 'config.json'}: is damaged, or names no architecture")
+    if arguments.keras_python and network != "mobilenetv2_100":
+        parser.error(f"--keras-python: Keras has no {network}; give the weights of mobilenetv2_100, or leave it out")
     folder = arguments.folder or arguments.work_dir / f"cifar10-{arguments.train}-{arguments.val}"
     if arguments.folder is None:
         prepare_folders(folder, arguments.cifar10, {"train": arguments.train, "val": arguments.val, "test": arguments.val})

@@ -1,7 +1,7 @@
 """Work on many images in threads, with progress: decoding and hashing leave Python's lock, so threads share the cores."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TypeVar
@@ -12,8 +12,8 @@ from thawlab.data.types import Indices
 
 T = TypeVar("T")
 _CHUNK = 128
-# A thread is handed several images at once, for handing over one costs as much as decoding a small one; so many that all threads
-# still end a chunk together.
+# A thread is handed several images at once, since handing over takes Python's lock; so many that all threads still end a chunk
+# together.
 _RUN, _RUNS_PER_THREAD = 8, 4
 
 
@@ -26,12 +26,11 @@ def in_threads(work: Callable[[int], T], indices: Indices, workers: int | None, 
     size = max(1, min(_RUN, _CHUNK // (_RUNS_PER_THREAD * threads)))
     ended = threading.Event()
 
-    def work_on(run: Sequence[int]) -> list[T]:
-        return [work(index) for index in run if not ended.is_set()]
+    def work_on(run: Indices) -> list[T]:
+        return [work(index) for index in run.tolist() if not ended.is_set()]
 
-    chunks = (indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK))
     with ThreadPoolExecutor(threads) as pool, progress.task(label, len(indices)) as advance:
-        begun = ((chunk, pool.map(work_on, _runs(chunk.tolist(), size))) for chunk in chunks)
+        begun = ((chunk, pool.map(work_on, _cut(chunk, size))) for chunk in _cut(indices, _CHUNK))
         ahead = next(begun, None)
         try:
             while ahead is not None:
@@ -43,5 +42,5 @@ def in_threads(work: Callable[[int], T], indices: Indices, workers: int | None, 
             pool.shutdown(cancel_futures=True)
 
 
-def _runs(indices: list[int], size: int) -> Iterator[list[int]]:
+def _cut(indices: Indices, size: int) -> Iterator[Indices]:
     return (indices[start : start + size] for start in range(0, len(indices), size))

@@ -1,4 +1,4 @@
-"""Softmax, and the normal distribution's quantile, of which SciPy takes longer to load than a judged run takes to judge."""
+"""Softmax, and the normal distribution's quantile, as SciPy has them, which is much to load for two formulas."""
 
 from statistics import NormalDist
 

@@ -1,7 +1,7 @@
 """Which labels are probably wrong, by confident learning with pruning by noise rate (Northcutt, Jiang and Chuang 2021).
 
-The paper's method as cleanlab's `find_label_issues` has it by default, from which it is tested not to differ. Loading cleanlab
-itself takes longer than many a training.
+The paper's method as cleanlab's `find_label_issues` has it by default, from which it is tested not to differ; every training
+would load cleanlab, and pandas and scikit-learn with it.
 """
 
 import numpy as np

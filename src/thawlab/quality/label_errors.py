@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from thawlab.data.types import Indices, Labels
 from thawlab.evaluation.predictions import Predictions
+from thawlab.evaluation.softmax import log_softmax
 from thawlab.quality.candidates import Neighbours
 from thawlab.quality.confident_learning import Probabilities, suspected
 from thawlab.quality.folds import unseen
@@ -96,20 +97,19 @@ def agreed(tables: Sequence[Probabilities], labels: Labels) -> Probabilities:
         labels: int64, n; most of them right.
     """
     from scipy.optimize import minimize
-    from scipy.special import log_softmax
 
     logs = np.stack([np.log(table + _TINY) for table in tables])
     some = np.linspace(0, len(labels) - 1, min(_POOLED, len(labels))).astype(int)
     part, wanted = logs[:, some], labels[some]
 
     def loss(powers: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        said = log_softmax(np.tensordot(powers, part, axes=1), axis=1)
+        said = log_softmax(np.tensordot(powers, part, axes=1))
         chosen = (np.arange(len(wanted)), wanted)
         slopes = [(np.exp(said) * table).sum(axis=1).mean() - table[chosen].mean() for table in part]
         return float(-said[chosen].mean()), np.array(slopes)
 
     found = minimize(loss, np.full(len(tables), 1 / len(tables)), jac=True, method="L-BFGS-B", bounds=[(0.0, 4.0)] * len(tables))
-    pooled: Probabilities = np.exp(log_softmax(np.tensordot(found.x, logs, axes=1), axis=1))
+    pooled: Probabilities = np.exp(log_softmax(np.tensordot(found.x, logs, axes=1)))
     return pooled
 
 

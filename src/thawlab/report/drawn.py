@@ -55,10 +55,7 @@ class Artist:
 
 @contextmanager
 def artist() -> Iterator[Artist | None]:
-    """Start a process that gets ready to draw: loading what draws takes a second, drawing another one, both on one core.
-
-    None where there is only one core.
-    """
+    """Start a process that gets ready to draw: what draws takes long to load, on one core. None where there is only one."""
     if usable_cores() < 2:
         yield None
         return

@@ -180,7 +180,7 @@ def trial_steps(context: Context, data: PhaseData) -> Iterator[OptimizerState]:
             yield optimizer
     finally:
         context.classifier.load_state_dict(kept)
-        optimizer.optimizer.zero_grad(set_to_none=True)
+        optimizer.forget_gradients()
 
 
 def _diverged(phase: Phase, state: TrainingState, what: str) -> DivergedError:

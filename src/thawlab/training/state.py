@@ -110,7 +110,7 @@ class OptimizerState(NamedTuple):
     average: WeightAverage | None
 
     def forget_gradients(self) -> None:
-        """Let the gradients go; torch's own `zero_grad` notes it for a profiler, which takes as long as a small layer."""
+        """Let the gradients go, without the note for a profiler that torch's own `zero_grad` makes in every step."""
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
