@@ -7,11 +7,10 @@ modules. What stands in for it until then keeps functions as they are.
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, final
+from typing import Any, cast, final
 
 _NAME, _TOOLS = "torch._dynamo", "torch._dynamo.utils"
 
@@ -23,13 +22,17 @@ def put_off() -> None:
 
 
 @final
-class _Finder(MetaPathFinder, Loader):
-    """Gives stand-ins for the compiler and for its tools; whoever wants another part of it gets the real one."""
+class _Finder:
+    """Gives stand-ins for the compiler and for its tools; whoever wants another part of it gets the real one.
+
+    Python asks of finders and loaders only these methods; `importlib.abc`, whose classes say so, takes longer to import than
+    the rest of this program's start.
+    """
 
     def find_spec(self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
         """Return where a module is found; None leaves it to others."""
         if fullname in {_NAME, _TOOLS}:
-            return ModuleSpec(fullname, self, is_package=fullname == _NAME)
+            return ModuleSpec(fullname, cast("Any", self), is_package=fullname == _NAME)
         if fullname.startswith(f"{_NAME}."):
             _real(_NAME)
             return find_spec(fullname)

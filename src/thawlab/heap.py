@@ -1,6 +1,6 @@
 """The C library's heap, where it is GNU's: others are left as they are."""
 
-import platform
+import os
 from functools import cache
 from typing import Any
 
@@ -8,7 +8,12 @@ from typing import Any
 @cache
 def glibc() -> Any:
     """Return GNU's C library, whose heap can be told what to keep; None where the process has another one."""
-    if platform.libc_ver()[0] != "glibc":
+    try:
+        # `platform.libc_ver` searches the program for the same and is slow to import.
+        name = os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, ValueError, OSError):  # Windows; macOS and musl
+        return None
+    if not name or not name.startswith("glibc"):
         return None
     import ctypes
 

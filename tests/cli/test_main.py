@@ -65,14 +65,19 @@ def test_help_is_immediate_and_imports_neither_torch_nor_timm() -> None:
         "import sys; sys.argv = ['thawlab', '--help']\nfrom thawlab.cli.main import app\ntry: app()\nexcept SystemExit: pass\n"
     )
     program += "print([name for name in ('torch', 'timm', 'numpy', 'pydantic') if name in sys.modules], file=sys.stderr)"
-    seconds = []
-    for _ in range(3):
-        before = os.times()
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        # Processor time, which other work on the machine does not lengthen.
-        seconds.append(sum(os.times()[2:4]) - sum(before[2:4]))
-        assert done.stderr.strip() == "[]"
-    assert min(seconds) < 0.3
+    help_seconds, typer_seconds = [], []
+    for _ in range(4):
+        help_seconds.append(processor_seconds(program, told="[]"))
+        typer_seconds.append(processor_seconds("import typer"))
+    # Beside a busy process, processors take up to twice as long for the same; what reads the verbs is the measure.
+    assert min(help_seconds) < 2.5 * min(typer_seconds), (help_seconds, typer_seconds)
+
+
+def processor_seconds(program: str, told: str = "") -> float:
+    before = os.times()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == told
+    return sum(os.times()[2:4]) - sum(before[2:4])
 
 
 def test_the_version_is_told_in_one_line() -> None:

@@ -7,7 +7,6 @@ import typer
 
 from thawlab.cli import console
 from thawlab.errors import UsageError
-from thawlab.files import user_path
 
 exchange_app = typer.Typer()
 
@@ -86,6 +85,8 @@ def import_model(
 
 def _names(text: str) -> list[str]:
     """Return class names from a list, a file or a folder; Keras numbers folders in the order of their names."""
+    from thawlab.files import user_path
+
     path = user_path(text)
     if path.is_dir():
         return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
