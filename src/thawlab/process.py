@@ -9,8 +9,8 @@ import warnings
 from io import TextIOWrapper
 from typing import NoReturn
 
-from thawlab.compiler import put_off
 from thawlab.heap import glibc
+from thawlab.late_imports import put_off
 
 # Importing torch allocates a million objects that all stay; looking for garbage among them takes a second.
 _ALLOCATIONS_PER_COLLECTION = 100_000

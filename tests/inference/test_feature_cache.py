@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -28,5 +29,5 @@ def test_another_processor_has_features_of_its_own(recipe: Callable[..., Recipe]
     monkeypatch.setattr(environment, "processor_name", lambda: "another processor")
     assert network.key(context.dataset, "plain") != key
     monkeypatch.undo()
-    monkeypatch.setattr(feature_cache.timm, "__version__", "another version")
+    monkeypatch.setattr(feature_cache, "version", lambda package: "another version" if package == "timm" else version(package))
     assert network.key(context.dataset, "plain") != key

@@ -232,7 +232,7 @@ def test_an_interruption_while_fetching_stays_one(
     with pytest.raises(stop):
         resolve_backbone("hf-hub:somebody/tiny")
     monkeypatch.undo()
-    monkeypatch.setattr("timm.create_model", interrupted)
+    monkeypatch.setattr("thawlab.models.catalog.create", interrupted)
     with pytest.raises(stop):
         fetch_network(BackboneSpec("hf-hub:somebody/tiny", "test_resnet", "hub"))
 

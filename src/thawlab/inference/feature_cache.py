@@ -12,7 +12,6 @@ from typing import final
 
 import numpy as np
 import numpy.typing as npt
-import timm
 import torch
 from torch import nn
 
@@ -82,7 +81,7 @@ class FrozenNetwork:
             "threads": torch.get_num_threads(),  # how sums are split between threads decides their last bits
             "batch": self.batch,
             "torch": torch.__version__,
-            "timm": timm.__version__,
+            "timm": version("timm"),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

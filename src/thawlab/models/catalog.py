@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from thawlab.errors import ThawlabError, UsageError, first_line, nearest
 from thawlab.files import user_path
+from thawlab.models.families import create, is_architecture, pretrained_config, pretrained_names
 from thawlab.models.keras import KERAS, named_scaling
 from thawlab.models.small import REVISIONS, backbones, config_of, other_revision
 from thawlab.models.wheels import WHEELS, installed_file
@@ -148,24 +149,22 @@ def _from_keras(name: str) -> BackboneSpec:
 
 
 def _from_wheel(name: str) -> BackboneSpec:
-    import timm
-
     weights, architecture = installed_file(name), WHEELS[name].architecture
-    config = timm.models.get_pretrained_cfg(f"{architecture}.in1k").to_dict()
+    config = pretrained_config(f"{architecture}.in1k").to_dict()
     own = {key: value for key, value in config.items() if key not in {"url", "hf_hub_id"}}
     return BackboneSpec(name, architecture, "wheel", {}, own, weights)
 
 
 def _from_timm(tagged: str, written: str) -> BackboneSpec:
-    import timm
-
     architecture, _, tag = tagged.partition(".")
-    if not timm.is_model(architecture):
+    if not is_architecture(architecture):
+        import timm
+
         candidates = [*backbones, "bundled", *WHEELS, *KERAS_NAMES, *timm.list_models()]
         hint = nearest(architecture, candidates) or "; `thawlab models` lists them"
         raise UsageError(f"model.backbone: there is no backbone '{written}'{hint}")
-    tags = timm.list_pretrained(f"{architecture}.*")
-    config = timm.models.get_pretrained_cfg(tagged) if not tag or tagged in tags else None
+    tags = pretrained_names(architecture)
+    config = pretrained_config(tagged) if not tag or tagged in tags else None
     if config is None:
         raise UsageError(
             f"model.backbone: '{architecture}' has no weights '{tag}'{nearest(tagged, tags) or f' (there are: {tags})'}"
@@ -189,8 +188,6 @@ def fetch_network(spec: BackboneSpec, **arguments: Any) -> nn.Module:
     Raises:
         ThawlabError: if the weights are neither there nor here; the message gives the ways without a network.
     """
-    import timm
-
     identifier, file = spec.config.get("hf_hub_id"), spec.config.get("hf_hub_filename") or "pytorch_model.bin"
     with fetching(spec.name):
         # timm itself prefers the safe format, too.
@@ -199,8 +196,7 @@ def fetch_network(spec: BackboneSpec, **arguments: Any) -> nn.Module:
             source = f"hf-hub:{kept}"
         else:
             source, arguments = spec.name.removeprefix("timm/"), {**arguments, "pretrained_cfg_overlay": {"hf_hub_id": kept}}
-        network: nn.Module = timm.create_model(source, pretrained=True, num_classes=0, **arguments)
-    return network
+        return create(spec.architecture, source, pretrained=True, num_classes=0, **arguments)
 
 
 def _kept(identifier: str, names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from thawlab.errors import ThawlabError, UsageError, first_line, listed
 from thawlab.files import write_atomically, write_text
 from thawlab.models.catalog import BackboneSpec, fetch_network
 from thawlab.models.dropout import Dropout
+from thawlab.models.families import create, is_architecture
 from thawlab.models.keras import KERAS, named_scaling
 from thawlab.models.small import REVISIONS, backbones
 from thawlab.models.wheels import read_wheel
@@ -104,14 +105,10 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> nn.Module:
         from thawlab.models.keras.imported import build_network
 
         return build_network(spec.arguments)
-    import timm
-
-    if not timm.is_model(spec.architecture):  # a name with a scheme would be fetched
+    if not is_architecture(spec.architecture):  # a name with a scheme would be fetched
         raise UsageError(f"model.backbone: '{spec.name}' names the network '{spec.architecture}', which timm does not have")
     try:
-        network: nn.Module = timm.create_model(
-            spec.architecture, pretrained=False, num_classes=0, **factory_arguments(spec, image_size)
-        )
+        return create(spec.architecture, pretrained=False, num_classes=0, **factory_arguments(spec, image_size))
     except (
         TypeError,
         AssertionError,
@@ -123,7 +120,6 @@ def build_backbone(spec: BackboneSpec, image_size: int) -> nn.Module:
         MemoryError,
     ) as error:
         raise UsageError(f"model.backbone: '{spec.name}' cannot be built at {image_size} px: {first_line(error)}") from None
-    return network
 
 
 def factory_arguments(spec: BackboneSpec, image_size: int) -> dict[str, Any]:

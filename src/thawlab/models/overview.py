@@ -22,7 +22,7 @@ def backbone_table(pattern: str | None = None) -> list[dict[str, str]]:
         import timm
 
         rows = [row for row in rows if fnmatch(row[0], pattern)]
-        configs = {name: timm.models.get_pretrained_cfg(name) for name in timm.list_pretrained(pattern)}
+        configs = {name: timm.get_pretrained_cfg(name) for name in timm.list_pretrained(pattern)}
         sizes = {name: config.input_size[-1] if config else "?" for name, config in configs.items()}
         rows += [(f"timm/{name}", "timm, pretrained", f"{size} px") for name, size in sizes.items()]
     return [dict(zip(("name", "kind", "about"), row, strict=True)) for row in rows]

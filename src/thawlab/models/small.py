@@ -12,6 +12,7 @@ from typing import Any, Literal, final
 import torch
 from torch import nn
 
+from thawlab.late_imports import need_shapes
 from thawlab.models.whitening import PatchWhitening
 from thawlab.registry import Registry
 
@@ -50,6 +51,7 @@ def config_of(name: str) -> dict[str, Any]:
     factory = backbones.get(name)
     if factory.__module__ == __name__:
         return _config(_SIDE)
+    need_shapes()
     with torch.device("meta"):
         config: dict[str, Any] = factory(_SIDE).pretrained_cfg  # type: ignore[assignment]
     return config

@@ -1,5 +1,6 @@
 """A folder that timm (`timm.create_model("local-dir:…")`) and the Hugging Face hub take: config.json and model.safetensors."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from thawlab.deploy.export.formats import Exporter, Material, Session, exporters
 from thawlab.errors import UsageError
 from thawlab.files import write_atomically, write_json
 from thawlab.models.classifier import factory_arguments
+from thawlab.models.families import create
 from thawlab.models.saved import ModelCard, SavedModel, spec_of
 from thawlab.models.small import backbones
 
@@ -53,15 +55,13 @@ def _state(model: SavedModel) -> dict[str, torch.Tensor]:
     Raises:
         UsageError: if timm has no such network, or the head is more than a linear layer.
     """
-    import timm
-
     card = model.card
     layers = [layer for layer in model.classifier.head.children() if isinstance(layer, nn.Linear)]
     if card.architecture in backbones:
         raise UsageError(f"--format timm: timm has no '{card.architecture}'; take onnx or torch")
     if len(layers) != 1:
         raise UsageError("--format timm: timm's heads are one linear layer, and this run's has hidden ones; take onnx or torch")
-    other = timm.create_model(card.architecture, num_classes=len(card.classes), **_arguments(card))
+    other: Any = create(card.architecture, num_classes=len(card.classes), **_arguments(card))
     last = other.get_classifier()
     name = next((name for name, part in other.named_modules() if part is last), "")
     state = {key: value.detach().cpu() for key, value in model.classifier.backbone.state_dict().items()}
@@ -74,9 +74,8 @@ def _state(model: SavedModel) -> dict[str, torch.Tensor]:
 
 
 def _open(folder: Path) -> Session:
-    import timm
-
-    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
+    network = create(architecture, f"local-dir:{folder}", pretrained=True).eval()
     return on_fitted(folder, lambda look, fitted: network(look.inputs(torch.from_numpy(fitted))).softmax(dim=1).numpy())
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from thawlab.errors import ThawlabError, UsageError
+from thawlab.late_imports import need_shapes
 from thawlab.models.keras.calls import Call, Tensor, calls_of, in_order, is_tensor_op, tensors_of
 from thawlab.models.keras.file import Array, KerasFile
 from thawlab.models.keras.graph import Node
@@ -115,6 +116,7 @@ class _Translator:
             raise self._refused(f"its input is {height} × {width}; models of square images are read")
         if height > _LARGEST_SIDE:
             raise self._refused(f"its input is {height:,} px wide; up to {_LARGEST_SIDE:,} are read")
+        need_shapes()
         self.shapes[""] = torch.zeros(1, 3, height, width, device="meta")
 
     def model(self, model: Mapping[str, Any], above: tuple[str, ...], given: str) -> str:
