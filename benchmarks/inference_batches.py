@@ -1,7 +1,8 @@
 """How many images a network takes at once on a CPU: `python benchmarks/inference_batches.py --out FILE`.
 
 Images per second of networks as thawlab computes features (folded, activations fused), random weights and images, a thread per
-core, for each size of a batch; medians of interleaved repetitions.
+core, for each size of a batch, where large blocks of memory are given back to the system in between ("given back") and where they
+stay ("kept", as thawlab has it); medians of interleaved repetitions.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import product
 from pathlib import Path
 
 import options
@@ -20,6 +24,7 @@ from machine import measure
 from thawlab import process
 from thawlab.cores import usable_cores
 from thawlab.environment import environment
+from thawlab.heap import give_back_freed, keeping_large
 from thawlab.inference.fusing import compacted
 
 NETWORKS = (
@@ -33,25 +38,31 @@ NETWORKS = (
     ("resnet18", 224),
     ("resnet50", 224),
 )
-BATCHES = (4, 8, 16, 32)
-IMAGES = 32  # that each trial computes
+BATCHES = (8, 16, 32, 64)
+IMAGES = 64  # that each trial computes
+WAYS: dict[str, Callable[[], AbstractContextManager[None]]] = {"given back": nullcontext, "kept": keeping_large}
 
 
 @torch.inference_mode()
-def rates(name: str, size: int, repetitions: int) -> dict[int, float]:
-    """Return images per second by the size of a batch."""
+def rates(name: str, size: int, repetitions: int) -> dict[str, dict[int, float]]:
+    """Return images per second by the size of a batch, for each way of treating large blocks."""
     network = timm.create_model(name, num_classes=0).eval().to(memory_format=torch.channels_last)
     quick = compacted(network, (3, size, size))
     inputs = {n: torch.randn(n, 3, size, size).contiguous(memory_format=torch.channels_last) for n in BATCHES}
-    seconds: dict[int, list[float]] = {n: [] for n in BATCHES}
+    ways = list(product(WAYS, BATCHES))
+    seconds: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
     for repetition in range(repetitions + 1):
-        for n, images in inputs.items():
-            started = time.perf_counter()
-            for _ in range(IMAGES // n):
-                quick(images)
-            if repetition:  # the first one warms up
-                seconds[n].append(time.perf_counter() - started)
-    return {n: round(IMAGES / statistics.median(of), 1) for n, of in seconds.items()}
+        for way, n in ways:
+            give_back_freed()
+            with WAYS[way]():
+                quick(inputs[n])
+                started = time.perf_counter()
+                for _ in range(IMAGES // n):
+                    quick(inputs[n])
+                if repetition:  # the first one warms up
+                    seconds[way, n].append(time.perf_counter() - started)
+    found = {key: round(IMAGES / statistics.median(of), 1) for key, of in seconds.items()}
+    return {way: {n: found[way, n] for n in BATCHES} for way in WAYS}
 
 
 def main() -> None:

@@ -139,10 +139,10 @@ def step_of(name: str, size: int, bfloat16: bool) -> Callable[[], None]:
 
 def steps(_: Path) -> dict[str, Any]:
     """Milliseconds of a training step of 64 images, in float32 and bfloat16, by network."""
-    from thawlab.process import keep_memory
+    from thawlab.heap import keep_freed
 
     if os.environ.get("KEEP") != "no":
-        keep_memory()
+        keep_freed()
     return {
         f"{name}, {size} px, {'bfloat16' if low else 'float32'}": median_ms(step_of(name, size, low), 10, 3)
         for name, size in NETWORKS
@@ -167,9 +167,9 @@ def profile(_: Path) -> dict[str, Any]:
     """Shares of a ResNet-20 step in bfloat16 by operation, and the effect of compiling it."""
     import torch
 
-    from thawlab.process import keep_memory
+    from thawlab.heap import keep_freed
 
-    keep_memory()
+    keep_freed()
     step = step_of("resnet20", 32, True)
     for _number in range(5):
         step()
@@ -185,13 +185,13 @@ def speednet(_: Path) -> dict[str, Any]:
     """A step of speednet's recipe (512 images, bfloat16, Muon) by image size: rates, and where the time goes."""
     import torch
 
+    from thawlab.heap import keep_freed
     from thawlab.models.classifier import Classifier, make_head
     from thawlab.models.small import backbones
-    from thawlab.process import keep_memory
     from thawlab.recipe import Phase
     from thawlab.training.optimizers import make_optimizer
 
-    keep_memory()
+    keep_freed()
     torch.manual_seed(0)
     network = Classifier(backbones.get("speednet")(32), make_head(256, [], [], 10)).train().to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, Phase(epochs=1, optimizer="muon", lr=0.01))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from thawlab import process
+from thawlab.heap import glibc
 
 _SHOW = "import gc, os, warnings; print(gc.get_threshold()[0], os.environ.get('GOMP_SPINCOUNT'), len(warnings.filters))"
 _CLEAN = {key: value for key, value in os.environ.items() if key not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
@@ -94,3 +95,28 @@ def test_a_process_ends_with_its_parent() -> None:
         time.sleep(0.05)
     orphan = subprocess.run([sys.executable, "-c", child, "1234567"], capture_output=True, check=False)  # not its parent's number
     assert orphan.returncode == -9
+
+
+@pytest.mark.skipif(glibc() is None, reason="another C library")
+def test_large_blocks_stay_where_the_program_computes_and_only_there() -> None:
+    program = """
+import resource, sys
+from thawlab import heap, process
+process.prepare()
+import torch
+def faults(kept):
+    heap.give_back_freed()
+    def pages():
+        for _ in range(9):  # what the first ones leave between them is not joined at once
+            torch.zeros(16 << 20)  # 64 MiB
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(16 << 20)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    if not kept:
+        return pages()
+    with heap.keeping_large(), heap.keeping_large():
+        return pages()
+print(*[faults(kept) < 1000 for kept in (False, True, False, True)])
+"""
+    assert python(program).stdout.split() == ["False", "True", "False", "True"]
+    assert python(program.replace("process.prepare()", "")).stdout.split() == ["False"] * 4

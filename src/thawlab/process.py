@@ -9,7 +9,7 @@ import warnings
 from io import TextIOWrapper
 from typing import NoReturn
 
-from thawlab.heap import glibc
+from thawlab.heap import keep_freed
 from thawlab.late_imports import put_off
 
 # Importing torch allocates a million objects that all stay; looking for garbage among them takes a second.
@@ -32,25 +32,8 @@ def prepare() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another one
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata in images that are read all the same
-    keep_memory()
+    keep_freed()
     put_off()
-
-
-def keep_memory() -> None:
-    """Let freed memory stay with the process, since every training step asks for the same again.
-
-    glibc gives large blocks back to the system at once, which then clears every page anew for the next step: a tenth to a
-    third of a step's time on a CPU. Blocks of more than 24 MiB are still given back: few in number, they would leave holes in
-    what stays, and clearing them costs little beside computing them. All threads share two heaps: with one for each, the memory
-    that stays would grow with their number. Other C libraries are left as they are.
-    """
-    library = glibc()
-    if library is None:
-        return
-    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # of malloc.h
-    library.mallopt(mmap_threshold, 24 << 20)
-    library.mallopt(trim_threshold, (1 << 31) - 1)
-    library.mallopt(arena_max, 2)
 
 
 def rank() -> int:

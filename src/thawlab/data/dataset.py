@@ -116,17 +116,22 @@ def listing_of(recipe: Recipe) -> Listing:
     return remember(("listing", *_source(recipe)), lambda: open_data(recipe.data, recipe.system))
 
 
-def load_dataset(recipe: Recipe, preprocessing: Preprocessing) -> Dataset:
+def load_dataset(recipe: Recipe, preprocessing: Preprocessing, listing: Listing | None = None) -> Dataset:
     """Open a recipe's source, split it, and decode what the splits need.
 
     Decoded images are kept in the cache folder by content, so that no epoch and no later run decodes them again.
+
+    Args:
+        recipe: closed.
+        preprocessing: how images are decoded.
+        listing: of the recipe's images, where they have been listed already.
 
     Raises:
         UsageError: if the source or its classes are wrong; raised before anything is decoded.
         ThawlabError: if too many images are bad, or the cache cannot be written.
     """
     data = recipe.data
-    listing = listing_of(recipe)
+    listing = listing_of(recipe) if listing is None else listing
     splits = make_splits(listing, recipe.seed, data.train_size, data.val, data.test, data.long_tail)
     _refuse_useless(data, listing)
     scan = remember(("scan", *_source(recipe)), lambda: hash_files(listing, recipe.system.workers))

@@ -25,7 +25,7 @@ from thawlab.data.types import Indices
 from thawlab.environment import device_name
 from thawlab.files import room_for_cache
 from thawlab.inference.fusing import compacted
-from thawlab.inference.infer import INFERENCE_BATCH, Prepare, batch_of, infer
+from thawlab.inference.infer import INFERENCE_BATCH, Prepare, infer
 from thawlab.models.catalog import BackboneSpec
 from thawlab.models.classifier import build_backbone, load_weights, weights_digest
 from thawlab.models.hooks import eval_mode
@@ -51,12 +51,6 @@ class FrozenNetwork:
     preprocessing: Preprocessing
     device: torch.device
 
-    @property
-    def batch(self) -> int:
-        """How many images are computed together."""
-        size = self.preprocessing.size
-        return batch_of((size, size, 3), 1, self.device)
-
     @cached_property
     def compacted(self) -> nn.Module:
         """What computes the same in as few passes as can be had, made once: the weights stay as they are."""
@@ -79,7 +73,7 @@ class FrozenNetwork:
             # Two processors, or two GPUs, need not round alike, and a cache folder may be shared by several machines.
             "device": device_name(self.device),
             "threads": torch.get_num_threads(),  # how sums are split between threads decides their last bits
-            "batch": self.batch,
+            "batch": INFERENCE_BATCH,
             "torch": torch.__version__,
             "timm": version("timm"),
         }
@@ -142,12 +136,12 @@ def cached_views(
     A view augments every sample once; its randomness depends on (seed, view, samples), so the key holds them all.
     """
     identity = hashlib.sha256(np.ascontiguousarray(indices).tobytes()).hexdigest()
-    pipeline, unused = Pipeline(augment), torch.zeros(network.batch, dtype=torch.int64)
+    pipeline, unused = Pipeline(augment), torch.zeros(INFERENCE_BATCH, dtype=torch.int64)
     views = []
     for number in range(count):
 
         def prepare_from(start: int, number: int = number) -> Prepare:
-            starts = itertools.count(start, network.batch)
+            starts = itertools.count(start, INFERENCE_BATCH)
 
             def prepare(rows: torch.Tensor) -> torch.Tensor:
                 generator = torch.Generator().manual_seed(derive(seed, "view", number, next(starts)))

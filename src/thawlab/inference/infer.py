@@ -1,9 +1,8 @@
 """Running a network over many rows: batches of one shape, so that no sample's numbers depend on its neighbours."""
 
 import itertools
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -13,26 +12,19 @@ from torch import nn
 from thawlab import progress
 from thawlab.data.batches import prefetched
 from thawlab.data.types import Indices
+from thawlab.heap import keeping_large
 from thawlab.inference.fusing import compacted
 from thawlab.models.hooks import eval_mode
 
 # All inference outside the training step runs in batches of exactly this many rows, the last one filled up: the shape of a
 # batch can decide which kernel computes it, and a sample's numbers must not depend on how many others stood beside it.
 INFERENCE_BATCH = 32
-# On a CPU rows of more bytes than this (images of 148 px and more) come in smaller batches, whose maps stay in its caches
-# (benchmarks/inference_batches.py).
-_LARGE_ROW, _OF_LARGE = 1 << 16, 8
 _SMALLER = (1, 4, 8, 16)
 _TIMED = 3  # trials of a batch size; the quickest counts
 
 Prepare = Callable[[torch.Tensor], torch.Tensor]
 Rows = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float32]
-
-
-def batch_of(row: Sequence[int], itemsize: int, device: torch.device) -> int:
-    """Return how many rows are computed together, given the shape of one and the bytes of a value."""
-    return _OF_LARGE if device.type == "cpu" and math.prod(row) * itemsize > _LARGE_ROW else INFERENCE_BATCH
 
 
 def infer(module: nn.Module, rows: Rows, indices: Indices, prepare: Prepare, device: torch.device, label: str = "") -> Floats:
@@ -65,9 +57,9 @@ def infer_parts(
     """Apply a module that gives one or several tensors, as `infer` does; returns an array for each, or none without rows.
 
     The rows are computed in the quickest batches of the sizes in `seconds`, which says what a batch of each takes, and the last
-    one is filled up; `equal_batches` gives the sizes that change no bit. Without `seconds` there is one size, that of `batch_of`.
+    one is filled up; `equal_batches` gives the sizes that change no bit. Without `seconds` there is one size, `INFERENCE_BATCH`.
     """
-    batches_of = quickest(len(indices), seconds or {batch_of(rows.shape[1:], rows.dtype.itemsize, device): 1.0})
+    batches_of = quickest(len(indices), seconds or {INFERENCE_BATCH: 1.0})
 
     def gather(part: tuple[int, int]) -> torch.Tensor:
         start, size = part
@@ -76,7 +68,8 @@ def infer_parts(
 
     batches: list[list[Floats]] = []
     network: nn.Module | None = None
-    with eval_mode(module), torch.inference_mode(), progress.task(label, len(indices) if label else 0) as advance:
+    total = len(indices) if label else 0
+    with keeping_large(), eval_mode(module), torch.inference_mode(), progress.task(label, total) as advance:
         for (start, size), gathered in prefetched(batches_of, gather):
             count = min(size, len(indices) - start)
             inputs = prepare(gathered.to(device))
@@ -106,7 +99,7 @@ def quickest(count: int, seconds: Mapping[int, float]) -> list[tuple[int, int]]:
 
 
 def equal_batches(module: nn.Module, shape: tuple[int, ...], prepare: Prepare, device: torch.device) -> dict[int, float]:
-    """Return the batch sizes, up to that of `batch_of`, that give every bit as that one does, and their seconds, by trying.
+    """Return the batch sizes, up to `INFERENCE_BATCH`, that give every bit as that one does, and their seconds, by trying.
 
     Which kernel computes a batch, and in which order it sums, depends on shapes and not on values: where all outputs of random
     images are equal, the sums were taken alike.
@@ -117,7 +110,7 @@ def equal_batches(module: nn.Module, shape: tuple[int, ...], prepare: Prepare, d
         prepare: as `infer_parts` takes it.
         device: where the module is.
     """
-    usual = batch_of(shape, 1, device)
+    usual = INFERENCE_BATCH
     noise = np.random.default_rng(0).integers(0, 256, (usual, *shape), dtype=np.uint8)
     everything = np.arange(usual)
 

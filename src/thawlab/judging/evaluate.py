@@ -84,7 +84,8 @@ def evaluate(
     system = system or System()
     with remembering():  # the listing is needed once more
         if source is None:
-            dataset, listing = load_dataset(recipe, saved.card.preprocessing), listing_of(recipe)
+            listing = listing_of(recipe)
+            dataset = load_dataset(recipe, saved.card.preprocessing, listing)
             then, now = read_value(folder.path / "data.json", DataSummary).fingerprint, dataset.fingerprint
             if now != then:
                 changed = f"the data have changed since the training (fingerprint {then[:12]} then, {now[:12]} now)"

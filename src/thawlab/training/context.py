@@ -105,8 +105,11 @@ def prepare(
         ThawlabError: if images or weights cannot be read.
     """
     assert recipe.data.image_size is not None, "a closed recipe has an image size"
-    preprocessing = with_grey_range(make_preprocessing(recipe.data, spec, recipe.data.image_size), listing_of(recipe))
-    return prepare_on(load_dataset(recipe, preprocessing), preprocessing, recipe, spec, device, folder, interruption, world)
+    listing = listing_of(recipe)
+    preprocessing = with_grey_range(make_preprocessing(recipe.data, spec, recipe.data.image_size), listing)
+    dataset = load_dataset(recipe, preprocessing, listing)
+    del listing  # which may hold all files
+    return prepare_on(dataset, preprocessing, recipe, spec, device, folder, interruption, world)
 
 
 def prepare_on(
