@@ -3,7 +3,8 @@
 Every variant is a whole process. The variants of one work run in turn, repetition by repetition, so that a drifting machine
 meets them all; ratios are taken against the fastest peer of the same repetition, and their median is reported. Long works
 screen their peers with fewer epochs first; a peer that is far behind the fastest one there, or in the first repetition, cannot
-become the fastest and is not run again. Its time stays in the result.
+become the fastest and is not run again. Its time stays in the result. Nor are peers run again that take ten times as long as
+thawlab: with their times in the first repetition those of later ones are compared.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SHARE = 0.1
 JPEGS = 10_000
 # A peer this many times as slow as the fastest one is dropped.
 HOPELESS = 1.25
+# And all that are left where the fastest of them is this many times as slow as thawlab: it takes long to measure again.
+SETTLED = 10.0
 
 
 def run_once(variant: Variant, work: Work, caches: Path) -> dict[str, Any]:
@@ -106,11 +109,13 @@ def value_of(row: dict[str, Any], part: str) -> float:
 def summarize(work: Work) -> dict[str, Any]:
     """Return medians, and the median of the ratios to the fastest peer of the same repetition."""
     repetitions = sorted({row["repetition"] for row in work.rows})
-    ratios = []
+    ratios, theirs = [], 0.0
     for repetition in repetitions:
         rows = [row for row in work.rows if row["repetition"] == repetition]
         mine = next(value_of(row, work.part) for row in rows if row["variant"] == "thawlab")
-        ratios.append(min(value_of(row, work.part) for row in rows if row["variant"] != "thawlab") / mine)
+        peers = [value_of(row, work.part) for row in rows if row["variant"] != "thawlab"]
+        theirs = min(peers) if peers else theirs  # settled before
+        ratios.append(theirs / mine)
     names = list(dict.fromkeys(row["variant"] for row in work.rows))
     medians = {n: statistics.median(value_of(r, work.part) for r in work.rows if r["variant"] == n) for n in names}
     return {
@@ -173,7 +178,10 @@ def main() -> None:
                 row = run_known(variant, work, caches, known, repetition)
                 work.rows.append({**row, "repetition": repetition})
                 print(f"{work.name} {repetition} {variant.name}: {value_of(row, work.part):.1f} {unit}", flush=True)
-            peers = in_the_race(peers, [row for row in work.rows if row["repetition"] == repetition], work.part)
+            if peers:
+                peers = in_the_race(peers, [row for row in work.rows if row["repetition"] == repetition], work.part)
+            if summarize(work)["ratio"] >= SETTLED:
+                peers = []
         shutil.rmtree(caches)
         summaries.append(summarize(work))
         save(arguments.out, summaries, ceiling, share)

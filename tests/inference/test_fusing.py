@@ -28,7 +28,8 @@ def test_the_outputs_are_those_of_the_folded_network(name: str, least: int, size
     plain = folded(network, (3, size, size))
     quick = compacted(network, (3, size, size))
     assert len(fused_in(quick)) >= least and not fused_in(network) and not fused_in(plain)
-    for count in (1, 5, 32):
+    assert not any(part._ordered for part in fused_in(quick))  # nothing stays of the trial
+    for count in (1, 5, 32, 5):
         images = torch.randn(count, 3, size, size).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             expected, found = plain(images), quick(images)
@@ -63,7 +64,13 @@ class _Branching(nn.Module):
 def test_what_is_used_twice_or_has_no_name_there_is_left_alone() -> None:
     torch.manual_seed(0)
     network = _Branching().eval()
-    assert not fused_in(compacted(network, (3, 8, 8)))
+    quick = compacted(network, (3, 8, 8))
+    assert [part.activation for part in fused_in(quick)] == [("none", ())] * 2
+    kept = [name for name, part in quick.named_modules() if isinstance(part, nn.ReLU | nn.ELU) or type(part) is nn.Conv2d]
+    assert sorted(kept) == ["again", "elu", "end", "last", "relu"]
+    images = torch.randn(4, 3, 8, 8)
+    with torch.inference_mode():
+        assert torch.allclose(network(images), quick(images), rtol=1e-5, atol=1e-5)
 
 
 def test_other_precisions_are_left_alone() -> None:

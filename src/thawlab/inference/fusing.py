@@ -1,7 +1,7 @@
 """Activations computed inside the convolutions before them, for inference on a CPU: one pass over memory less each."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast, final
 
 import torch
@@ -43,13 +43,21 @@ def fused(network: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     graph = next(part for part in result.modules() if isinstance(part, fx.GraphModule))
     for convolution, after, activation in pairs:
         graph.set_submodule(convolution, FusedConv2d(cast("nn.Conv2d", graph.get_submodule(convolution)), activation))
-        graph.set_submodule(after, nn.Identity())
-    return result.eval() if agree(network, result, input_shape) else network
+        if after is not None:
+            graph.set_submodule(after, nn.Identity())
+    if not agree(network, result, input_shape):
+        return network
+    for layer in result.modules():
+        if isinstance(layer, FusedConv2d):
+            layer.forget()  # the shapes of the trial
+    return result.eval()
 
 
 @final
 class FusedConv2d(nn.Module):
     """A convolution, and what bounds its output, in one operation of oneDNN (Intel 2016 ff., "post-ops").
+
+    Its weights are kept in the order in which oneDNN reads them for inputs of a shape; else it would order them with every batch.
 
     Args:
         layer: whose weights it has.
@@ -64,17 +72,28 @@ class FusedConv2d(nn.Module):
         self.bias = layer.bias
         self.activation = activation
         self._places = (list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups)
+        self._ordered: dict[tuple[int, ...], torch.Tensor] = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the bounded convolution of n × channels × height × width."""
         name, numbers = self.activation
-        whole = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self._places, name, list(numbers), "")
+        shape = tuple(x.shape)
+        if (weight := self._ordered.get(shape)) is None:
+            reorder = cast("Callable[..., torch.Tensor]", torch._C._nn.mkldnn_reorder_conv2d_weight)
+            weight = reorder(self.weight.to_mkldnn(), *self._places, shape)
+            self._ordered[shape] = weight
+        whole = torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self._places, name, list(numbers), "")
         return cast("torch.Tensor", whole)
+
+    def forget(self) -> None:
+        """Let the weights go that are kept for the shapes of earlier inputs."""
+        self._ordered.clear()
 
 
 def _on_onednn(network: nn.Module) -> bool:
     here = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in network.parameters())
-    return here and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    can = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    return here and can and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
 
 
 def _activation(module: nn.Module) -> _Activation | None:
@@ -88,16 +107,18 @@ def _activation(module: nn.Module) -> _Activation | None:
     return names.get(type(module))
 
 
-def _pairs(module: fx.GraphModule) -> list[tuple[str, str, _Activation]]:
-    """Return the names of each convolution and of the activation that takes its output, and how oneDNN calls that."""
+def _pairs(module: fx.GraphModule) -> list[tuple[str, str | None, _Activation]]:
+    """Return the name of each convolution, that of the activation that alone takes its output, and how oneDNN calls that."""
     parts = dict(module.named_modules(remove_duplicate=False))
     calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
-    pairs = []
+    pairs: list[tuple[str, str | None, _Activation]] = []
     for node in module.graph.nodes:
         if calls[node.target] == 1 and _is_plain(parts[str(node.target)]):
             after, activation = _taker(node, parts)
-            if activation is not None and calls[after.target] == 1:
-                pairs.append((str(node.target), str(after.target), activation))
+            fits = activation is not None and calls[after.target] == 1
+            pairs.append(
+                (str(node.target), str(after.target), activation) if fits and activation else (str(node.target), None, _NONE)
+            )
     return pairs
 
 
