@@ -10,6 +10,7 @@ from thawlab.data.overview import described, warnings_before_training
 from thawlab.environment import choose_device, deterministic, is_out_of_memory, release_memory
 from thawlab.errors import ThawlabError, first_line
 from thawlab.judging.judge import judge
+from thawlab.judging.kept_images import keep_images
 from thawlab.models.catalog import resolve_backbone
 from thawlab.plan.resolve import Plan, beside, resolve
 from thawlab.recipe import Recipe
@@ -165,10 +166,13 @@ def _fit_and_judge(context: Context, timing: Timing, report: bool) -> None:
         torch.set_num_threads(torch.get_num_threads() * context.world.local_size)
     with artist() if report else nullcontext() as drawing:
         with timing.measure("evaluate"):
-            results = judge(context, data, state, diagnoses)
+            judgement = judge(context, data, state, diagnoses)
         write_rows(folder.metrics, state.rows)
         seconds = timing.summary(sum(phase.seconds for phase in state.phases))
-        write_results(folder.results, results.model_copy(update={"seconds": seconds}))
+        write_results(folder.results, judgement.results.model_copy(update={"seconds": seconds}))
+        if drawing:
+            drawing.begin(folder)  # beside what follows
+        keep_images(context, judgement)
         folder.set_status("finished")
         context.world.wait()
         if report:

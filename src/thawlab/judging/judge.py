@@ -1,25 +1,32 @@
 """The end of a run: the test split is read once, and everything measured goes into the folder."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from thawlab.evaluation.diagnosis import Outcome, diagnose, ordered
-from thawlab.judging.kept_images import keep_images
+from thawlab.evaluation.predictions import Predictions
 from thawlab.judging.measures import MEASURES
 from thawlab.judging.subject import subject_of
 from thawlab.models.saved import model_card, save_model
+from thawlab.quality.near_leaks import NearLeaks
 from thawlab.results import DatasetResult, Diagnosis, ModelResult, Results
 from thawlab.training.context import Context
 from thawlab.training.phase_data import PhaseData
 from thawlab.training.state import TrainingState
 
 
-def judge(context: Context, data: PhaseData, state: TrainingState, known_before: Sequence[Diagnosis]) -> Results:
-    """Evaluate a trained classifier and write its model, predictions and some images into the run's folder.
+class Judgement(NamedTuple):
+    """What was measured of a run, yet without the seconds, and of what its report shows images."""
+
+    results: Results
+    test: Predictions
+    near: NearLeaks | None
+
+
+def judge(context: Context, data: PhaseData, state: TrainingState, known_before: Sequence[Diagnosis]) -> Judgement:
+    """Evaluate a trained classifier and write its model and predictions into the run's folder.
 
     `data` is what its last phase was trained on, `known_before` are the diagnoses made before training.
-
-    Returns:
-        All that was measured, yet without the seconds.
     """
     subject = subject_of(context, data, state.phases)
     measured = {name: measure(subject) for name, measure in MEASURES.items()}
@@ -55,5 +62,5 @@ def judge(context: Context, data: PhaseData, state: TrainingState, known_before:
     save_model(folder.model, context.classifier, card, reference)
     for split in ("val", "test"):
         subject.tables[split].save(folder.predictions(split))
-    keep_images(context, subject.tables["test"], [entry.id for entry in results.label_suspects.first], subject.near)
-    return results.model_copy(update={"diagnoses": tuple(ordered([*known_before, *diagnose(Outcome(results, state.rows))]))})
+    diagnoses = tuple(ordered([*known_before, *diagnose(Outcome(results, state.rows))]))
+    return Judgement(results.model_copy(update={"diagnoses": diagnoses}), subject.tables["test"], subject.near)

@@ -1,7 +1,5 @@
 """The images that a run keeps for its report: samples, mistakes with Grad-CAM maps, suspected labels, leaks."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from PIL import Image
@@ -12,7 +10,7 @@ from thawlab.evaluation.gradcam import explain
 from thawlab.evaluation.metrics.measures import most_confused
 from thawlab.evaluation.predictions import Predictions
 from thawlab.files import write_atomically
-from thawlab.quality.near_leaks import NearLeaks
+from thawlab.judging.judge import Judgement
 from thawlab.randomness import derive
 from thawlab.training.context import Context
 
@@ -23,12 +21,10 @@ _WRONG, _SMALL = 1000, 48
 _OF_A_PAIR = 3
 
 
-def keep_images(context: Context, test: Predictions, suspects: Sequence[str], near: NearLeaks | None) -> None:
-    """Write the few images that the report shows into the run's folder, given the predictions of the test split.
-
-    `suspects` are ids of images whose labels may be wrong, the most suspicious first.
-    """
-    dataset = context.dataset
+def keep_images(context: Context, judgement: Judgement) -> None:
+    """Write the few images that the report shows into the run's folder, given how the run was judged."""
+    dataset, test, near = context.dataset, judgement.test, judgement.near
+    suspects = [entry.id for entry in judgement.results.label_suspects.first]  # the most suspicious first
     wanted = set(suspects[:_MISTAKES])
     place = {identifier: index for index, identifier in enumerate(dataset.ids) if identifier in wanted}
     samples = _samples(dataset, context.recipe.seed)

@@ -39,10 +39,13 @@ class Artist:
     """A process that draws the figures of one run's report."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
+        self._process, self._begun = process, False
 
     def begin(self, folder: RunFolder) -> None:
-        """Let the figures of a finished run be drawn, while this process goes on."""
+        """Let the figures of a judged run be drawn, while this process goes on; once."""
+        if self._begun:
+            return
+        self._begun = True
         with suppress(OSError):  # it has failed
             cast(TextIO, self._process.stdin).write(json.dumps(str(folder.path.resolve())) + "\n")
             cast(TextIO, self._process.stdin).close()
