@@ -14,16 +14,16 @@ def program(text: str) -> str:
     return text
 
 
-def count(text: str) -> int:
-    """Return a number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of at least 1")
+def count(text: str, least: int = 1) -> int:
+    """Return a number that is not too small."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of at least {least}")
     return int(text)
 
 
 def count_or_none(text: str) -> int:
     """Return a number of at least 0."""
-    return 0 if text == "0" else count(text)
+    return count(text, least=0)
 
 
 def folder(text: str) -> Path:

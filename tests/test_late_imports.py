@@ -122,7 +122,6 @@ import sys
 from thawlab.late_imports import put_off, waits
 put_off()
 import torch
-sys.modules["torchvision.version"] = None
 import torchvision
 class Broken:
     def find_spec(self, name, path, target=None):

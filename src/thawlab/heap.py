@@ -50,8 +50,8 @@ def keep_freed() -> None:
 def keeping_large() -> Iterator[None]:
     """Let freed blocks of any size stay, too, within; without effect where `keep_freed` was not called.
 
-    A network that only computes asks for the same few blocks with every batch and leaves no holes, and computes so little
-    with each value that to clear the pages anew would take a tenth to a third of its time.
+    A network that only computes asks for the same few blocks with every batch and leaves few holes, and computes so little
+    with each value that clearing the pages anew weighs (benchmarks/README.md, "Images at once").
     """
     library = glibc() if _state["kept"] else None
     if library is None:

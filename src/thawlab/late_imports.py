@@ -103,7 +103,7 @@ _LOADING: set[str] = set()
 
 
 def put_off() -> None:
-    """Let these modules wait; to be called before torch is imported, and without effect on those that are imported already."""
+    """Let these modules wait; to be called before torch is imported, and without effect after that."""
     if "torch" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, cast("Any", _Finder()))
 

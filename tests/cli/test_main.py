@@ -69,7 +69,7 @@ def test_help_is_immediate_and_imports_neither_torch_nor_timm() -> None:
     for _ in range(4):
         help_seconds.append(processor_seconds(program, told="[]"))
         typer_seconds.append(processor_seconds("import typer"))
-    # Beside a busy process, processors take up to twice as long for the same; what reads the verbs is the measure.
+    # A machine that is busy or slow takes longer for both; what reads the verbs is the measure.
     assert min(help_seconds) < 2.5 * min(typer_seconds), (help_seconds, typer_seconds)
 
 

@@ -115,10 +115,10 @@ def _pairs(module: fx.GraphModule) -> list[tuple[str, str | None, _Activation]]:
     for node in module.graph.nodes:
         if calls[node.target] == 1 and _is_plain(parts[str(node.target)]):
             after, activation = _taker(node, parts)
-            fits = activation is not None and calls[after.target] == 1
-            pairs.append(
-                (str(node.target), str(after.target), activation) if fits and activation else (str(node.target), None, _NONE)
-            )
+            if activation is not None and calls[after.target] == 1:
+                pairs.append((str(node.target), str(after.target), activation))
+            else:
+                pairs.append((str(node.target), None, _NONE))
     return pairs
 
 

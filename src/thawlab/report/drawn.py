@@ -39,16 +39,15 @@ class Artist:
     """A process that draws the figures of one run's report."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process, self._begun = process, False
+        self._process = process
 
     def begin(self, folder: RunFolder) -> None:
         """Let the figures of a judged run be drawn, while this process goes on; once."""
-        if self._begun:
-            return
-        self._begun = True
-        with suppress(OSError):  # it has failed
-            cast(TextIO, self._process.stdin).write(json.dumps(str(folder.path.resolve())) + "\n")
-            cast(TextIO, self._process.stdin).close()
+        told = cast(TextIO, self._process.stdin)
+        if not told.closed:
+            with suppress(OSError):  # it has failed
+                told.write(json.dumps(str(folder.path.resolve())) + "\n")
+                told.close()
 
     def finish(self) -> dict[str, str] | None:
         """Return the figures, by name; None if the process failed, of which drawing here will tell the reason."""

@@ -1,6 +1,5 @@
 """A folder that timm (`timm.create_model("local-dir:…")`) and the Hugging Face hub take: config.json and model.safetensors."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import nn
 
 from thawlab.deploy.export.formats import Exporter, Material, Session, exporters, on_fitted
 from thawlab.errors import UsageError
-from thawlab.files import write_atomically, write_json
+from thawlab.files import read_json, write_atomically, write_json
 from thawlab.models.classifier import factory_arguments
 from thawlab.models.families import create
 from thawlab.models.saved import ModelCard, SavedModel, spec_of
@@ -74,8 +73,7 @@ def _state(model: SavedModel) -> dict[str, torch.Tensor]:
 
 
 def _open(folder: Path) -> Session:
-    architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
-    network = create(architecture, f"local-dir:{folder}", pretrained=True).eval()
+    network = create(read_json(folder / "config.json")["architecture"], f"local-dir:{folder}", pretrained=True).eval()
     return on_fitted(folder, lambda look, fitted: network(look.inputs(torch.from_numpy(fitted))).softmax(dim=1).numpy())
 
 
