@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from thawlab import environment
-from thawlab.environment import choose_device, deterministic
+from thawlab.environment import choose_device, deterministic, has_fast_bfloat16
 from thawlab.errors import UsageError
 
 
@@ -113,3 +113,10 @@ def test_free_memory_is_what_a_limit_leaves() -> None:
     )
     limited = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
     assert 2**28 < limited <= 2**29
+
+
+def test_a_machine_without_bfloat16_products_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert not has_fast_bfloat16(torch.device("cpu"))
+    assert not has_fast_bfloat16(torch.device("mps"))

@@ -127,7 +127,7 @@ def repair(run: Run | str | Path, runs: str | Path = "runs") -> Run:
 def load(run: Run | str | Path, runs: str | Path = "runs", device: str = "auto", engine: str | None = None) -> Predictor:
     """Load the classifier of a run, by value, name or path, ready to predict; on a GPU if there is one.
 
-    With an `engine`, an export of the run computes: "onnx", "onnx-float16" or "onnx-int8", on the CPU.
+    With an `engine`, an export of the run computes: "onnx", "onnx-float16", "onnx-int8" or "bfloat16", on the CPU.
 
     Raises:
         UsageError: if there is no such run, or no such export of it.
@@ -196,7 +196,7 @@ def predict_into(
         top_k: how many classes each prediction names.
         workers: threads that decode; None for as many as there are cores.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        engine: an export of the run that computes: "onnx", "onnx-float16" or "onnx-int8".
+        engine: an export of the run that computes: "onnx", "onnx-float16", "onnx-int8" or "bfloat16".
         force: whether the table may replace a file.
         runs: the folder of all runs.
 
@@ -240,7 +240,7 @@ def predict_on_ray(
         top_k: how many classes each prediction names.
         workers: cores of each process on a CPU; one if None.
         device: "cpu", "cuda", or "auto" for the cluster's GPUs if it has some.
-        engine: an export of the run that computes: "onnx", "onnx-float16" or "onnx-int8".
+        engine: an export of the run that computes: "onnx", "onnx-float16", "onnx-int8" or "bfloat16".
         runs: the folder of all runs.
 
     Raises:
@@ -272,7 +272,7 @@ def watch(
         out: the file of JSON lines.
         top_k: how many classes each prediction names.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        engine: an export of the run that computes: "onnx", "onnx-float16" or "onnx-int8".
+        engine: an export of the run that computes: "onnx", "onnx-float16", "onnx-int8" or "bfloat16".
         runs: the folder of all runs.
         pause: seconds between two looks; a file is read once it stays the same for one.
 
@@ -428,9 +428,9 @@ def export(
 
     Args:
         run: by value, name or path.
-        formats: "onnx", "onnx-float16", "onnx-int8", "torch", "timm", "keras", or a plug-in's.
+        formats: "onnx", "onnx-float16", "onnx-int8", "bfloat16", "torch", "timm", "keras", or a plug-in's.
         out: a folder for one format, or for a folder of each of several; `exports` in the run's folder if omitted.
-        max_loss: how many points of accuracy 8 bits may cost.
+        max_loss: how many points of accuracy "onnx-int8" and "bfloat16" may cost.
         force: whether an export of other weights is replaced.
         source: images to check it on, by name or path, instead of those that the run held out.
         runs: the folder of all runs.

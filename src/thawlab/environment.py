@@ -41,6 +41,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies matrices in bfloat16 itself; elsewhere that is emulated, and slower."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
 @contextmanager
 def deterministic(threads: int | None) -> Iterator[None]:
     """Make equal inputs give equal bits on this machine within; afterwards the process is as before, random state included.

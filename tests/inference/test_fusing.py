@@ -7,8 +7,10 @@ import timm
 import torch
 from torch import nn
 
+from thawlab.environment import has_fast_bfloat16
 from thawlab.inference.folding import folded
-from thawlab.inference.fusing import FusedConv2d, compacted, fused
+from thawlab.inference.fusing import FusedConv2d, compacted, fused, rounded
+from thawlab.models.classifier import Classifier, WithFeatures
 from thawlab.models.small import backbones
 
 pytestmark = pytest.mark.skipif(not torch._C._has_mkldnn, reason="torch was built without oneDNN")
@@ -76,3 +78,24 @@ def test_what_is_used_twice_or_has_no_name_there_is_left_alone() -> None:
 def test_other_precisions_are_left_alone() -> None:
     network = folded(timm.create_model("resnet18", num_classes=2).double().eval(), (3, 64, 64))
     assert fused(network, (3, 64, 64)) is network
+
+
+FAST = pytest.mark.skipif(not has_fast_bfloat16(torch.device("cpu")), reason="this processor has no products of bfloat16")
+
+
+@FAST
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "tf_efficientnetv2_b0", "resnet18", "vit_tiny_patch16_224"])
+def test_a_rounded_network_is_near_and_its_head_exact(name: str) -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(timm.create_model(name, num_classes=0), nn.LazyLinear(5))
+    images = torch.randn(4, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    classifier(images)
+    network = compacted(WithFeatures(classifier).eval(), (3, 224, 224))
+    quick = rounded(network)
+    assert compacted(quick, (3, 224, 224)) is quick
+    with torch.inference_mode():
+        (_, features), (near, rough) = network(images), quick(images)
+        assert near.dtype == rough.dtype == torch.float32
+        assert 0 < float((features - rough).norm() / features.norm()) < 0.05
+        assert torch.allclose(classifier.head(rough), near, rtol=1e-5, atol=1e-5)
+    assert not any(part.dtype == torch.bfloat16 for part in network.parameters())

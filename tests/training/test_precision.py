@@ -15,7 +15,7 @@ from thawlab.runner import train
 from thawlab.training import precision
 from thawlab.training.context import Context
 from thawlab.training.phase_data import PhaseData
-from thawlab.training.precision import choose_precision, has_fast_bfloat16
+from thawlab.training.precision import choose_precision
 
 Make = Callable[..., Recipe]
 CPU = torch.device("cpu")
@@ -39,13 +39,6 @@ def test_bfloat16_must_be_worth_it(monkeypatch: pytest.MonkeyPatch, seconds: tup
     chosen, why = choose_precision(context, data)  # type: ignore[arg-type]
     assert chosen == expected
     assert f"{1000 * seconds[1]:.1f} ms" in why
-
-
-def test_a_machine_without_bfloat16_products_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert not has_fast_bfloat16(CPU)
-    assert not has_fast_bfloat16(torch.device("mps"))
 
 
 @pytest.mark.parametrize("choice", ["float32", "bfloat16"])

@@ -10,6 +10,9 @@ import typer
 
 RunArgument = Annotated[str, typer.Argument(help="A run, by its folder's name or path.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", help="Compute with an export of the run: onnx, onnx-float16, onnx-int8, bfloat16.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Let what is written replace files that exist.")]
 DataDirOption = Annotated[

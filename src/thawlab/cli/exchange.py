@@ -16,10 +16,10 @@ def export(
     run: console.RunArgument,
     form: Annotated[
         list[str] | None,
-        typer.Option("--format", help="onnx, onnx-float16, onnx-int8, torch, timm or keras; repeat it for several."),
+        typer.Option("--format", help="onnx, onnx-float16, onnx-int8, bfloat16, torch, timm or keras; repeat it for several."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; exports/FORMAT in the run's folder if omitted.")] = None,
-    max_loss: Annotated[float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that 8 bits may cost.")] = 1.0,
+    max_loss: Annotated[float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that rounding may cost.")] = 1.0,
     force: console.ForceOption = False,
     data: Annotated[
         str | None,

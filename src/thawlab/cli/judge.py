@@ -182,7 +182,7 @@ def predict(
         typer.Option(min=1, help="Threads that decode images; all cores if omitted. With --ray: cores of each process, or 1."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "auto",
-    engine: Annotated[str | None, typer.Option(help="Compute with an export of the run: onnx, onnx-float16, onnx-int8.")] = None,
+    engine: console.EngineOption = None,
     force: console.ForceOption = False,
     runs: console.RunsOption = Path("runs"),
     as_json: console.JsonOption = False,

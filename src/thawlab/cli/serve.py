@@ -30,7 +30,7 @@ def serve(
     allow_host: _AllowOption = None,
     cors: _CorsOption = None,
     device: _DeviceOption = "auto",
-    engine: Annotated[str | None, typer.Option(help="Compute with an export of the run: onnx, onnx-float16, onnx-int8.")] = None,
+    engine: console.EngineOption = None,
     runs: console.RunsOption = Path("runs"),
 ) -> None:
     """Serve classifiers: a page to drop pictures on, and a JSON API under /v1."""

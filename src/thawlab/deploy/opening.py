@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thawlab.deploy.export.export import engine as opened_engine
+from thawlab.deploy.export.export import with_engine
 from thawlab.deploy.predictor import Predictor
 from thawlab.errors import UsageError
 from thawlab.models.saved import load_model, weights_digest
@@ -25,7 +25,7 @@ def open_predictor(folder: RunFolder, device: str = "auto", engine: str | None =
         return Predictor(load_model(folder.model), device)
     if device not in {"auto", "cpu"}:
         raise UsageError(f"--engine {engine} computes on the CPU; leave out --device {device}")
-    return Predictor(load_model(folder.model), "cpu", opened_engine(folder, engine))
+    return with_engine(folder, engine)
 
 
 def model_digest(folder: RunFolder, engine: str | None = None) -> str:

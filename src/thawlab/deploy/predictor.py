@@ -28,7 +28,7 @@ from thawlab.evaluation.novelty import distances
 from thawlab.evaluation.predictions import calibrated
 from thawlab.files import mark_ours, user_path
 from thawlab.inference.folding import folded
-from thawlab.inference.fusing import fused
+from thawlab.inference.fusing import fused, rounded
 from thawlab.inference.infer import INFERENCE_BATCH, Floats, equal_batches, infer_parts
 from thawlab.models.classifier import WithFeatures
 from thawlab.models.saved import SavedModel
@@ -45,11 +45,13 @@ class Predictor:
         model: as `load_model` reads it from a run's `model` folder.
         device: where it computes: "cpu", "cuda", or "auto" for a GPU if there is one.
         engine: an export of the same model, which answers for images at working size in its place.
+        rounds: whether the network computes in bfloat16 up to its features.
     """
 
-    def __init__(self, model: SavedModel, device: str = "cpu", engine: Session | None = None) -> None:
+    def __init__(self, model: SavedModel, device: str = "cpu", engine: Session | None = None, rounds: bool = False) -> None:
         self._model, self._device, self._engine = model, choose_device(device), engine
         self._batches: dict[int, float] | None = None
+        self._rounds = rounds
         if engine is None:
             _ = self._network  # ready before the first image comes; an engine does without
 
@@ -60,7 +62,7 @@ class Predictor:
         module = model.classifier if model.reference is None else WithFeatures(model.classifier)
         network = fused(folded(module.eval(), (3, side, side)).to(self._device), (3, side, side))
         model.classifier.to(self._device)
-        return network
+        return rounded(network) if self._rounds else network
 
     @cached_property
     def _bank(self) -> Floats:
@@ -247,7 +249,7 @@ class Predictor:
         good = [k for k, pixels in enumerate(decoded) if not isinstance(pixels, str)]
         found: list[dict[str, Any]] = [{"error": reason} for reason in decoded]
         if good:
-            outputs = self._answer(np.stack([decoded[k] for k in good]))
+            outputs = self.answer(np.stack([decoded[k] for k in good]))
             probabilities = outputs["probabilities"]
             unsure, novel = (outputs[key].tolist() if key in outputs else [None] * len(good) for key in ("unsure", "novel"))
             for k, row, several, far in zip(good, probabilities, unsure, novel, strict=True):
@@ -263,8 +265,12 @@ class Predictor:
         classes = tuple(self.classes[b] for b in best)
         return {"classes": classes, "probabilities": tuple(probabilities[best].tolist()), "prediction_set": several}
 
-    def _answer(self, pixels: Pixels) -> Outputs:
-        """Return what is said of images at working size, by the names of an export's outputs."""
+    def answer(self, pixels: Pixels) -> Outputs:
+        """Return what is said of images at working size, by the names of an export's outputs.
+
+        Args:
+            pixels: uint8, n × size × size × 3, as the model's preprocessing fits them.
+        """
         if self._engine is not None:
             parts = [self._engine(pixels[start : start + INFERENCE_BATCH]) for start in range(0, len(pixels), INFERENCE_BATCH)]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -275,7 +281,8 @@ class Predictor:
         if card.set_threshold is not None:
             outputs["unsure"] = (probabilities >= card.set_threshold).sum(axis=1) > 1
         if reference is not None:
-            outputs["novel"] = distances(features[0], self._bank) > reference.limit
+            outputs["distance"] = distances(features[0], self._bank)
+            outputs["novel"] = outputs["distance"] > reference.limit
         return outputs
 
     def _fit(self, image: object) -> Pixels | str:

@@ -4,9 +4,8 @@ import time
 from dataclasses import replace
 from typing import Literal
 
-import torch
-
 from thawlab.data.batches import batch_spans
+from thawlab.environment import has_fast_bfloat16
 from thawlab.randomness import derive
 from thawlab.training.context import Context
 from thawlab.training.loop import take_step, trial_steps
@@ -18,15 +17,6 @@ Precision = Literal["float32", "bfloat16"]
 _STEPS = 3
 # bfloat16 must save at least this share of a step, so that noise does not decide between equals.
 _WORTH = 0.1
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies matrices in bfloat16 itself; elsewhere that is emulated, and slower."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return False
 
 
 def choose_precision(context: Context, data: PhaseData) -> tuple[Precision, str]:

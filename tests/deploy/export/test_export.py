@@ -20,6 +20,7 @@ from thawlab.deploy.export import standalone
 from thawlab.deploy.export.export import export
 from thawlab.deploy.export.formats import Exporter, Material, exporters
 from thawlab.deploy.predictor import Predictor
+from thawlab.environment import has_fast_bfloat16
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.files import read_json, sha256_of
 from thawlab.models.saved import load_model
@@ -121,10 +122,37 @@ def test_predict_computes_with_an_export(name: str, near: float, cropped: RunFol
         assert [(one.unsure, one.novel) for one in ours] == [(one.unsure, one.novel) for one in theirs]
 
 
+@pytest.mark.skipif(not has_fast_bfloat16(torch.device("cpu")), reason="this processor has no products of bfloat16")
+def test_predict_rounds_to_bfloat16_once_its_accuracy_was_compared(cropped: RunFolder, picture: Path) -> None:
+    place = cropped.path / "exports" / "bfloat16"
+    parity = export(cropped, "bfloat16", place, cropped.recipe.system, 0.05).parity
+    accuracy = parity["accuracy"]
+    assert accuracy["loss"] <= 0.05 and accuracy["n"] > 10 and accuracy["split"] == "val"
+    whole = (cropped.model / "model.safetensors").stat().st_size
+    assert (place / "model.safetensors").stat().st_size < 0.6 * whole
+    images = [picture, *np.random.default_rng(6).integers(0, 256, (36, 30, 40, 3), dtype=np.uint8)]
+    exact, rough = thawlab.load(cropped.path), thawlab.load(cropped.path, engine="bfloat16")
+    ours, theirs = exact.predict_many(images, 10), rough.predict_many(images, 10)
+    scores = [[dict(zip(one.classes, one.probabilities, strict=True)) for one in many] for many in (ours, theirs)]
+    assert 0 < max(abs(a[key] - b[key]) for a, b in zip(*scores, strict=True) for key in a) < 0.05
+    assert all(one.novel is not None and one.unsure is not None for one in theirs)
+    assert rough.predict(picture, 10) == theirs[0]
+    rough.hurry()
+    assert rough.predict(picture, 10) == theirs[0]
+    assert rough.explain(picture).shape == exact.explain(picture).shape
+
+
+def test_bfloat16_that_would_be_imitated_is_refused(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thawlab.deploy.export.bfloat16_format.has_fast_bfloat16", lambda _: False)
+    with pytest.raises(UsageError, match="bfloat16: this processor has no products of bfloat16, and would imitate them slowly"):
+        export(run, "bfloat16", tmp_path / "a", run.recipe.system)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_engine_must_be_an_export_of_these_weights(cropped: RunFolder, run: RunFolder) -> None:
     with pytest.raises(UsageError, match=r"no such export; make it first: thawlab export .* --format onnx$"):
         thawlab.load(run.path, engine="onnx")
-    with pytest.raises(UsageError, match=r"not computed with this format; take onnx, onnx-float16, onnx-int8"):
+    with pytest.raises(UsageError, match=r"not computed with this format; take bfloat16, onnx, onnx-float16, onnx-int8"):
         thawlab.load(cropped.path, engine="torch")
     with pytest.raises(UsageError, match=r"there is no export format named 'onx' \(did you mean 'onnx'"):
         thawlab.load(cropped.path, engine="onx")

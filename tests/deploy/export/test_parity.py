@@ -139,11 +139,11 @@ def test_a_batch_that_mixes_its_images_is_caught(model: SavedModel, source: Held
 def test_a_loss_of_accuracy_is_caught_and_said_with_its_interval(model: SavedModel, source: HeldOut) -> None:
     pixels = np.stack([model.card.preprocessing.fit(Image.fromarray(source.read(k))) for k in range(40)])
     judged = source._replace(labels=Predictor(model).logits(pixels).argmax(axis=1))
-    fitted = Exporter(EXACT.write, EXACT.open, calibrated=True)
+    fitted = Exporter(EXACT.write, EXACT.open, by_accuracy=True)
     card = card_of(model)
     good = check(fitted, session(model), Predictor(model), card, source, (judged, pixels), 0.01)
     assert good.accuracy is not None and good.accuracy.loss == 0 and good.accuracy.original == 1
-    with pytest.raises(ThawlabError, match=r"8 bits cost 100\.00 points of val accuracy \(0\.00 % beside 100\.00 %, 40 images"):
+    with pytest.raises(ThawlabError, match=r"rounding costs 100\.00 points of val accuracy \(0\.00 % beside 100\.00 %, 40 im"):
         check(fitted, _permuted(model), Predictor(model), card, source, (judged, pixels), 0.01)
 
 

@@ -16,12 +16,13 @@ from thawlab import progress
 from thawlab.data.decode import UNREADABLE, decode
 from thawlab.data.preprocessing import Preprocessing
 from thawlab.data.types import Pixels
-from thawlab.deploy.export import keras_format as keras_format  # noqa: PLC0414 - registers its format, as the others do
+from thawlab.deploy.export import bfloat16_format as bfloat16_format  # noqa: PLC0414 - registers its format, as the others do
+from thawlab.deploy.export import keras_format as keras_format  # noqa: PLC0414
 from thawlab.deploy.export import onnx_format as onnx_format  # noqa: PLC0414
 from thawlab.deploy.export import timm_format as timm_format  # noqa: PLC0414
 from thawlab.deploy.export import torch_format as torch_format  # noqa: PLC0414
 from thawlab.deploy.export.card import Imported, Trained, description, model_card, parity_of
-from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, Session, exporters
+from thawlab.deploy.export.formats import CARD_FILE, Exporter, Material, exporters
 from thawlab.deploy.export.graph import OUTPUTS, outputs_of
 from thawlab.deploy.export.parity import check
 from thawlab.deploy.export.pictures import HeldOut, held_out, other_images
@@ -35,7 +36,7 @@ from thawlab.registry import optional
 from thawlab.results import DataSummary, read_results, read_value
 from thawlab.run import RunFolder
 
-# Images that 8 bits are fitted on, and that they are judged on.
+# Images that 8 bits are fitted on, and those whose accuracy decides.
 _CALIBRATION, _JUDGED = 256, 2000
 _PARITY = "parity.json"
 _STANDALONE = Path(__file__).with_name("standalone.py")
@@ -66,7 +67,7 @@ def export(
         name: of the format.
         out: the folder to write; its parent is made if needed.
         system: where the run's data are.
-        most_lost: the accuracy that 8 bits may cost, as a fraction.
+        most_lost: the accuracy that rounding may cost where that decides, as a fraction.
         force: whether an export of other weights is replaced.
         pictures: images to check it on, by name or path, instead of the run's own.
 
@@ -82,7 +83,7 @@ def export(
     for module in exporter.modules:
         optional(module, exporter.extra, f"--format {name}")
     source = _source(folder, exporter, system, pictures, model.card.classes)
-    judged = _decoded(source, model.card.preprocessing) if exporter.calibrated else None
+    judged = _decoded(source, model.card.preprocessing) if exporter.by_accuracy else None
     outputs = outputs_of(model) if exporter.runtime else OUTPUTS[:1]
     card = description(model.card, outputs, folder.name, digest, version("thawlab"))
     progress.say(f"exporting to {name}, and comparing it with the predictor from files to probabilities")
@@ -101,16 +102,16 @@ def export(
     return Export(name, out, _largest(out), parity)
 
 
-def engine(folder: RunFolder, name: str) -> Session:
-    """Open an export of a run, which passed the parity gate, to predict with: from images at working size to the outputs by name.
+def with_engine(folder: RunFolder, name: str) -> Predictor:
+    """Open an export of a run, which passed the parity gate, to predict with.
 
     Raises:
         UsageError: if there is no such export of these weights, or it is none to predict with.
         ThawlabError: if it is damaged.
     """
     exporter = exporters.get(name, "--engine")
-    if exporter.open_fitted is None:
-        able = [other for other, known in exporters.items() if known.open_fitted is not None]
+    if exporter.open_fitted is None and exporter.open_predictor is None:
+        able = [other for other, known in exporters.items() if known.open_fitted or known.open_predictor]
         raise UsageError(f"--engine {name}: predictions are not computed with this format; take {listed(able)}")
     place = folder.path / "exports" / name
     if not (place / _PARITY).is_file():
@@ -120,7 +121,11 @@ def engine(folder: RunFolder, name: str) -> Session:
     for module in exporter.modules:
         optional(module, exporter.extra, f"--engine {name}")
     try:
-        return exporter.open_fitted(place)
+        if exporter.open_predictor is not None:
+            opened: Predictor = exporter.open_predictor(place)
+            return opened
+        assert exporter.open_fitted is not None, "asked above"
+        return Predictor(load_model(folder.model), "cpu", exporter.open_fitted(place))
     except ThawlabError:
         raise
     except Exception as error:  # onnx and its runtime raise of everything
@@ -135,9 +140,9 @@ def _source(folder: RunFolder, exporter: Exporter, system: System, pictures: str
     """
     if pictures is not None:
         others = other_images(pictures, classes, system)
-        if exporter.calibrated and (others.labels < 0).any():
+        if exporter.by_accuracy and (others.labels < 0).any():
             raise UsageError(
-                f"--data {pictures}: holds classes that the classifier lacks, on which 8 bits cannot be judged; its classes: "
+                f"--data {pictures}: holds classes that the classifier lacks, on which rounding cannot be judged; its classes: "
                 f"{listed(classes)}"
             )
         return others

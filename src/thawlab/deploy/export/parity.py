@@ -131,11 +131,11 @@ def check(
     if accuracy is not None and accuracy.loss > most_lost:
         low, high = (100 * value for value in accuracy.ci95)
         raise ThawlabError(
-            f"8 bits cost {100 * accuracy.loss:.2f} points of {accuracy.split} accuracy ({100 * accuracy.exported:.2f} % beside "
-            f"{100 * accuracy.original:.2f} %, {accuracy.n:,} images, 95 % interval of the difference {low:.2f} to {high:.2f}), "
-            f"more than {100 * most_lost:g}: take another format, or allow more with --max-loss"
+            f"rounding costs {100 * accuracy.loss:.2f} points of {accuracy.split} accuracy ({100 * accuracy.exported:.2f} % "
+            f"beside {100 * accuracy.original:.2f} %, {accuracy.n:,} images, 95 % interval of the difference {low:.2f} to "
+            f"{high:.2f}), more than {100 * most_lost:g}: take another format, or allow more with --max-loss"
         )
-    if exporter.calibrated:
+    if exporter.by_accuracy:
         return found
     if found.agreement < exporter.agreement or found.largest > exporter.tolerance:
         raise ThawlabError(
