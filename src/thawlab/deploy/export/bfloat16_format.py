@@ -1,6 +1,5 @@
-"""A model folder of this project in half the size, which computes in bfloat16: for processors that multiply it themselves."""
+"""A run's model folder that computes in bfloat16, for processors that multiply it themselves."""
 
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +27,10 @@ def open_rounded(folder: Path) -> Predictor:
     return Predictor(load_model(folder), "cpu", rounds=True)
 
 
-@torch.no_grad()
 def _write(material: Material, folder: Path) -> None:
     _refuse_imitation()
-    model = copy.deepcopy(material.model.classifier)
-    for parameter in model.backbone.parameters():
-        if parameter.ndim > 1:  # scales and shifts are few, and what they carry into the weights is rounded with these
-            parameter.data = parameter.to(torch.bfloat16)
-    save_model(folder, model, material.model.card, material.model.reference)
+    # Weights are rounded when they are read and carry BatchNorm: rounded here, too, they would lose as much again.
+    save_model(folder, *material.model)
 
 
 def _refuse_imitation() -> None:
@@ -53,8 +48,8 @@ def _open(folder: Path) -> Session:
 
 
 _USE = (
-    f"`thawlab predict RUN photos/ --engine {NAME}` where the run holds this folder as `exports/{NAME}`; it is a run's `model` "
-    "folder with weights of half the size."
+    f"`thawlab predict RUN photos/ --engine {NAME}` where the run holds this folder as `exports/{NAME}`; it is a copy of the "
+    "run's `model` folder, whose weights are rounded when they are read."
 )
 exporters.register(NAME)(
     Exporter(_write, _open, open_predictor=open_rounded, use=_USE, tolerance=0.05, same_decisions=False, by_accuracy=True)
