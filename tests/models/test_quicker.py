@@ -82,20 +82,6 @@ def test_a_step_with_fixed_statistics_is_the_same(name: str, every: int) -> None
     assert all(torch.equal(one, two) for one, two in zip(plain.buffers(), other.buffers(), strict=True))
 
 
-@pytest.mark.parametrize(("side", "kernel"), [(2, 3), (3, 5), (4, 5), (1, 3), (2, 7)])
-def test_the_gradient_of_a_small_depthwise_convolution(side: int, kernel: int) -> None:
-    torch.manual_seed(0)
-    layer = nn.Conv2d(8, 8, kernel, padding=kernel // 2, groups=8, bias=False).double()
-    quick = QuickConv2d(layer.float(), mirrored=False)
-    x = torch.randn(4, 8, side, side, requires_grad=True)
-    y = x.detach().clone().requires_grad_()
-    weights = torch.randn(4, 8, side, side)
-    (expected,) = torch.autograd.grad((layer(x) * weights).sum(), [layer.weight], retain_graph=True)
-    of_x = torch.autograd.grad((layer(x) * weights).sum(), [x])[0]
-    of_y, found = torch.autograd.grad((quick(y) * weights).sum(), [y, layer.weight])
-    assert torch.allclose(found, expected, atol=1e-5) and torch.allclose(of_y, of_x, atol=1e-5)
-
-
 @pytest.mark.parametrize("layer", [nn.ReLU6(inplace=True), nn.Hardtanh(-0.5, 0.25, inplace=True)])
 def test_bounds_in_place_give_the_same_bits_and_keep_less(layer: nn.Hardtanh) -> None:
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from thawlab.models.depthwise import depthwise, is_slow
 from thawlab.models.hooks import eval_mode
 
 
@@ -145,9 +146,8 @@ class QuickConv2d(nn.Conv2d):
         weight, bias = (self.weight, self.bias) if self.norm is None else _carrying(self.weight, self.bias, self.norm)
         if self.mirrored and max(self.kernel_size) > 1:
             weight = weight.flip(2, 3)
-        if self.depthwise and _is_slow(input, weight, self.stride, self.dilation):
-            maps = cast("torch.Tensor", _SmallDepthwise.apply(input, weight, self.padding))
-            return maps if bias is None else maps + bias[:, None, None]
+        if self.depthwise and is_slow(input, weight, self.stride, self.dilation):
+            return depthwise(input, weight, bias, self.stride, cast("tuple[int, ...]", self.padding))
         return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
@@ -190,31 +190,3 @@ def _carrying(weight: torch.Tensor, bias: torch.Tensor | None, norm: Any) -> tup
     shift = -norm.running_mean if bias is None else bias - norm.running_mean
     shift = shift * scale if norm.bias is None else shift * scale + norm.bias
     return weight * scale[:, None, None, None], shift
-
-
-def _is_slow(x: torch.Tensor, weight: torch.Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]) -> bool:
-    """Return whether oneDNN's gradient of these depthwise weights is slow: it is where a map is smaller than the kernel."""
-    plain = max(*stride, *dilation) == 1 and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return plain and x.shape[-1] < weight.shape[-1] and torch.is_grad_enabled() and weight.requires_grad
-
-
-class _SmallDepthwise(torch.autograd.Function):
-    """A depthwise convolution of maps that are smaller than its kernel, the gradient of each tap summed by itself."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, int]) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.padding = padding
-        return F.conv2d(x, weight, None, 1, padding, 1, len(weight))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, None]:
-        (x, weight), (above, left), [gradient] = ctx.saved_tensors, ctx.padding, gradients
-        of_input = None
-        if ctx.needs_input_grad[0]:
-            sizes: list[Any] = [[1, 1], [above, left], [1, 1], False, [0, 0], len(weight), [True, False, False]]
-            of_input = torch.ops.aten.convolution_backward(gradient, x, weight, None, *sizes)[0]
-        (height, width), padded = gradient.shape[2:], F.pad(x, (left, left, above, above))
-        taps = itertools.product(range(weight.shape[2]), range(weight.shape[3]))
-        sums = [(padded[:, :, i : i + height, j : j + width] * gradient).sum((0, 2, 3)) for i, j in taps]
-        return of_input, torch.stack(sums, dim=1).view_as(weight), None

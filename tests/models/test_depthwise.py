@@ -1,0 +1,64 @@
+"""Gradients of depthwise convolutions: those of the plain layer, however they are put together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from thawlab.models.depthwise import is_slow
+from thawlab.models.quicker import QuickConv2d
+
+
+@pytest.mark.parametrize(("side", "kernel"), [(2, 3), (3, 5), (4, 5), (1, 3), (2, 7)])
+def test_the_gradient_of_a_small_depthwise_convolution(side: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 8, kernel, padding=kernel // 2, groups=8, bias=False).double()
+    quick = QuickConv2d(layer.float(), mirrored=False)
+    x = torch.randn(4, 8, side, side, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    weights = torch.randn(4, 8, side, side)
+    (expected,) = torch.autograd.grad((layer(x) * weights).sum(), [layer.weight], retain_graph=True)
+    of_x = torch.autograd.grad((layer(x) * weights).sum(), [x])[0]
+    of_y, found = torch.autograd.grad((quick(y) * weights).sum(), [y, layer.weight])
+    assert torch.allclose(found, expected, atol=1e-5) and torch.allclose(of_y, of_x, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 4, 5, 7, (3, 5)])
+@pytest.mark.parametrize("stride", [1, 2, 3, (2, 1)])
+@pytest.mark.parametrize("side", [(9, 12), (8, 7), (2, 2)])
+def test_gradients_in_bfloat16_are_those_of_the_layer(
+    kernel: int | tuple[int, int], stride: int | tuple[int, int], side: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+    layer = nn.Conv2d(8, 8, kernel, stride, (height // 2, width // 2), groups=8).to(memory_format=torch.channels_last)
+    quick = QuickConv2d(layer, mirrored=False)
+    x = torch.randn(4, 8, *side).contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = layer(x)
+    above = torch.randn(exact.shape)
+    expected = torch.autograd.grad((exact * above).sum(), [x, layer.weight, layer.bias])
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = quick(x)
+        slow = is_slow(x, quick.weight, quick.stride, quick.dilation)
+    assert slow == (max(height, width) > 3 or stride != 1)
+    assert rough.dtype == torch.bfloat16 and (not slow or type(rough.grad_fn).__name__ == "_DepthwiseBackward")
+    found = torch.autograd.grad((rough.float() * above).sum(), [x, layer.weight, layer.bias])
+    assert torch.allclose(exact, rough.float(), atol=0.03)
+    for one, two in zip(expected, found, strict=True):
+        assert float((one - two).norm()) < 0.01 * float(one.norm())
+
+
+def test_what_needs_no_gradient_gets_none() -> None:
+    layer = QuickConv2d(nn.Conv2d(8, 8, 5, padding=2, groups=8), mirrored=False)
+    x = torch.randn(2, 8, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x).float().sum().backward()
+        assert x.grad is None and layer.weight.grad is not None
+        layer.weight.requires_grad_(False)
+        assert not is_slow(x, layer.weight, (1, 1), (1, 1)) and is_slow(x.requires_grad_(), layer.weight, (1, 1), (1, 1))
+        layer(x).float().sum().backward()
+        assert x.grad is not None
+        with torch.no_grad():
+            assert not is_slow(x, layer.weight, (1, 1), (1, 1))
+        assert not is_slow(x, layer.weight, (1, 1), (2, 2))
