@@ -71,6 +71,17 @@ def deterministic(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(count)
 
 
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Let torch compute on some threads within, and on as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that there is too little memory, on the host or on a device."""
     words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")

@@ -9,6 +9,7 @@ import torch
 
 from thawlab.data.selection import open_data
 from thawlab.data.splits import make_splits
+from thawlab.environment import on_threads
 from thawlab.errors import ThawlabError
 from thawlab.models.catalog import resolve_backbone
 from thawlab.models.classifier import build_backbone
@@ -57,9 +58,7 @@ def costs(cells: Sequence[Cell], finished: Sequence[bool], folder: StudyFolder, 
     sizes: dict[str, _Sizes] = {}
     shared: set[tuple[str, int | None]] = set()
     result = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         for cell, done in zip(cells, finished, strict=True):
             if done:
                 result.append(Cost(0.0, True))
@@ -72,8 +71,6 @@ def costs(cells: Sequence[Cell], finished: Sequence[bool], folder: StudyFolder, 
                 size = sizes.get(data) or sizes.setdefault(data, _sizes(cell.recipe))
                 result.append(Cost(_seconds(cell.recipe, rate, size, network in shared), False))
                 shared.add(network)
-    finally:
-        torch.set_num_threads(before)
     return result
 
 

@@ -13,6 +13,7 @@ from thawlab import progress
 from thawlab.data.augmentation import scaled
 from thawlab.data.batches import alternating_turns, batch_spans, prefetched
 from thawlab.data.types import indicator
+from thawlab.environment import on_threads
 from thawlab.errors import DivergedError
 from thawlab.inference.infer import infer
 from thawlab.randomness import derive
@@ -30,6 +31,9 @@ from thawlab.training.validation import validate
 
 # Batches of this many bytes are gathered in a thread of their own; smaller ones take less time than passing them on.
 _WORTH_A_THREAD = 1 << 20
+# A head's step of fewer products than this takes less time in one thread than waking another one does, by up to half
+# (benchmarks/README.md, "Small steps").
+_WORTH_THREADS = 20_000_000
 
 
 class _Course(NamedTuple):
@@ -59,7 +63,8 @@ def train_phase(context: Context, data: PhaseData, state: TrainingState, resumed
     left = len(data.dataset.splits.train) * (phase.epochs - state.epoch) - state.step * data.batch_size
     with progress.task(phase.name, left) as advance:
         while state.epoch < phase.epochs:
-            course = _train_epoch(context, data, state, optimizer, advance)
+            with on_threads(_threads(data)):
+                course = _train_epoch(context, data, state, optimizer, advance)
             _finish_epoch(context, data, state, optimizer, course)
             if phase.patience is not None and state.best is not None and state.epoch - state.best.epoch >= phase.patience:
                 stopped = "patience"
@@ -68,6 +73,12 @@ def train_phase(context: Context, data: PhaseData, state: TrainingState, resumed
                 save_if_due(context, state, optimizer, within_epoch=False)
     _finish_phase(context, data, state, optimizer, stopped)
     save(context, state, None)
+
+
+def _threads(data: PhaseData) -> int:
+    """Return how many threads compute a step: one where it is small."""
+    products = data.batch_size * sum(parameter.numel() for parameter in data.module.parameters())
+    return 1 if data.rows.ndim == 2 and products < _WORTH_THREADS else torch.get_num_threads()
 
 
 def _train_epoch(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import nn
 
+from thawlab.environment import on_threads
 from thawlab.errors import Interrupted, ThawlabError, first_line
 from thawlab.files import write_atomically
 from thawlab.results import EpochRow, PhaseResult
@@ -117,13 +118,9 @@ class OptimizerState(NamedTuple):
 
     def step(self) -> None:
         """Let the optimiser take its step; of few weights in one thread, since to wake another one takes longer."""
-        threads = torch.get_num_threads()
         few = sum(parameter.numel() for group in self.optimizer.param_groups for parameter in group["params"]) <= _FEW
-        torch.set_num_threads(1 if few else threads)
-        try:
+        with on_threads(1 if few else torch.get_num_threads()):
             self.optimizer.step()
-        finally:
-            torch.set_num_threads(threads)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""
