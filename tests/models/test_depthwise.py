@@ -26,7 +26,7 @@ def test_the_gradient_of_a_small_depthwise_convolution(side: int, kernel: int) -
 
 @pytest.mark.parametrize("kernel", [1, 3, 4, 5, 7, (3, 5)])
 @pytest.mark.parametrize("stride", [1, 2, 3, (2, 1)])
-@pytest.mark.parametrize("side", [(9, 12), (8, 7), (2, 2)])
+@pytest.mark.parametrize("side", [(9, 12), (8, 7), (2, 2), (1, 3)])
 def test_gradients_in_bfloat16_are_those_of_the_layer(
     kernel: int | tuple[int, int], stride: int | tuple[int, int], side: tuple[int, int]
 ) -> None:
