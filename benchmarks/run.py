@@ -24,7 +24,7 @@ import memory
 import options
 from material import prepare_backbones, prepare_data, prepare_jpegs
 from table import WORDS
-from works import LITE, Variant, Work, prepare_run, works
+from works import LITE, Variant, Work, prepare_rounded, prepare_run, works
 
 # What is compared in minutes, on a tenth of the material and once.
 QUICK = ("head", "head-again", f"all-{LITE}-96", "all-mobilenetv2_100-96", "input-first", "predict")
@@ -164,6 +164,9 @@ def main() -> None:
     if ceiling["gflops_bfloat16"] < machine.EMULATED:  # a peer in bfloat16 would take hours
         for work in chosen:
             work.peers = [peer for peer in work.peers if "bfloat16" not in peer.name]
+        chosen = [work for work in chosen if work.name != "predict-bfloat16"]
+    elif any(work.name == "predict-bfloat16" for work in chosen):
+        prepare_rounded(folder)
     repetitions = arguments.repetitions or (1 if arguments.quick else 3)
     known: dict[tuple[str, ...], dict[str, Any]] = {}
     summaries = []

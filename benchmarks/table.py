@@ -23,6 +23,7 @@ WORDS = {
     "input-first": "reading 10,000 JPEGs of 500 × 375 px to 224 px, first epoch",
     "input-later": "the same, later epochs",
     "predict": "`predict` on that folder, MobileNetV2-1.0, 224 px, whole command",
+    "predict-bfloat16": "the same with `--engine bfloat16`",
     "memory": "peak memory, all layers of MobileNetV2-1.0, 96 px, 50,000 images",
     "memory-float32": "the same, held to float32",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,8 @@ def works(folder: Path, keras_python: str | None) -> list[Work]:
         Variant("torch loop", [*torch_folder, "predict"]),
     ]
     predict = Variant("thawlab", [thawlab[0], "predict", run, jpegs, "--json"], kind="whole")
-    result.append(Work("predict", 2, predict, predicting))
+    rounded = replace(predict, command=[*predict.command, "--engine", "bfloat16"])
+    result += [Work("predict", 2, predict, predicting), Work("predict-bfloat16", 2, rounded, predicting)]
     everything = ours("memory", "full", mobile, 96, dict(ALL), precision="auto")
     options = ("--all-epochs", "1", "--size", "96")
     others = peers(full, "MobileNetV2", "mobilenetv2_100", *options)
@@ -181,3 +182,9 @@ def prepare_run(folder: Path) -> None:
     command = [thawlab, "train", str(made), "data.train_size=200", "--runs", str(runs), "--cache-dir", str(folder / "cache")]
     subprocess.run(command, check=True, capture_output=True)
     next(runs.glob("predict-*")).rename(target)
+
+
+def prepare_rounded(folder: Path) -> None:
+    """Export that classifier for the `predict-bfloat16` task."""
+    thawlab = str(Path(sys.executable).with_name("thawlab"))
+    subprocess.run([thawlab, "export", str(folder / "predict"), "--format", "bfloat16"], check=True, capture_output=True)
