@@ -1,5 +1,7 @@
 """Batches: which sizes hold some rows the quickest, and that none changes a bit."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from thawlab.environment import on_threads
 from thawlab.inference.infer import INFERENCE_BATCH, equal_batches, infer, infer_parts, quickest
 
 SECONDS = st.dictionaries(st.sampled_from([1, 2, 4, 8, 16]), st.floats(0.01, 1.0)).map(lambda some: {**some, 32: 1.0})
@@ -87,3 +90,37 @@ class DependsOnTheBatch(nn.Module):
 
 def test_a_size_that_changes_a_bit_is_left_out() -> None:
     assert sorted(equal_batches(DependsOnTheBatch(), (16, 16, 3), prepare, torch.device("cpu"))) == [1, 4, 16, 32]
+
+
+@pytest.mark.parametrize("count", [0, 1, 32, 33, 150])
+def test_batches_that_are_computed_at_once_give_the_same_bits(count: int) -> None:
+    module, rows = network(), np.random.default_rng(4).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    indices, device, found = np.resize(np.arange(40), count), torch.device("cpu"), []
+    threads: set[int] = set()
+
+    def noted(pixels: torch.Tensor) -> torch.Tensor:
+        threads.add(threading.get_ident())
+        return prepare(pixels)
+
+    for number in (1, 2, 3, 4, 5):
+        threads.clear()
+        with on_threads(number):
+            found.append(infer(module, rows, indices, noted, device))
+            assert torch.get_num_threads() == number
+        batches = -(-count // INFERENCE_BATCH)
+        at_once = max((one for one in (1, 2, 3, 4) if number % one == 0 and one <= batches), default=0)
+        assert len(threads) <= 1 + at_once and (len(threads) > 1) == (at_once > 1)
+    assert all(np.array_equal(one, found[0]) for one in found) and len(found[0]) == count
+
+
+def test_what_fails_in_one_of_several_batches_is_raised() -> None:
+    rows = np.zeros((100, 16, 16, 3), dtype=np.uint8)
+
+    def failing(pixels: torch.Tensor) -> torch.Tensor:
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError("no more")
+        return prepare(pixels)
+
+    with on_threads(2), pytest.raises(MemoryError, match="no more"):
+        infer(network(), rows, np.arange(100), failing, torch.device("cpu"))
+    assert not network().training

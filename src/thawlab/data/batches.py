@@ -1,7 +1,9 @@
 """The order of an epoch, its batches, and the next batch prepared while the current one computes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -109,10 +111,15 @@ def prefetched(items: Sequence[T], prepare: Callable[[T], R], threaded: bool = T
     if not (threaded and items):
         yield from zip(items, map(prepare, items), strict=True)
         return
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(prepare, items[0])
-        for index, item in enumerate(items):
-            ready = future.result()
-            if index + 1 < len(items):
-                future = pool.submit(prepare, items[index + 1])
-            yield item, ready
+    yield from zip(items, ahead(items, prepare, 1), strict=True)
+
+
+def ahead(items: Iterable[T], work: Callable[[T], R], threads: int) -> Iterator[R]:
+    """Yield what is made of each item, in order; each of so many threads has begun with a later one meanwhile."""
+    left = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        begun = deque(pool.submit(work, item) for item in islice(left, threads))
+        while begun:
+            made = begun.popleft().result()
+            begun.extend(pool.submit(work, item) for item in islice(left, 1))
+            yield made

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from thawlab import progress
-from thawlab.data.batches import prefetched
+from thawlab.data.batches import ahead, prefetched
 from thawlab.data.types import Indices
+from thawlab.environment import on_threads
 from thawlab.heap import keeping_large
 from thawlab.inference.fusing import compacted
 from thawlab.models.hooks import eval_mode
@@ -20,6 +21,10 @@ from thawlab.models.hooks import eval_mode
 # batch can decide which kernel computes it, and a sample's numbers must not depend on how many others stood beside it.
 INFERENCE_BATCH = 32
 _SMALLER = (1, 4, 8, 16)
+# Batches of images up to this size are computed at once, a thread each: threads that share a batch wait for each other after
+# every layer. Of larger ones several batches crowd each other out of the caches (benchmarks/README.md, "Images at once").
+_APART = 128
+_MOST_AT_ONCE = 4
 _TIMED = 3  # trials of a batch size; the quickest counts
 
 Prepare = Callable[[torch.Tensor], torch.Tensor]
@@ -66,20 +71,36 @@ def infer_parts(
         filled = np.resize(indices[start : start + size], size)  # repeats from the start to fill up
         return torch.from_numpy(np.take(rows, filled, axis=0))
 
+    @torch.inference_mode()
+    def compute(batch: tuple[tuple[int, int], torch.Tensor]) -> list[Floats]:
+        (start, size), gathered = batch
+        outputs = network(prepare(gathered.to(device)))
+        parts = outputs if isinstance(outputs, tuple) else (outputs,)
+        return [part[: min(size, len(indices) - start)].float().cpu().numpy() for part in parts]
+
     batches: list[list[Floats]] = []
-    network: nn.Module | None = None
-    total = len(indices) if label else 0
-    with keeping_large(), eval_mode(module), torch.inference_mode(), progress.task(label, total) as advance:
-        for (start, size), gathered in prefetched(batches_of, gather):
-            count = min(size, len(indices) - start)
-            inputs = prepare(gathered.to(device))
-            network = compacted(module, inputs.shape[1:]) if network is None else network
-            outputs = network(inputs)
-            parts = outputs if isinstance(outputs, tuple) else (outputs,)
-            batches.append([part[:count].float().cpu().numpy() for part in parts])
-            if label:
-                advance(count)
+    with keeping_large(), eval_mode(module), progress.task(label, len(indices) if label else 0) as advance:
+        gathered = prefetched(batches_of, gather)
+        if (first := next(gathered, None)) is None:
+            return []
+        with torch.inference_mode():
+            shape = prepare(first[1].to(device)).shape[1:]
+            network = compacted(module, shape)
+        workers, every = _at_once(shape, len(batches_of), device), itertools.chain([first], gathered)
+        with on_threads(torch.get_num_threads() // workers):
+            for parts in ahead(every, compute, workers) if workers > 1 else map(compute, every):
+                batches.append(parts)
+                if label:
+                    advance(len(parts[0]))
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+def _at_once(shape: Sequence[int], batches: int, device: torch.device) -> int:
+    """Return how many batches of inputs of a shape are computed at once, the threads shared out among them."""
+    if device.type != "cpu" or len(shape) != 3 or shape[-1] > _APART:
+        return 1
+    threads = torch.get_num_threads()
+    return max(count for count in range(1, min(batches, _MOST_AT_ONCE) + 1) if threads % count == 0)
 
 
 def quickest(count: int, seconds: Mapping[int, float]) -> list[tuple[int, int]]:
