@@ -10,15 +10,18 @@ import json
 import time
 from pathlib import Path
 
-import timm
-import torch
-import torch.nn.functional as F
-from machine import measure
-from torch.profiler import ProfilerActivity, profile
-
 from thawlab import process
-from thawlab.environment import environment
-from thawlab.models.quicker import quicker
+
+process.prepare()  # as the program does: OpenMP, which torch brings, reads its settings once
+
+import timm  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from machine import measure  # noqa: E402
+from torch.profiler import ProfilerActivity, profile  # noqa: E402
+
+from thawlab.environment import environment  # noqa: E402
+from thawlab.models.quicker import quicker  # noqa: E402
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv2_100")
 SIZE, BATCH, STEPS, SHOWN = 96, 64, 5, 12
@@ -61,5 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    process.prepare()
     main()
