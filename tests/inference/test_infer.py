@@ -96,31 +96,43 @@ def test_a_size_that_changes_a_bit_is_left_out() -> None:
 def test_batches_that_are_computed_at_once_give_the_same_bits(count: int) -> None:
     module, rows = network(), np.random.default_rng(4).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
     indices, device, found = np.resize(np.arange(40), count), torch.device("cpu"), []
-    threads: set[int] = set()
-
-    def noted(pixels: torch.Tensor) -> torch.Tensor:
-        threads.add(threading.get_ident())
-        return prepare(pixels)
-
-    for number in (1, 2, 3, 4, 5):
-        threads.clear()
+    seen: set[tuple[bool, int]] = set()
+    main = threading.main_thread()
+    module[-1].register_forward_hook(lambda *_: seen.add((threading.current_thread() is main, torch.get_num_threads())))
+    for number, expected in ((1, (True, 1)), (2, (False, 1)), (3, (False, 1)), (4, (False, 1)), (5, (True, 5)), (8, (False, 2))):
         with on_threads(number):
-            found.append(infer(module, rows, indices, noted, device))
-            assert torch.get_num_threads() == number
-        batches = -(-count // INFERENCE_BATCH)
-        at_once = max((one for one in (1, 2, 3, 4) if number % one == 0 and one <= batches), default=0)
-        assert len(threads) <= 1 + at_once and (len(threads) > 1) == (at_once > 1)
+            seen.clear()
+            found.append(infer(module, rows, indices, prepare, device))
+            assert torch.get_num_threads() == number and seen >= ({expected} if count else set())
     assert all(np.array_equal(one, found[0]) for one in found) and len(found[0]) == count
 
 
 def test_what_fails_in_one_of_several_batches_is_raised() -> None:
     rows = np.zeros((100, 16, 16, 3), dtype=np.uint8)
 
-    def failing(pixels: torch.Tensor) -> torch.Tensor:
-        if threading.current_thread() is not threading.main_thread():
-            raise MemoryError("no more")
-        return prepare(pixels)
+    class Failing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise MemoryError(f"no more than {len(x)}")
 
-    with on_threads(2), pytest.raises(MemoryError, match="no more"):
-        infer(network(), rows, np.arange(100), failing, torch.device("cpu"))
-    assert not network().training
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), Failing()).train()
+    with on_threads(2):
+        with pytest.raises(MemoryError, match="no more than 32"):
+            infer(module, rows, np.arange(100), prepare, torch.device("cpu"))
+        assert torch.get_num_threads() == 2 and module.training
+
+
+def test_batches_are_prepared_once_and_in_order_however_many_are_computed_at_once() -> None:
+    rows, drawn = np.zeros((170, 16, 16, 3), dtype=np.uint8), []
+    for threads in (1, 2, 4):
+        generator = torch.Generator().manual_seed(0)
+        with on_threads(threads):
+            drawn.append(
+                infer(
+                    network(),
+                    rows,
+                    np.arange(170),
+                    lambda pixels, generator=generator: prepare(pixels) + torch.rand(len(pixels), 1, 1, 1, generator=generator),
+                    torch.device("cpu"),
+                )
+            )
+    assert np.array_equal(drawn[0], drawn[1]) and np.array_equal(drawn[0], drawn[2])

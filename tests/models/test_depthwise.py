@@ -62,3 +62,10 @@ def test_what_needs_no_gradient_gets_none() -> None:
         with torch.no_grad():
             assert not is_slow(x, layer.weight, (1, 1), (1, 1))
         assert not is_slow(x, layer.weight, (1, 1), (2, 2))
+
+
+def test_padding_by_name_is_left_to_torch() -> None:
+    layer = nn.Conv2d(8, 8, 7, padding="same", groups=8)
+    with torch.autocast("cpu", torch.bfloat16):
+        QuickConv2d(layer, mirrored=False)(torch.randn(2, 8, 5, 5)).float().sum().backward()
+    assert layer.weight.grad is not None

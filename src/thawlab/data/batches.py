@@ -1,7 +1,7 @@
 """The order of an epoch, its batches, and the next batch prepared while the current one computes."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -114,7 +114,7 @@ def prefetched(items: Sequence[T], prepare: Callable[[T], R], threaded: bool = T
     yield from zip(items, ahead(items, prepare, 1), strict=True)
 
 
-def ahead(items: Iterable[T], work: Callable[[T], R], threads: int) -> Iterator[R]:
+def ahead(items: Iterable[T], work: Callable[[T], R], threads: int) -> Generator[R]:
     """Yield what is made of each item, in order; each of so many threads has begun with a later one meanwhile."""
     left = iter(items)
     with ThreadPoolExecutor(threads) as pool:

@@ -62,7 +62,7 @@ class FrozenNetwork:
         """Return the content key of the rows of a data set: equal keys mean equal numbers."""
         parts = {
             "network": self.name,
-            "form": "fused",  # BatchNorm and activations go into the convolutions for inference, which changes the last bits
+            "form": "fused, at once",  # how inference computes, which changes the last bits
             "structure": hashlib.sha256(str(self.module).encode()).hexdigest(),
             "weights": weights_digest(self.module),
             "thawlab": version("thawlab"),

@@ -73,7 +73,7 @@ def rounded(network: nn.Module) -> nn.Module:
     for name, layer in list(result.named_modules()):
         if isinstance(layer, nn.Linear) and "head" in name.split("."):
             result.set_submodule(name, _Exact(layer))
-        elif isinstance(layer, FusedConv2d | nn.Conv2d | nn.Linear):
+        elif type(layer) in {FusedConv2d, nn.Conv2d, nn.Linear}:  # of others autocast casts what it takes
             layer.to(torch.bfloat16)
     return Rounded(result).eval()
 

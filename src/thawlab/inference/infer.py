@@ -2,7 +2,9 @@
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -71,36 +73,50 @@ def infer_parts(
         filled = np.resize(indices[start : start + size], size)  # repeats from the start to fill up
         return torch.from_numpy(np.take(rows, filled, axis=0))
 
-    @torch.inference_mode()
-    def compute(batch: tuple[tuple[int, int], torch.Tensor]) -> list[Floats]:
-        (start, size), gathered = batch
-        outputs = network(prepare(gathered.to(device)))
-        parts = outputs if isinstance(outputs, tuple) else (outputs,)
-        return [part[: min(size, len(indices) - start)].float().cpu().numpy() for part in parts]
-
     batches: list[list[Floats]] = []
-    with keeping_large(), eval_mode(module), progress.task(label, len(indices) if label else 0) as advance:
-        gathered = prefetched(batches_of, gather)
-        if (first := next(gathered, None)) is None:
+    total = len(indices) if label else 0
+    with keeping_large(), eval_mode(module), torch.inference_mode(), progress.task(label, total) as advance:
+        # One after the other and in order, wherever they are computed: what prepares them may draw at random.
+        prepared = (prepare(gathered.to(device)) for _, gathered in prefetched(batches_of, gather))
+        if (first := next(prepared, None)) is None:
             return []
-        with torch.inference_mode():
-            shape = prepare(first[1].to(device)).shape[1:]
-            network = compacted(module, shape)
-        workers, every = _at_once(shape, len(batches_of), device), itertools.chain([first], gathered)
-        with on_threads(torch.get_num_threads() // workers):
-            for parts in ahead(every, compute, workers) if workers > 1 else map(compute, every):
-                batches.append(parts)
+        compute = partial(_outputs, compacted(module, first.shape[1:]))
+        with _computed(compute, itertools.chain([first], prepared), _at_once(first)) as computed:
+            for (start, size), parts in zip(batches_of, computed, strict=True):
+                count = min(size, len(indices) - start)
+                batches.append([part[:count] for part in parts])
                 if label:
-                    advance(len(parts[0]))
+                    advance(count)
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
-def _at_once(shape: Sequence[int], batches: int, device: torch.device) -> int:
-    """Return how many batches of inputs of a shape are computed at once, the threads shared out among them."""
-    if device.type != "cpu" or len(shape) != 3 or shape[-1] > _APART:
+@torch.inference_mode()
+def _outputs(network: nn.Module, inputs: torch.Tensor) -> list[Floats]:
+    outputs = network(inputs)
+    return [part.float().cpu().numpy() for part in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+def _at_once(inputs: torch.Tensor) -> int:
+    """Return how many batches like this are computed at once, torch's threads shared out among them.
+
+    It does not depend on how many there are: how sums are split between threads may decide their last bits.
+    """
+    if inputs.device.type != "cpu" or inputs.ndim != 4 or inputs.shape[-1] > _APART:
         return 1
     threads = torch.get_num_threads()
-    return max(count for count in range(1, min(batches, _MOST_AT_ONCE) + 1) if threads % count == 0)
+    return max(count for count in range(1, _MOST_AT_ONCE + 1) if threads % count == 0)
+
+
+@contextmanager
+def _computed(
+    compute: Callable[[torch.Tensor], list[Floats]], every: Iterable[torch.Tensor], at_once: int
+) -> Iterator[Iterator[list[Floats]]]:
+    """Give what is computed of each batch, in order; nothing is left running afterwards, whatever happens within."""
+    if at_once == 1:
+        yield map(compute, every)
+        return
+    with on_threads(torch.get_num_threads() // at_once), closing(ahead(every, compute, at_once)) as computed:
+        yield computed
 
 
 def quickest(count: int, seconds: Mapping[int, float]) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ _QUICK = 3
 def is_slow(x: torch.Tensor, weight: torch.Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]) -> bool:
     """Return whether oneDNN's gradients of a depthwise convolution are slow.
 
-    They are where a map is smaller than the kernel, and in bfloat16 where the kernel is larger than 3 or strides.
+    They are in float32 where a map is smaller than the kernel, and in bfloat16 where the kernel is larger than 3 or strides.
 
     Args:
         x: n × channels × height × width.

@@ -136,7 +136,8 @@ class QuickConv2d(nn.Conv2d):
             setattr(self, name, getattr(layer, name))
         self.transposed, self.output_padding, self._reversed_padding_repeated_twice = False, (0, 0), []
         self.weight, self.bias, self.training = layer.weight, layer.bias, layer.training
-        self.mirrored, self.depthwise = mirrored, _is_depthwise(layer)
+        self.mirrored = mirrored
+        self.depthwise = _is_depthwise(layer) and not isinstance(layer.padding, str)  # whose gradients are asked for by numbers
         self.norm = norm
         if type(layer) is not nn.Conv2d:
             self.padding = (layer.kernel_size[0] // 2, layer.kernel_size[1] // 2)

@@ -187,7 +187,7 @@ def trial_steps(context: Context, data: PhaseData) -> Iterator[OptimizerState]:
     optimizer = OptimizerState(make_optimizer(context.classifier, data.phase), None)
     data.begin_training(context.classifier)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), on_threads(_threads(data)):
             yield optimizer
     finally:
         context.classifier.load_state_dict(kept)

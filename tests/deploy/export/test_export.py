@@ -142,8 +142,8 @@ def test_predict_rounds_to_bfloat16_once_its_accuracy_was_compared(cropped: RunF
 
 
 def test_bfloat16_that_would_be_imitated_is_refused(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thawlab.deploy.export.bfloat16_format.has_fast_bfloat16", lambda _: False)
-    with pytest.raises(UsageError, match="bfloat16: this processor has no products of bfloat16, and would imitate them slowly"):
+    monkeypatch.setattr("thawlab.deploy.export.export.has_fast_bfloat16", lambda _: False)
+    with pytest.raises(UsageError, match="--format bfloat16: this processor has no products of bfloat16, and would imitate"):
         export(run, "bfloat16", tmp_path / "a", run.recipe.system)
     assert not list(tmp_path.iterdir())
 

@@ -139,7 +139,7 @@ def test_a_batch_that_mixes_its_images_is_caught(model: SavedModel, source: Held
 def test_a_loss_of_accuracy_is_caught_and_said_with_its_interval(model: SavedModel, source: HeldOut) -> None:
     pixels = np.stack([model.card.preprocessing.fit(Image.fromarray(source.read(k))) for k in range(40)])
     judged = source._replace(labels=Predictor(model).logits(pixels).argmax(axis=1))
-    fitted = Exporter(EXACT.write, EXACT.open, by_accuracy=True)
+    fitted = Exporter(EXACT.write, EXACT.open, calibrated=True)
     card = card_of(model)
     good = check(fitted, session(model), Predictor(model), card, source, (judged, pixels), 0.01)
     assert good.accuracy is not None and good.accuracy.loss == 0 and good.accuracy.original == 1

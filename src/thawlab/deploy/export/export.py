@@ -27,6 +27,7 @@ from thawlab.deploy.export.graph import OUTPUTS, outputs_of
 from thawlab.deploy.export.parity import check
 from thawlab.deploy.export.pictures import HeldOut, held_out, other_images
 from thawlab.deploy.predictor import Predictor
+from thawlab.environment import has_fast_bfloat16
 from thawlab.errors import ThawlabError, UsageError, first_line, listed
 from thawlab.files import mark_ours, read_json, write_json, write_text
 from thawlab.models.catalog import resolve_backbone
@@ -82,6 +83,7 @@ def export(
         return Export(name, out, _largest(out), known)
     for module in exporter.modules:
         optional(module, exporter.extra, f"--format {name}")
+    _refuse_imitation(exporter, f"--format {name}")
     source = _source(folder, exporter, system, pictures, model.card.classes)
     judged = _decoded(source, model.card.preprocessing) if exporter.by_accuracy else None
     outputs = outputs_of(model) if exporter.runtime else OUTPUTS[:1]
@@ -89,7 +91,7 @@ def export(
     progress.say(f"exporting to {name}, and comparing it with the predictor from files to probabilities")
     with _kept_if_good(out) as place:
         write_json(place / CARD_FILE, card)
-        shown = np.zeros(0, np.uint8) if judged is None else judged[1][:_CALIBRATION]
+        shown = judged[1][:_CALIBRATION] if judged is not None and exporter.calibrated else np.zeros(0, np.uint8)
         _written(exporter, Material(model, card, shown), place)
         found = check(exporter, exporter.open(place), Predictor(model, "cpu"), card, source, judged, most_lost)
         parity = parity_of(found, name, digest)
@@ -110,8 +112,8 @@ def with_engine(folder: RunFolder, name: str) -> Predictor:
         ThawlabError: if it is damaged.
     """
     exporter = exporters.get(name, "--engine")
-    if exporter.open_fitted is None and exporter.open_predictor is None:
-        able = [other for other, known in exporters.items() if known.open_fitted or known.open_predictor]
+    if exporter.open_fitted is None and not exporter.rounds:
+        able = [other for other, known in exporters.items() if known.open_fitted or known.rounds]
         raise UsageError(f"--engine {name}: predictions are not computed with this format; take {listed(able)}")
     place = folder.path / "exports" / name
     if not (place / _PARITY).is_file():
@@ -120,16 +122,24 @@ def with_engine(folder: RunFolder, name: str) -> Predictor:
         raise UsageError(f"{place}: was exported from other weights; export it again with --force")
     for module in exporter.modules:
         optional(module, exporter.extra, f"--engine {name}")
+    _refuse_imitation(exporter, f"--engine {name}")
     try:
-        if exporter.open_predictor is not None:
-            opened: Predictor = exporter.open_predictor(place)
-            return opened
-        assert exporter.open_fitted is not None, "asked above"
-        return Predictor(load_model(folder.model), "cpu", exporter.open_fitted(place))
+        session = exporter.open_fitted(place) if exporter.open_fitted is not None else None
     except ThawlabError:
         raise
     except Exception as error:  # onnx and its runtime raise of everything
         raise ThawlabError(f"{place}: cannot be read: {first_line(error)}; export it again with --force") from error
+    return Predictor(load_model(folder.model), "cpu", session, exporter.rounds)
+
+
+def _refuse_imitation(exporter: Exporter, option: str) -> None:
+    """Refuse to compute in bfloat16 where the processor would have to imitate it.
+
+    Raises:
+        UsageError: if it has no products of bfloat16.
+    """
+    if exporter.rounds and not has_fast_bfloat16(torch.device("cpu")):
+        raise UsageError(f"{option}: this processor has no products of bfloat16, and would imitate them slowly; leave it out")
 
 
 def _source(folder: RunFolder, exporter: Exporter, system: System, pictures: str | None, classes: tuple[str, ...]) -> HeldOut:

@@ -46,7 +46,6 @@ class Exporter:
         write: writes the files into a folder that is empty.
         open: reads them again: from uint8 images, n × height × width × 3, to the outputs by name.
         open_fitted: reads them as `predict --engine` uses them, from images at working size; None where it cannot.
-        open_predictor: reads them as a predictor of their own instead, where they are more than such a session.
         library: the Hugging Face hub's name of what loads it.
         runtime: the package that the script beside it needs; empty where timm or the like loads it without a script.
         use: how it is used there, as Markdown for the model card; of no account with a `runtime`.
@@ -55,14 +54,13 @@ class Exporter:
         tolerance: how far a probability may be from the predictor's.
         agreement: the least share of images with the same most probable class.
         same_decisions: whether each image must be answered, found unsure or found novel alike.
-        calibrated: whether it is made from validation images.
-        by_accuracy: whether it is judged by its accuracy instead of image by image.
+        calibrated: whether it is made from validation images, and judged by its accuracy instead of image by image.
+        rounds: whether it is the run's own model, computing in bfloat16; judged by its accuracy, too.
     """
 
     write: Callable[[Material, Path], None]
     open: Callable[[Path], Session]
     open_fitted: Callable[[Path], Session] | None = None
-    open_predictor: Callable[[Path], Any] | None = None
     library: str = "thawlab"
     runtime: str = ""
     use: str = ""
@@ -72,7 +70,12 @@ class Exporter:
     agreement: float = 1.0
     same_decisions: bool = True
     calibrated: bool = False
-    by_accuracy: bool = False
+    rounds: bool = False
+
+    @property
+    def by_accuracy(self) -> bool:
+        """Whether its accuracy on held-out images decides, and not each of them."""
+        return self.calibrated or self.rounds
 
 
 exporters: Registry[Exporter] = Registry("export format")

@@ -176,4 +176,4 @@ exporters.register("onnx")(_ONNX)
 exporters.register("onnx-float16")(
     replace(_ONNX, write=partial(_write, half=True), tolerance=0.05, agreement=0.999, same_decisions=False)
 )
-exporters.register("onnx-int8")(replace(_ONNX, write=_write_int8, calibrated=True, by_accuracy=True, same_decisions=False))
+exporters.register("onnx-int8")(replace(_ONNX, write=_write_int8, calibrated=True, same_decisions=False))

@@ -32,7 +32,7 @@ _TIMED = 3
 
 
 class Accuracy(NamedTuple):
-    """How an export that is made from data did beside the original, on the same held-out images.
+    """How an export that rounds did beside the original, on the same held-out images.
 
     Attributes:
         split: "val" or "test".
