@@ -77,8 +77,11 @@ def train_phase(context: Context, data: PhaseData, state: TrainingState, resumed
 
 def _threads(data: PhaseData) -> int:
     """Return how many threads compute a step: one where it is small."""
-    products = data.batch_size * sum(parameter.numel() for parameter in data.module.parameters())
-    return 1 if data.rows.ndim == 2 and products < _WORTH_THREADS else torch.get_num_threads()
+    size = data.phase.batch_size
+    if data.rows.ndim != 2 or isinstance(size, str):  # images, or trials by which the size is yet to be found
+        return torch.get_num_threads()
+    products = size * sum(parameter.numel() for parameter in data.module.parameters())
+    return 1 if products < _WORTH_THREADS else torch.get_num_threads()
 
 
 def _train_epoch(
