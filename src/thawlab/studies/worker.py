@@ -5,6 +5,7 @@ is running, and answers each cell with a JSON line. When standard input ends, as
 that is running is saved and the process ends: at most the running epoch is lost.
 """
 
+import importlib
 import json
 import os
 import queue
@@ -62,6 +63,9 @@ def serve(orders: TextIO, answers: TextIO) -> None:
     threading.Thread(target=listen, daemon=True).start()
     with remembering():
         while (order := waiting.get()) is not None:
+            # Before a stop can raise: torch takes what is raised while it imports NumPy for a missing one, and goes on without.
+            for name in ("thawlab.runner", "thawlab.plan.resolve"):
+                importlib.import_module(name)
             try:
                 executing.set()
                 answer = {"status": "interrupted"} if stopping.is_set() else run_cell(Path(order["recipe"]), Path(order["runs"]))
