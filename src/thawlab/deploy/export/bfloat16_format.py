@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from thawlab.data.types import Pixels
-from thawlab.deploy.export.formats import Exporter, Material, Outputs, Session, exporters
+from thawlab.deploy.export.formats import Exporter, Material, Session, exporters, on_fitted
 from thawlab.deploy.predictor import Predictor
 from thawlab.models.saved import SavedModel, load_model, save_model
 
@@ -24,11 +22,7 @@ def _rounded(model: SavedModel) -> Predictor:
 
 def _open(folder: Path) -> Session:
     predictor = _rounded(load_model(folder))
-
-    def answer(images: Pixels) -> Outputs:
-        return predictor.answer(np.stack([predictor.preprocessing.fit(Image.fromarray(image)) for image in images]))
-
-    return answer
+    return on_fitted(folder, lambda _look, fitted: predictor.answer(fitted))
 
 
 _USE = (

@@ -86,19 +86,19 @@ def named(names: Sequence[str], values: Sequence[npt.NDArray[np.generic]]) -> Ou
     return dict(zip(names, values, strict=True))
 
 
-def on_fitted(folder: Path, network: Callable[[Preprocessing, Pixels], npt.NDArray[Any]]) -> Session:
+def on_fitted(folder: Path, answer: Callable[[Preprocessing, Pixels], Outputs]) -> Session:
     """Return a session of a file that takes images at working size: they are fitted as `predict` fits them.
 
     Args:
         folder: of the export, with its description.
-        network: from the preprocessing and fitted images, n × size × size × 3, to probabilities.
+        answer: from the preprocessing and fitted images, n × size × size × 3, to the outputs by name.
     """
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     look = Preprocessing.model_validate(card["preprocessing"])
 
-    def answer(images: Pixels) -> Outputs:
+    def session(images: Pixels) -> Outputs:
         fitted = np.stack([look.fit(Image.fromarray(image)) for image in images])
         with torch.inference_mode():
-            return {"probabilities": network(look, fitted)}
+            return answer(look, fitted)
 
-    return answer
+    return session

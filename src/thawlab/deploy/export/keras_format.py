@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from thawlab.deploy.export.formats import Exporter, Material, Session, exporters, on_fitted
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.types import Pixels
+from thawlab.deploy.export.formats import Exporter, Material, Outputs, Session, exporters, on_fitted
 from thawlab.deploy.export.keras_layers import emit
 from thawlab.files import write_atomically
 from thawlab.models.classifier import Classifier
@@ -52,7 +54,11 @@ def _open(folder: Path) -> Session:
     network = KerasNetwork(model.nodes, model.shapes[model.nodes[-1].name][1])
     network.load_state_dict(state_of(model.nodes, model.arrays))
     network.eval()
-    return on_fitted(folder, lambda _, fitted: network(torch.from_numpy(fitted).permute(0, 3, 1, 2).float()).numpy())
+
+    def answer(_look: Preprocessing, fitted: Pixels) -> Outputs:
+        return {"probabilities": network(torch.from_numpy(fitted).permute(0, 3, 1, 2).float()).numpy()}
+
+    return on_fitted(folder, answer)
 
 
 _USE = """```python

@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from thawlab.deploy.export.formats import Exporter, Material, Session, exporters, on_fitted
+from thawlab.data.preprocessing import Preprocessing
+from thawlab.data.types import Pixels
+from thawlab.deploy.export.formats import Exporter, Material, Outputs, Session, exporters, on_fitted
 from thawlab.errors import UsageError
 from thawlab.files import read_json, write_atomically, write_json
 from thawlab.models.classifier import factory_arguments
@@ -74,7 +76,11 @@ def _state(model: SavedModel) -> dict[str, torch.Tensor]:
 
 def _open(folder: Path) -> Session:
     network = create(read_json(folder / "config.json")["architecture"], f"local-dir:{folder}", pretrained=True).eval()
-    return on_fitted(folder, lambda look, fitted: network(look.inputs(torch.from_numpy(fitted))).softmax(dim=1).numpy())
+
+    def answer(look: Preprocessing, fitted: Pixels) -> Outputs:
+        return {"probabilities": network(look.inputs(torch.from_numpy(fitted))).softmax(dim=1).numpy()}
+
+    return on_fitted(folder, answer)
 
 
 _USE = """```python
