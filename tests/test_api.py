@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import doctest
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 import thawlab
+from thawlab import api
 from thawlab.errors import UsageError
 from thawlab.recipe import Recipe
 from thawlab.results import Results
@@ -51,7 +53,8 @@ def test_every_name_is_there_and_says_what_it_does() -> None:
 
 
 def test_every_verb_of_the_face_has_an_example() -> None:
-    finder, modules = doctest.DocTestFinder(recurse=True), ("thawlab.api", "thawlab.opened")
+    rooms = [f"thawlab.api.{module.name}" for module in pkgutil.iter_modules(api.__path__)]
+    finder, modules = doctest.DocTestFinder(recurse=True), (*rooms, "thawlab.opened")
     tests = [test for module in modules for test in finder.find(import_module(module), "face")]
     with_example = {test.name.removeprefix("face.") for test in tests if test.examples}
     assert {"train", "find_lr", "open_run", "load", "evaluate", "compare", "check_data", "probe", "Run"} <= with_example

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("work has begun")
 
+    for user in ("data.dataset", "probing.probe", "training.records", "deploy.export.pictures", "studies.estimate"):
+        import_module(f"thawlab.{user}")  # now, since one that is first imported meanwhile would keep what fails
     monkeypatch.setattr("thawlab.data.selection.open_data", fail)
     monkeypatch.setattr("thawlab.data.sources.open_source", fail)
 
@@ -101,7 +104,7 @@ def test_explanations_need_a_folder_and_are_refused_before_predicting(
 ) -> None:
     (tmp_path / "runs" / "x").mkdir(parents=True)
     shutil.copy(Path(__file__).parents[2] / "recipes" / "cnn5.toml", tmp_path / "runs" / "x" / "recipe.toml")
-    monkeypatch.setattr("thawlab.api.load", lambda *_: pytest.fail("work has begun"))
+    monkeypatch.setattr("thawlab.api.prediction.load", lambda *_: pytest.fail("work has begun"))
     image = photos / "red" / "00.png"
     code, said = thawlab("predict", tmp_path / "runs" / "x", image, "--explain", image)
     assert code == 2 and "is a file; explanations need a folder" in said
