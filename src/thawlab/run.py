@@ -140,6 +140,7 @@ def run_folder(recipe: Recipe, runs: Path) -> RunFolder:
 
 
 TELLING = ("recipe.toml", "imported.json")  # one of them lies in every run
+STUDY = "study.json"  # lies in every study, whose runs lie beside it
 
 
 def find_run(name: str, runs: Path) -> RunFolder:

@@ -197,7 +197,7 @@ def test_a_folder_is_watched_and_nothing_is_predicted_twice(
     monkeypatch.setattr(output.time, "sleep", pause)
     found = []
     with pytest.raises(KeyboardInterrupt):
-        for prediction in api.watch(run.path, box, table, device="cpu"):
+        for prediction in api.watch(run.path, box, table, workers=1, device="cpu"):
             found.append(prediction)
     assert [Path(prediction.source).name for prediction in found] == ["a.png", "b.png", "c.png"]
     assert all(prediction.error is None for prediction in found)

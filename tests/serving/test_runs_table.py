@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from thawlab.serving.runs_table import RunRow, Table, last_epoch, row_of, run_na
 
 
 def row(folder: RunFolder) -> RunRow:
-    return row_of(folder, stamps_of(folder.path))
+    return row_of(folder.name, folder, stamps_of(folder.path))
 
 
 def named(root: Path, name: str) -> RunFolder:
@@ -117,9 +118,24 @@ def test_only_runs_are_named(studio_folder: Path) -> None:
     assert run_names(runs / "nowhere") == []
 
 
+def test_runs_of_a_study_are_named_with_it(studio_folder: Path) -> None:
+    runs = studio_folder / "runs"
+    before = run_names(runs)
+    plain = named(studio_folder, "plain")
+    shutil.copytree(plain.path, runs / "rates" / plain.name)
+    assert run_names(runs) == before  # in a folder that is nobody's
+    (runs / "rates" / "study.json").write_text("{}")
+    (runs / "rates" / "recipes").mkdir()
+    assert run_names(runs) == sorted([*before, f"rates/{plain.name}"])
+    table = Table(runs)
+    rows = {one.name: one for one in table.look().rows}
+    copied, own = rows[f"rates/{plain.name}"], rows[plain.name]
+    assert copied.model_copy(update={"name": own.name, "changed": own.changed}) == own
+
+
 def test_the_table_gives_what_changed_and_reads_nothing_else_again(studio_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    monkeypatch.setattr(runs_table, "row_of", lambda folder, stamps: read.append(folder.name) or row_of(folder, stamps))
+    monkeypatch.setattr(runs_table, "row_of", lambda name, *of: read.append(name) or row_of(name, *of))
     table = Table(studio_folder / "runs")
     first = table.look()
     assert first.whole

@@ -96,6 +96,28 @@ def test_more_models_are_asked_than_stay_open(studio_of_all: Server, trained_on_
             assert studio_of_all.predict([picture(2)], f"?model={folder.name}").status == 200
 
 
+@pytest.mark.parametrize("slash", ["/", "%2F"])
+def test_a_run_of_a_study_has_all_that_others_have(
+    slash: str, studio: Server, studio_folder: Path, names: dict[str, str]
+) -> None:
+    study = studio_folder / "runs" / "rates"
+    study.mkdir()
+    (study / "study.json").write_text("{}")
+    (studio_folder / "runs" / names["plain"]).rename(study / names["plain"])
+    name, path = f"rates/{names['plain']}", f"rates{slash}{names['plain']}"
+    assert name in [row["name"] for row in studio.ask("GET", "/api/runs").json["rows"]]
+    for what in ("metrics", "samples", "suspects", "corrections"):
+        assert studio.ask("GET", f"/api/runs/{path}/{what}").status == 200, what
+    assert studio.ask("GET", f"/runs/{path}/report").status == 200
+    suspect = studio.ask("GET", f"/api/runs/{path}/suspects").json["suspects"][0]
+    assert studio.ask("GET", f"/api/runs/{path}/image?id={quote(suspect['id'])}").status == 200
+    decided = decide(studio, path, {"id": suspect["id"], "decision": "keep"})
+    assert (decided.status, len(decided.json["decided"])) == (200, 1)
+    answer = studio.ask("POST", f"/v1/predict?model={quote(name)}", picture(1), {"Content-Type": "image/png"}).json
+    assert [one["model"] for one in answer["pictures"][0]["answers"]] == [name]
+    assert studio.ask("GET", f"/compare?run={quote(name)}&run={names['alike']}").status == 200
+
+
 def test_a_report_may_run_its_own_scripts_in_a_world_of_its_own(
     studio: Server, studio_folder: Path, names: dict[str, str]
 ) -> None:

@@ -153,6 +153,7 @@ def watch(
     out: str | Path,
     top_k: int = 3,
     *,
+    workers: int | None = None,
     device: str = "auto",
     engine: str | None = None,
     runs: str | Path = "runs",
@@ -165,6 +166,7 @@ def watch(
         folder: that is looked into again and again, with all below it.
         out: the file of JSON lines.
         top_k: how many classes each prediction names.
+        workers: threads that decode; None for as many as there are cores.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
         engine: an export of the run that computes: "onnx", "onnx-float16", "onnx-int8" or "bfloat16".
         runs: the folder of all runs.
@@ -179,4 +181,4 @@ def watch(
 
     found = folder_of(run, runs)
     predictor = load(Run(found), device=device, engine=engine)
-    return watch_folder(predictor, user_path(folder), user_path(out), top_k, model_digest(found, engine), pause)
+    return watch_folder(predictor, user_path(folder), user_path(out), top_k, model_digest(found, engine), pause, workers)

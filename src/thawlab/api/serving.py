@@ -106,7 +106,7 @@ def studio(
 
         choose_device(device)
 
-    def opened(folder: RunFolder) -> Served:
-        return served(folder, load(Run(folder), device=device), None)
+    def opened(folder: RunFolder, name: str) -> Served:
+        return served(folder, load(Run(folder), device=device), None, name)
 
     show(user_path(runs), opened, host, port, access, Limits(), started)

@@ -200,7 +200,7 @@ def predict(
         return
     opened = api.open_run(run, runs)
     if watch is not None and out is not None:
-        for result in api.watch(opened, watch, out, top_k, device=device, engine=engine):
+        for result in api.watch(opened, watch, out, top_k, workers=workers, device=device, engine=engine):
             console.print_json(result.as_json()) if as_json else print("  ".join(_row(result)), flush=True)
         return
     if out is not None:

@@ -75,7 +75,9 @@ def write_predictions(
     return Written(table, counts["all"], counts["failed"])
 
 
-def watch_folder(predictor: Predictor, folder: Path, table: Path, top_k: int, model: str, pause: float) -> Iterator[Prediction]:
+def watch_folder(
+    predictor: Predictor, folder: Path, table: Path, top_k: int, model: str, pause: float, workers: int | None = None
+) -> Iterator[Prediction]:
     """Predict the images of a folder as they come, add each to a file of lines, and yield it; without an end.
 
     A file is read once two looks, `pause` seconds apart, found it the same: until then it may be being written.
@@ -93,7 +95,7 @@ def watch_folder(predictor: Predictor, folder: Path, table: Path, top_k: int, mo
     while True:
         now = {file: _look(file) for file in image_files_below(folder) if _printable(str(file)) not in done}
         settled = [file for file, look in now.items() if before.get(file) == look]
-        for prediction in predictor.stream(settled, top_k):
+        for prediction in predictor.stream(settled, top_k, workers):
             with _writing(table), table.open("a", encoding="utf-8") as lines:
                 lines.write(_line(prediction))
             done.add(_printable(prediction.source))

@@ -19,7 +19,7 @@ from thawlab.comparison.settings import settings
 from thawlab.errors import ThawlabError
 from thawlab.files import read_json
 from thawlab.results import read_results
-from thawlab.run import TELLING, RunFolder
+from thawlab.run import STUDY, TELLING, RunFolder
 from thawlab.values import Value
 
 State = Literal["new", "running", "interrupted", "failed", "finished", "imported", "damaged"]
@@ -65,11 +65,27 @@ class Held(NamedTuple):
 
 
 def run_names(runs: Path) -> list[str]:
-    """Return the names of all runs in a folder, sorted; what is no run, or has a name that is not UTF-8, is passed over."""
-    with contextlib.suppress(OSError), os.scandir(runs) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-        return sorted(name for name in names if _is_text(name) and any((runs / name / file).is_file() for file in TELLING))
+    """Return the names of all runs in a folder, sorted; those of a study as STUDY/RUN.
+
+    What is no run, or has a name that is not UTF-8, is passed over.
+    """
+    names: list[str] = []
+    for name in _folders(runs):
+        if _is_run(runs / name):
+            names.append(name)
+        elif (runs / name / STUDY).is_file():
+            names += [f"{name}/{cell}" for cell in _folders(runs / name) if _is_run(runs / name / cell)]
+    return sorted(names)
+
+
+def _folders(parent: Path) -> list[str]:
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir() and _is_text(entry.name)]
     return []
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in TELLING)
 
 
 def _is_text(name: str) -> bool:
@@ -88,12 +104,12 @@ def stamps_of(folder: Path) -> Stamps:
     return tuple(found)
 
 
-def row_of(folder: RunFolder, stamps: Stamps) -> RunRow:
-    """Return the row of a run; one with a damaged file says so in its row."""
+def row_of(name: str, folder: RunFolder, stamps: Stamps) -> RunRow:
+    """Return the row of a run under a name; one with a damaged file says so in its row."""
     changed = max((stamp[0] for stamp in stamps if stamp), default=0) / 1e9
     try:
         if folder.imported.is_file():
-            return RunRow(name=folder.name, status="imported", changed=changed, settings=_origin(folder))
+            return RunRow(name=name, status="imported", changed=changed, settings=_origin(folder))
         recipe = folder.recipe
         known: dict[str, Any] = {"settings": settings(recipe), "status": status_of(folder)}
         if (last := last_epoch(folder.metrics)) is not None:
@@ -103,12 +119,12 @@ def row_of(folder: RunFolder, stamps: Stamps) -> RunRow:
         known |= _measured(folder) if known["status"] == "finished" else {}
         if known["status"] == "failed":
             known["problem"] = str(read_json(folder.path / "state.json").get("reason", "")) or None
-        return RunRow(name=folder.name, changed=changed, **known)
+        return RunRow(name=name, changed=changed, **known)
     except ThawlabError as error:
-        return RunRow(name=folder.name, status="damaged", changed=changed, problem=str(error), settings={})
+        return RunRow(name=name, status="damaged", changed=changed, problem=str(error), settings={})
     except (ValueError, TypeError, KeyError) as error:
         problem = f"{folder.metrics}: the last row is damaged ({type(error).__name__}); `thawlab repair` restores it"
-        return RunRow(name=folder.name, status="damaged", changed=changed, problem=problem, settings={})
+        return RunRow(name=name, status="damaged", changed=changed, problem=problem, settings={})
 
 
 def _origin(folder: RunFolder) -> dict[str, Any]:
@@ -229,6 +245,6 @@ class Table:
             ended = held is not None and held.row.status == "running" and not _is_trained_now(folder)
             if held is not None and held.stamps == stamps and not ended:
                 continue
-            self._held[name] = Held(row_of(folder, stamps), stamps, new)
+            self._held[name] = Held(row_of(name, folder, stamps), stamps, new)
             self._gone.pop(name, None)
             self._version = new

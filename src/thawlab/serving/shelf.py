@@ -32,19 +32,19 @@ class Served:
     facts: ModelFacts
 
 
-def served(folder: RunFolder, predictor: Predictor, engine: str | None) -> Served:
-    """Return a model as it is served, made ready for pictures that come one by one.
+def served(folder: RunFolder, predictor: Predictor, engine: str | None, name: str | None = None) -> Served:
+    """Return a model as it is served, made ready for pictures that come one by one; under its run's name, or another one.
 
     Raises:
         ThawlabError: if the run's results are damaged.
     """
     predictor.hurry()
     facts = ModelFacts(
-        name=folder.name, classes=list(predictor.classes), size=predictor.preprocessing.size, engine=engine or "torch"
+        name=name or folder.name, classes=list(predictor.classes), size=predictor.preprocessing.size, engine=engine or "torch"
     )
     if not folder.imported.is_file() and folder.results.is_file():
         facts = facts.model_copy(update=_measured(folder))
-    return Served(folder.name, predictor, facts)
+    return Served(facts.name, predictor, facts)
 
 
 def _measured(folder: RunFolder) -> dict[str, object]:

@@ -30,7 +30,7 @@ _KEPT_OPEN = 2  # models
 
 def studio(
     runs: Path,
-    opener: Callable[[RunFolder], Served],
+    opener: Callable[[RunFolder, str], Served],
     host: str,
     port: int,
     access: Access,
@@ -41,7 +41,7 @@ def studio(
 
     Args:
         runs: the folder.
-        opener: loads the model of a run.
+        opener: loads the model of a run under a name.
         host: to listen to.
         port: to listen at; 0 for any free one.
         access: who may ask.
@@ -57,11 +57,13 @@ def studio(
     server.run(studio_app(runs, opener, access, limits, streams), host, port, limits, started, ending=streams.end)
 
 
-def studio_app(runs: Path, opener: Callable[[RunFolder], Served], access: Access, limits: Limits, streams: Streams) -> ASGIApp:
+def studio_app(
+    runs: Path, opener: Callable[[RunFolder, str], Served], access: Access, limits: Limits, streams: Streams
+) -> ASGIApp:
     """Return the application of the studio; what it takes is explained at `studio`."""
 
     def names() -> list[str]:
         return [name for name in run_names(runs) if (RunFolder(runs / name).model / "model.json").is_file()]
 
-    shelf = Shelf(names, lambda name: opener(RunFolder(runs / name)), keep=_KEPT_OPEN, waiting=limits.waiting)
+    shelf = Shelf(names, lambda name: opener(RunFolder(runs / name), name), keep=_KEPT_OPEN, waiting=limits.waiting)
     return make_app(shelf, access, limits, PAGES, ask_all=False, more=[studio_routes(runs, streams, access.token)])

@@ -127,16 +127,16 @@ def _add_table(router: APIRouter, reading: Reading) -> None:
 def _add_run(router: APIRouter, reading: Reading) -> None:
     chosen = Depends(reading.folder)
 
-    @router.get("/api/runs/{name}/metrics", summary="The epochs of a run so far", responses=_REFUSED)
+    @router.get("/api/runs/{name:path}/metrics", summary="The epochs of a run so far", responses=_REFUSED)
     async def metrics(run: Annotated[RunFolder, chosen]) -> Epochs:
         found = await reading.do(lambda: Tail(run.metrics).read())
         return Epochs(rows=found.rows, problem=found.problem)
 
-    @router.get("/api/runs/{name}/events", summary="The epochs as they come, until the run is over", responses=_REFUSED)
+    @router.get("/api/runs/{name:path}/events", summary="The epochs as they come, until the run is over", responses=_REFUSED)
     async def events(run: Annotated[RunFolder, chosen]) -> Response:
         return Watching(reading.streams, run)
 
-    @router.get("/api/runs/{name}/samples", summary="Some pictures of its training data", responses=_REFUSED)
+    @router.get("/api/runs/{name:path}/samples", summary="Some pictures of its training data", responses=_REFUSED)
     async def samples(run: Annotated[RunFolder, chosen]) -> Samples:
         return Samples(samples=await reading.do(lambda: suspects.samples_of(run)))
 
@@ -149,7 +149,7 @@ def _add_pages(router: APIRouter, reading: Reading) -> None:
         policy = {"content-security-policy": kept_pages.page_policy()}
         return Response(content, media_type="text/html; charset=utf-8", headers=policy)
 
-    @router.get("/runs/{name}/report", summary="The report of a run", response_class=Response, responses=answers)
+    @router.get("/runs/{name:path}/report", summary="The report of a run", response_class=Response, responses=answers)
     async def report(run: Annotated[RunFolder, chosen]) -> Response:
         return page(await reading.do(lambda: kept_pages.report_of(run), page=True))
 
@@ -168,7 +168,7 @@ def _add_pages(router: APIRouter, reading: Reading) -> None:
 def _add_corrections(router: APIRouter, reading: Reading) -> None:
     chosen = Depends(reading.folder)
 
-    @router.get("/api/runs/{name}/suspects", summary="Suspected labels and mistakes", responses=_REFUSED)
+    @router.get("/api/runs/{name:path}/suspects", summary="Suspected labels and mistakes", responses=_REFUSED)
     async def to_look_at(
         run: Annotated[RunFolder, chosen], limit: Annotated[int, Query(ge=1, le=1000)] = 200
     ) -> suspects.Suspects:
@@ -179,17 +179,17 @@ def _add_corrections(router: APIRouter, reading: Reading) -> None:
         200: {"content": {"image/png": {}, "image/jpeg": {}}, "description": "At most 512 pixels a side."}
     }
 
-    @router.get("/api/runs/{name}/image", summary="One of them", response_class=Response, responses={**_REFUSED, **image})
+    @router.get("/api/runs/{name:path}/image", summary="One of them", response_class=Response, responses={**_REFUSED, **image})
     async def picture(run: Annotated[RunFolder, chosen], id: Annotated[str, Query(min_length=1, max_length=4096)]) -> Response:
         content, kind = await reading.do(lambda: suspects.picture_of(run, id))
         return Response(content, media_type=kind)
 
-    @router.get("/api/runs/{name}/corrections", summary="What was decided so far", responses=_REFUSED)
+    @router.get("/api/runs/{name:path}/corrections", summary="What was decided so far", responses=_REFUSED)
     async def decided(run: Annotated[RunFolder, chosen]) -> correcting.Corrections:
         return await reading.do(lambda: correcting.corrections_of(run, reading.runs))
 
     @router.post(
-        "/api/runs/{name}/corrections",
+        "/api/runs/{name:path}/corrections",
         summary="Decide on an image",
         responses={**_REFUSED, **refusals(413, 415)},
         openapi_extra={"requestBody": _BODY},

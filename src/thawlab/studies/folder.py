@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from thawlab.errors import ThawlabError, UsageError, first_line, listed, nearest
 from thawlab.files import read_json, write_json, write_text
-from thawlab.run import RunFolder, Status, find_run
+from thawlab.run import STUDY, RunFolder, Status, find_run
 
 if TYPE_CHECKING:
     from thawlab.studies.design import Cell
@@ -61,7 +61,7 @@ class StudyFolder:
     @property
     def record_file(self) -> Path:
         """What the study consists of."""
-        return self.path / "study.json"
+        return self.path / STUDY
 
     @property
     def journal(self) -> Path:
@@ -200,7 +200,7 @@ class FoundRuns(NamedTuple):
 
 def find_study(name: str, runs: Path) -> StudyFolder | None:
     """Return a study by its name or path; None if there is none."""
-    return next((StudyFolder(path) for path in (Path(name), runs / name) if (path / "study.json").is_file()), None)
+    return next((StudyFolder(path) for path in (Path(name), runs / name) if (path / STUDY).is_file()), None)
 
 
 def find_runs(chosen: Sequence[str], runs: Path) -> FoundRuns:
@@ -259,7 +259,7 @@ def notes_on(study: StudyFolder, record: Record) -> list[str]:
 
 def known_studies(runs: Path) -> list[str]:
     """Return the names of the studies in a folder."""
-    return sorted(path.parent.name for path in runs.glob("*/study.json"))
+    return sorted(path.parent.name for path in runs.glob(f"*/{STUDY}"))
 
 
 def study_or_error(name: str, runs: Path) -> StudyFolder:

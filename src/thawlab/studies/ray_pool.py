@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, final
 from thawlab.errors import first_line
 from thawlab.files import sha256_of
 from thawlab.ray_cluster import archived, connect, unpacked
+from thawlab.run import STUDY
 from thawlab.studies.workers import CELL_BYTES, KILL_SECONDS, Pool
 
 # How often a cell begins again where it stopped because its process or its node was lost.
@@ -130,7 +131,7 @@ def _folder() -> Path:
 
 
 def _token_of(study: Path) -> str:
-    record = study / "study.json"
+    record = study / STUDY
     return sha256_of(record) if record.is_file() else ""
 
 

@@ -1,7 +1,7 @@
 import { ask, element, percent, receive, show } from "/pictures.js";
 import { draw } from "/curves.js";
 import { follow } from "/events.js";
-import { duration, link, runPath, start, statusBadge } from "/session.js";
+import { duration, inPath, link, runPath, start, statusBadge } from "/session.js";
 import { written } from "/table.js";
 
 const part = id => document.getElementById(id);
@@ -29,7 +29,7 @@ function drawFacts() {
   part("state").replaceChildren(statusBadge(state.status), ...(state.problem ? [element("span", { className: "error", textContent: state.problem })] : []));
   const finished = state.status === "finished";
   part("links").replaceChildren(...(finished ? [
-    link(`/runs/${encodeURIComponent(name)}/report`, "Report", "button"),
+    link(`/runs/${inPath(name)}/report`, "Report", "button"),
     element("a", { href: `/correct?${new URLSearchParams({ name })}`, textContent: "Correct labels", className: "button second" }),
   ] : []));
   if (finished && part("sample-box").hidden) drawSamples();

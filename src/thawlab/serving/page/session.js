@@ -42,7 +42,9 @@ export function link(address, text, className = "") {
   return made;
 }
 
-export const runPath = name => `/api/runs/${encodeURIComponent(name)}`;
+// A run of a study is STUDY/RUN.
+export const inPath = name => name.split("/").map(encodeURIComponent).join("/");
+export const runPath = name => `/api/runs/${inPath(name)}`;
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
