@@ -109,7 +109,7 @@ def test_silence_is_broken_by_heartbeats_and_the_end_ends_all_streams(studio_fol
 
     async def watch() -> list[bytes]:
         streams, found = Streams(heartbeat=0.1), []
-        async for piece in streams.watch(folder):
+        async for piece in streams.watch(folder, folder.name):
             found.append(piece)
             if len(found) == 3:
                 streams.end()
@@ -124,12 +124,12 @@ def test_too_many_streams_are_refused(studio_folder: Path) -> None:
     folder = unfinished(studio_folder)
     streams = Streams(most=2)
     for _ in range(2):
-        streams.watch(folder)
+        streams.watch(folder, folder.name)
     with pytest.raises(RefusedError) as refused:
-        streams.watch(folder)
+        streams.watch(folder, folder.name)
     assert refused.value.status == 503
     streams.left()
-    streams.watch(folder)
+    streams.watch(folder, folder.name)
 
 
 def unfinished(root: Path) -> RunFolder:

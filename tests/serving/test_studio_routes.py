@@ -108,6 +108,7 @@ def test_a_run_of_a_study_has_all_that_others_have(
     assert name in [row["name"] for row in studio.ask("GET", "/api/runs").json["rows"]]
     for what in ("metrics", "samples", "suspects", "corrections"):
         assert studio.ask("GET", f"/api/runs/{path}/{what}").status == 200, what
+    assert f'"name":"{name}"' in studio.ask("GET", f"/api/runs/{path}/events").body.decode()
     assert studio.ask("GET", f"/runs/{path}/report").status == 200
     suspect = studio.ask("GET", f"/api/runs/{path}/suspects").json["suspects"][0]
     assert studio.ask("GET", f"/api/runs/{path}/image?id={quote(suspect['id'])}").status == 200

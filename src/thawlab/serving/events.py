@@ -113,8 +113,10 @@ class Streams:
         """End all streams, now and from now on; called in the server's loop."""
         self._ending.set()
 
-    def watch(self, folder: RunFolder) -> AsyncIterator[bytes]:
-        """Return the events of a run: `row` and `state` as they come, `again` where rows are void, `end` when nothing follows.
+    def watch(self, folder: RunFolder, name: str) -> AsyncIterator[bytes]:
+        """Return the events of a run under a name.
+
+        They are `row` and `state` as they come, `again` where rows are void, `end` when nothing follows.
 
         Raises:
             RefusedError: if too many streams are open.
@@ -122,13 +124,13 @@ class Streams:
         if self._open >= self._most:
             raise busy(f"{self._most} runs are being watched", 5)
         self._open += 1
-        return self._watched(folder)
+        return self._watched(folder, name)
 
     def left(self) -> None:
         """Make room: one stream is over."""
         self._open -= 1
 
-    async def _watched(self, folder: RunFolder) -> AsyncIterator[bytes]:
+    async def _watched(self, folder: RunFolder, name: str) -> AsyncIterator[bytes]:
         tail, sent, looks = Tail(folder.metrics), time.monotonic(), 0
         stamps: Stamps = ()
         row, told = None, None
@@ -136,7 +138,7 @@ class Streams:
             now = await asyncio.to_thread(stamps_of, folder.path)
             changed, stamps, looks = now != stamps, now, looks + 1
             if row is None or changed or looks % _LOOKS_FOR_LIFE == 0:
-                row = await asyncio.to_thread(row_of, folder, now)
+                row = await asyncio.to_thread(row_of, name, folder, now)
             found = await asyncio.to_thread(tail.read)
             pieces = [event("again", "null")] if found.again else []
             pieces += [event("row", one.model_dump_json()) for one in found.rows]
@@ -167,8 +169,8 @@ class Streams:
 class Watching(StreamingResponse):
     """The answer that streams a run's events, and makes room when it is over, however it ends."""
 
-    def __init__(self, streams: Streams, folder: RunFolder) -> None:
-        super().__init__(streams.watch(folder), media_type="text/event-stream")
+    def __init__(self, streams: Streams, folder: RunFolder, name: str) -> None:
+        super().__init__(streams.watch(folder, name), media_type="text/event-stream")
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

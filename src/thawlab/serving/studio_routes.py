@@ -133,8 +133,8 @@ def _add_run(router: APIRouter, reading: Reading) -> None:
         return Epochs(rows=found.rows, problem=found.problem)
 
     @router.get("/api/runs/{name:path}/events", summary="The epochs as they come, until the run is over", responses=_REFUSED)
-    async def events(run: Annotated[RunFolder, chosen]) -> Response:
-        return Watching(reading.streams, run)
+    async def events(name: str, run: Annotated[RunFolder, chosen]) -> Response:
+        return Watching(reading.streams, run, name)
 
     @router.get("/api/runs/{name:path}/samples", summary="Some pictures of its training data", responses=_REFUSED)
     async def samples(run: Annotated[RunFolder, chosen]) -> Samples:
