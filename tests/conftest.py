@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from thawlab import progress
-from thawlab.recipe import Recipe, parse_recipe, with_overrides
+from thawlab.recipe import Recipe, parse_recipe
+from thawlab.recipe_text import with_overrides
 
 CHROMIUM = Path("/usr/bin/chromium")
 # Real data and weights lie beside the project on its makers' machines; users do not have them.

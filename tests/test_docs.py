@@ -13,7 +13,8 @@ from thawlab.data.openers import openers
 from thawlab.data.sources import datasets
 from thawlab.models.catalog import KERAS_NAMES
 from thawlab.models.small import backbones
-from thawlab.recipe import Phase, parse_recipe, read_recipe
+from thawlab.recipe import Phase, parse_recipe
+from thawlab.recipe_text import read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results" / "README.md"]

@@ -13,7 +13,7 @@ from thawlab.evaluation.predictions import load_predictions
 from thawlab.judging.evaluate import evaluate
 from thawlab.models.saved import load_model
 from thawlab.plan.resolve import resolve
-from thawlab.recipe import read_recipe
+from thawlab.recipe_text import read_recipe
 from thawlab.report.page import write_report
 from thawlab.results import read_results
 from thawlab.run import RunFolder

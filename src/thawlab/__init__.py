@@ -30,7 +30,7 @@ _HOMES = {
     "ThawlabError": "errors",
     "UsageError": "errors",
     "Recipe": "recipe",
-    "read_recipe": "recipe",
+    "read_recipe": "recipe_text",
     "Run": "opened",
     "Comparison": "comparison.comparison",
 }  # the rest: api
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from thawlab.comparison.comparison import Comparison
     from thawlab.errors import ThawlabError, UsageError
     from thawlab.opened import Run
-    from thawlab.recipe import Recipe, read_recipe
+    from thawlab.recipe import Recipe
+    from thawlab.recipe_text import read_recipe
 
     __version__: str
 

@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 
 from thawlab.errors import BusyError, ThawlabError, UsageError, nearest
 from thawlab.files import read_json, write_json
-from thawlab.recipe import Recipe, read_recipe
+from thawlab.recipe import Recipe
+from thawlab.recipe_text import read_recipe
 
 Status = Literal["new", "running", "interrupted", "failed", "finished"]
 

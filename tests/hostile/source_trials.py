@@ -13,7 +13,8 @@ from thawlab.data.depth import with_grey_range
 from thawlab.data.listing import Listing
 from thawlab.data.paths import open_path
 from thawlab.errors import ThawlabError, plain
-from thawlab.recipe import parse_recipe, read_recipe, with_overrides
+from thawlab.recipe import parse_recipe
+from thawlab.recipe_text import read_recipe, with_overrides
 
 _LOOKED_AT = 300
 _SMALL = {

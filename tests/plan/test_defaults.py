@@ -4,7 +4,8 @@ from pathlib import Path
 
 from thawlab.models.catalog import resolve_backbone
 from thawlab.plan.defaults import default_tables
-from thawlab.recipe import parse_recipe, read_recipe
+from thawlab.recipe import parse_recipe
+from thawlab.recipe_text import read_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 

@@ -10,7 +10,8 @@ from thawlab.errors import UsageError
 from thawlab.models import catalog
 from thawlab.plan import resolve
 from thawlab.plan.resolve import plan_of
-from thawlab.recipe import Recipe, parse_overrides
+from thawlab.recipe import Recipe
+from thawlab.recipe_text import parse_overrides
 
 
 @pytest.mark.parametrize(

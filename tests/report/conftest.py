@@ -16,7 +16,8 @@ from thawlab.comparison.paired import PairedComparison
 from thawlab.evaluation.predictions import Predictions
 from thawlab.files import read_json
 from thawlab.probing.result import Probe, ProbedBackbone, ProbedHead, Verdict
-from thawlab.recipe import parse_recipe, read_toml, with_overrides
+from thawlab.recipe import parse_recipe
+from thawlab.recipe_text import read_toml, with_overrides
 from thawlab.run import RunFolder, run_folder
 from thawlab.runner import train
 

@@ -9,7 +9,8 @@ from typing import Any
 from thawlab.errors import UsageError
 from thawlab.files import refuse_overwrite, user_path
 from thawlab.opened import Run
-from thawlab.recipe import Data, System, parse_part, source_text
+from thawlab.recipe import Data, System, parse_part
+from thawlab.recipe_text import source_text
 from thawlab.run import RunFolder, find_run
 
 

@@ -10,7 +10,7 @@ from thawlab.api.arguments import folder_of, system_of
 from thawlab.errors import UsageError
 from thawlab.files import user_path
 from thawlab.opened import Run
-from thawlab.recipe import source_text
+from thawlab.recipe_text import source_text
 
 if TYPE_CHECKING:
     from thawlab.deploy.export.export import Export

@@ -11,7 +11,8 @@ from thawlab.api.arguments import folder_of, outputs, system_of
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.files import user_path
 from thawlab.opened import Run
-from thawlab.recipe import Data, System, parse_part, source_text
+from thawlab.recipe import Data, System, parse_part
+from thawlab.recipe_text import source_text
 
 if TYPE_CHECKING:
     from thawlab.comparison.comparison import Comparison

@@ -33,7 +33,7 @@ def data_show(
 ) -> None:
     """Show classes, splits and counts of images, and a sheet of samples."""
     from thawlab import api
-    from thawlab.recipe import parse_overrides
+    from thawlab.recipe_text import parse_overrides
 
     shown = api.show_data(source, sheet=sheet, force=force, data_dir=data_dir, **parse_overrides(settings or []))
     if as_json:
@@ -74,7 +74,7 @@ def data_check(
     """Find unreadable files, duplicates, leaks between splits, outliers and wrong labels. Nothing is ever deleted."""
     from thawlab import api
     from thawlab.quality.findings import findings
-    from thawlab.recipe import parse_overrides
+    from thawlab.recipe_text import parse_overrides
 
     found = api.check_data(
         source,
@@ -118,7 +118,7 @@ def data_shards(
 ) -> None:
     """Write images into shards: tar files with an index and checksums, for data larger than memory or on other machines."""
     from thawlab import api
-    from thawlab.recipe import parse_overrides
+    from thawlab.recipe_text import parse_overrides
 
     written = api.write_shards(
         source,

@@ -50,7 +50,7 @@ def study(
     Finished cells are not run again: after an interruption the same command goes on.
     """
     from thawlab.files import user_path
-    from thawlab.recipe import parse_overrides
+    from thawlab.recipe_text import parse_overrides
     from thawlab.studies.design import read_design
     from thawlab.studies.study import forecast, run_study
 

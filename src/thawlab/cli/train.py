@@ -47,7 +47,7 @@ def train(
     """
     options = locals()
     from thawlab import api
-    from thawlab.recipe import SHORT, parse_overrides
+    from thawlab.recipe_text import SHORT, parse_overrides
 
     if "=" in target and not Path(target).exists():
         raise UsageError(f"'{target}' is an override; name the recipe or the images first: thawlab train RECIPE.toml {target}")

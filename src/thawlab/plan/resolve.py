@@ -15,7 +15,8 @@ from thawlab.files import user_path
 from thawlab.models.catalog import BackboneSpec, resolve_backbone
 from thawlab.models.classifier import make_preprocessing
 from thawlab.plan.defaults import DEFAULT_BACKBONE, default_tables
-from thawlab.recipe import SHORT, Data, Model, Phase, Recipe, parse_recipe, read_toml, source_text, with_overrides
+from thawlab.recipe import Data, Model, Phase, Recipe, parse_recipe
+from thawlab.recipe_text import SHORT, read_toml, source_text, with_overrides
 
 
 class Plan(NamedTuple):

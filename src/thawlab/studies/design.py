@@ -10,7 +10,8 @@ from thawlab.comparison.settings import differing, settings, short_keys, shown
 from thawlab.errors import UsageError, listed, nearest
 from thawlab.files import user_path
 from thawlab.plan.resolve import Plan, plan_of, resolve
-from thawlab.recipe import SHORT, Recipe, parse_overrides, parse_recipe, read_toml, with_overrides
+from thawlab.recipe import Recipe, parse_recipe
+from thawlab.recipe_text import SHORT, parse_overrides, read_toml, with_overrides
 from thawlab.studies.ranges import Search, parse_search
 from thawlab.training.phase_data import trains_on_features
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from thawlab.errors import UsageError, nearest
-from thawlab.recipe import SHORT
+from thawlab.recipe_text import SHORT
 
 _RANGE_KEYS = ("low", "high", "log", "step", "choices")
 _USUAL_RUNS = 30
