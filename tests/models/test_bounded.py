@@ -38,7 +38,7 @@ def test_values_and_gradients_are_those_of_the_two(shape: tuple[int, ...], activ
         with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
             places = Places([stride] * 2, [padding] * 2, [dilation] * 2, groups)
             y = bounded_conv2d(taken, layer.weight, layer.bias, places, bounds) if together else activation(plain(taken))
-        above = torch.linspace(-1, 1, y.numel()).view_as(y)
+        above = torch.linspace(-1, 1, y.numel()).view_as(y).contiguous(memory_format=torch.channels_last)
         results.append((y, *torch.autograd.grad((y.float() * above).sum(), [taken, layer.weight, layer.bias])))
     assert results[0][0].dtype == results[1][0].dtype == (torch.bfloat16 if rounds else torch.float32)
     assert {bounds[0], min(bounds[1], 99.0)} & set(results[0][0].detach().float().unique().tolist())  # some are held
@@ -63,6 +63,18 @@ def test_only_what_is_wanted_gets_a_gradient() -> None:
         y = bounded_conv2d(torch.randn(2, 8, 6, 6), layer.weight, layer.bias, Places([2, 2], [1, 1], [1, 1], 8), (0.0, 6.0))
     y.float().sum().backward()  # type: ignore[no-untyped-call]
     assert layer.weight.grad is None and layer.bias.grad is not None
+
+
+@pytest.mark.parametrize("where", ["input", "weight", "bias"])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_what_is_no_number_stays_none(where: str, groups: int) -> None:
+    layer = nn.Conv2d(8, 8, 3, 1, 1, groups=groups)
+    x = torch.randn(2, 8, 6, 6)
+    assert layer.bias is not None
+    {"input": x, "weight": layer.weight.data, "bias": layer.bias.data}[where].fill_(float("nan"))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = bounded_conv2d(x, layer.weight, layer.bias, Places([1, 1], [1, 1], [1, 1], groups), (0.0, 6.0))
+    assert y.isnan().all()
 
 
 def test_what_bounds() -> None:

@@ -1,5 +1,6 @@
 """A convolution that bounds its own output as ReLU and ReLU6 do: one pass over memory less in each step on a CPU."""
 
+import math
 from typing import Any, NamedTuple, cast, final
 
 import torch
@@ -7,6 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from thawlab.models.depthwise import depthwise_gradients, is_slow, rounds
+
+# Magnitudes of sums far below those that overflow.
+_TAME = 1e30
 
 
 @final
@@ -56,7 +60,7 @@ class _BoundedConvolution(torch.autograd.Function):
         slow: bool,
     ) -> torch.Tensor:
         stride, padding, dilation, groups = places
-        if _on_onednn(x):
+        if _on_onednn(x) and _is_tame(x, weight, bias):
             by_onednn = torch.ops.mkldnn._convolution_pointwise
             y = by_onednn(x, weight, bias, padding, stride, dilation, groups, "hardtanh", list(bounds), "")
         else:
@@ -75,6 +79,20 @@ class _BoundedConvolution(torch.autograd.Function):
             whole = torch.ops.aten.convolution_backward
             back = whole(inner, x, weight, [len(weight)], stride, padding, dilation, False, [0, 0], groups, list(needs))
         return *back, None, None, None
+
+
+def _is_tame(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> bool:
+    """Return whether no sum can overflow; judged by the first image, with room to spare for the others.
+
+    oneDNN turns NaN into the least value, by which training that diverges would never be found out.
+    """
+    most_x, most_weight, most_bias = (_most(values) for values in (x[0], weight, bias))
+    return most_x * most_weight * weight[0].numel() + most_bias < _TAME
+
+
+def _most(values: torch.Tensor) -> float:
+    """Return the greatest magnitude; NaN where one is."""
+    return max((abs(end.item()) for end in torch.aminmax(values)), key=lambda end: (math.isnan(end), end))
 
 
 def _on_onednn(x: torch.Tensor) -> bool:
