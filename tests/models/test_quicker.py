@@ -82,12 +82,16 @@ def test_a_step_with_fixed_statistics_is_the_same(name: str, every: int) -> None
     assert all(torch.equal(one, two) for one, two in zip(plain.buffers(), other.buffers(), strict=True))
 
 
-@pytest.mark.parametrize("layer", [nn.ReLU6(inplace=True), nn.Hardtanh(-0.5, 0.25, inplace=True)])
-def test_bounds_in_place_give_the_same_bits_and_keep_less(layer: nn.Hardtanh) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layer", [nn.ReLU6(True), nn.Hardtanh(-0.5, 0.25, inplace=True), nn.Hardtanh(0.0, 0.3, inplace=True)])
+@pytest.mark.parametrize("is_odd", [False, True])
+def test_bounds_in_place_give_the_same_bits_and_keep_less(layer: nn.Hardtanh, dtype: torch.dtype, is_odd: bool) -> None:
     torch.manual_seed(0)
-    values = torch.randn(4, 8, 5, 5) * 5
-    values[0, 0] = torch.tensor([layer.min_val, layer.max_val, 0.0, float("inf"), float("nan")])
-    weights, found, kept = torch.randn(values.shape), [], []
+    values = (torch.randn(4, 8, 5, 5) * 5).to(dtype)
+    values[1, 1] = torch.tensor([layer.min_val, layer.max_val, 0.0, -0.0, float("inf")])
+    if is_odd:
+        values[0, 0] = torch.tensor([layer.min_val, layer.max_val, 0.0, float("inf"), float("nan")])
+    weights, found, kept = torch.randn(values.shape).to(dtype), [], []
     for way in (nn.Hardtanh(layer.min_val, layer.max_val), QuickHardtanh(layer)):
         x, sizes = values.clone().requires_grad_(), {}
 
