@@ -2,7 +2,7 @@
 
 Images per second of two threads at 96 px, random weights and images; medians, the ways in turn. "as it was" lets oneDNN compute
 the gradients that `thawlab.models.depthwise` puts together; "bounded after" leaves ReLU6 to a pass of its own where convolutions
-that carry fixed statistics compute it themselves (`thawlab.models.bounded`).
+that carry fixed statistics compute it themselves (`thawlab.models.bounded`), "bounded by values" uses PyTorch's clamp instead of bits.
 """
 
 from __future__ import annotations
@@ -71,7 +71,14 @@ def steps(name: str, fixed: bool, images: torch.Tensor) -> dict[str, float]:
             step(True, apart)
 
     ways = {"float32": lambda: step(False), "bfloat16": lambda: step(True), "bfloat16 as it was": as_it_was}
-    if fixed:
+
+    def by_values() -> None:
+        with mock.patch.object(twins, "_bound", F.hardtanh_):
+            step(True)
+
+    if not fixed:
+        ways["bfloat16, bounded by values"] = by_values
+    else:
         ways |= {"float32, bounded after": lambda: step(False, apart), "bfloat16, bounded after": lambda: step(True, apart)}
     return rates(ways)
 
