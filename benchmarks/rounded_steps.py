@@ -1,8 +1,7 @@
 """Steps and inference in float32 and bfloat16, where a processor multiplies it: `python benchmarks/rounded_steps.py --out FILE`.
 
-Images per second of two threads at 96 px, random weights and images; medians, the ways in turn. "as it was" lets oneDNN compute
-the gradients that `thawlab.models.depthwise` puts together; "bounded after" leaves ReLU6 to a pass of its own where convolutions
-that carry fixed statistics compute it themselves (`thawlab.models.bounded`), "bounded by values" uses PyTorch's clamp instead of bits.
+Images per second of two threads at 96 px, random weights and images; medians, the ways in turn. "bounded by values" takes PyTorch's
+clamp instead of `thawlab.models.quicker`'s, "as it was" also lets oneDNN compute what `thawlab.models.depthwise` puts together.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from thawlab.environment import environment  # noqa: E402
 from thawlab.heap import keeping_large  # noqa: E402
 from thawlab.inference.folding import foldable  # noqa: E402
 from thawlab.inference.fusing import compacted, rounded  # noqa: E402
-from thawlab.models import bounded  # noqa: E402
 from thawlab.models import quicker as twins  # noqa: E402
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv2_100", "tf_efficientnetv2_b0", "resnet50")
@@ -49,26 +47,22 @@ def rates(ways: dict[str, Any]) -> dict[str, float]:
 
 def steps(name: str, fixed: bool, images: torch.Tensor) -> dict[str, float]:
     network = timm.create_model(name, num_classes=10).to(memory_format=torch.channels_last).train()
-    pairs = foldable(network) if fixed else ()
-    quick = twins.quicker(network, [images.shape[1:]], pairs).train()
-    with mock.patch.object(twins, "bounds_of", lambda _: None):
-        apart = twins.quicker(network, [images.shape[1:]], pairs).train()
-    for part in (*quick.modules(), *apart.modules()):
+    quick = twins.quicker(network, [images.shape[1:]], foldable(network) if fixed else ()).train()
+    for part in quick.modules():
         if fixed and isinstance(part, nn.BatchNorm2d):
             part.eval()
     optimizer, labels = torch.optim.AdamW(quick.parameters(), 1e-4), torch.randint(0, 10, (BATCH,))
 
-    def step(rounds: bool, network: nn.Module = quick) -> None:
+    def step(rounds: bool) -> None:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
-            logits = network(images)
+            logits = quick(images)
         F.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
 
     def as_it_was() -> None:
-        slow = "is_slow", lambda *_: False
-        with mock.patch.object(twins, *slow), mock.patch.object(bounded, *slow):
-            step(True, apart)
+        with mock.patch.object(twins, "is_slow", lambda *_: False), mock.patch.object(twins, "_bound", F.hardtanh_):
+            step(True)
 
     ways = {"float32": lambda: step(False), "bfloat16": lambda: step(True), "bfloat16 as it was": as_it_was}
 
@@ -76,11 +70,7 @@ def steps(name: str, fixed: bool, images: torch.Tensor) -> dict[str, float]:
         with mock.patch.object(twins, "_bound", F.hardtanh_):
             step(True)
 
-    if not fixed:
-        ways["bfloat16, bounded by values"] = by_values
-    else:
-        ways |= {"float32, bounded after": lambda: step(False, apart), "bfloat16, bounded after": lambda: step(True, apart)}
-    return rates(ways)
+    return rates({**ways, "bfloat16, bounded by values": by_values})
 
 
 @torch.inference_mode()

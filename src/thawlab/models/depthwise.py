@@ -1,7 +1,6 @@
 """Depthwise convolutions whose gradients oneDNN computes many times slower than it could, by ways that it is quick at."""
 
 import itertools
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -24,12 +23,12 @@ def is_slow(x: torch.Tensor, weight: torch.Tensor, stride: tuple[int, ...], dila
     """
     if not torch.is_grad_enabled() or not (weight.requires_grad or x.requires_grad) or max(dilation) > 1:
         return False
-    if rounds(x):
+    if _rounds(x):
         return max(weight.shape[2:]) > _QUICK or max(stride) > 1
     return x.dtype == torch.float32 and max(stride) == 1 and x.shape[-1] < weight.shape[-1] and weight.requires_grad
 
 
-def rounds(x: torch.Tensor) -> bool:
+def _rounds(x: torch.Tensor) -> bool:
     """Return whether a convolution of these values computes in bfloat16."""
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.device.type == "cpu"
 
@@ -46,7 +45,7 @@ def depthwise(
         stride: down and to the right.
         padding: likewise, at both ends.
     """
-    if rounds(x):
+    if _rounds(x):
         x, weight, bias = x.bfloat16(), weight.bfloat16(), None if bias is None else bias.bfloat16()
     return cast("torch.Tensor", _Depthwise.apply(x, weight, bias, list(stride), list(padding)))
 
@@ -62,26 +61,15 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (x, weight), (stride, padding) = ctx.saved_tensors, ctx.places
-        return *depthwise_gradients(gradients[0], x, weight, stride, padding, ctx.needs_input_grad), None, None
-
-
-def depthwise_gradients(
-    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: list[int], padding: list[int], needs: Sequence[bool]
-) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """Return the gradients of a depthwise convolution's input, weights and bias, of which `needs` says in this order which.
-
-    Args:
-        gradient: of the output, n × channels × height × width.
-        x: the input.
-        weight: channels × 1 × height × width.
-        stride: down and to the right.
-        padding: likewise, at both ends.
-        needs: which are wanted; None is given for the others.
-    """
-    of_input = _of_input(gradient, x, weight, stride, padding) if needs[0] else None
-    of_weight = _of_weight(gradient, x, weight, stride, padding) if needs[1] else None
-    return of_input, of_weight, gradient.sum((0, 2, 3)) if needs[2] else None
+        (x, weight), (stride, padding), [gradient] = ctx.saved_tensors, ctx.places, gradients
+        of_input = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_input = _of_input(gradient, x, weight, stride, padding)
+        if ctx.needs_input_grad[1]:
+            of_weight = _of_weight(gradient, x, weight, stride, padding)
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3))
+        return of_input, of_weight, of_bias, None, None
 
 
 def _usual(

@@ -6,8 +6,7 @@ slows down what lies before it. Seen in a mirror, in both directions, the odd ro
 kernel computes exactly that. So the image is mirrored once, at the input, and every kernel with it.
 
 BatchNorm that keeps its statistics is a scale and a shift per channel. The convolution before it can carry both, computed anew
-from the weights in every step, so that gradients reach all of them (Jacob et al. 2018, section 3.2, train like that). What then
-bounds its values it computes as well.
+from the weights in every step, so that gradients reach all of them (Jacob et al. 2018, section 3.2, train like that).
 """
 
 import copy
@@ -19,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from thawlab.models.bounded import Places, bounded_conv2d, bounds_of
 from thawlab.models.depthwise import depthwise, is_slow
 from thawlab.models.hooks import eval_mode
 
@@ -71,9 +69,8 @@ def swapped(network: nn.Module, mirror_back: tuple[int, int] = (2, 3), fixed: Se
     }
     for name, layer in wanted.items():
         network.set_submodule(name, QuickConv2d(layer, mirrors, norms.get(name)))
-    for before, after in fixed:
-        bounds = cast("QuickConv2d", network.get_submodule(before)).bounds
-        network.set_submodule(after, rest_of(norms[before]) if bounds is None else nn.Identity())
+    for _, after in fixed:
+        network.set_submodule(after, rest_of(network.get_submodule(after)))
     if not wanted:
         return None
     return Mirrored(network, mirror_back) if mirrors else network
@@ -82,12 +79,6 @@ def swapped(network: nn.Module, mirror_back: tuple[int, int] = (2, 3), fixed: Se
 def rest_of(norm: nn.Module) -> nn.Module:
     """Return what a BatchNorm layer does besides normalising: timm's carry their activation."""
     return nn.Sequential(norm.drop, norm.act) if hasattr(norm, "act") else nn.Identity()  # type: ignore[arg-type]
-
-
-def _bounds_after(norm: nn.Module | None) -> tuple[float, float] | None:
-    """Return between which values a BatchNorm layer holds what it normalised; None where it does something else, or nothing."""
-    drop, act = getattr(norm, "drop", None), getattr(norm, "act", None)
-    return bounds_of(act) if isinstance(drop, nn.Identity) and act is not None else None
 
 
 def _is_depthwise(layer: nn.Conv2d) -> bool:
@@ -136,7 +127,7 @@ class QuickConv2d(nn.Conv2d):
     Args:
         layer: whose weights it has.
         mirrored: whether it sees mirrored maps, in which "same" padding is the same at both ends.
-        norm: BatchNorm with fixed statistics that it carries, with its ReLU or ReLU6; None for none.
+        norm: BatchNorm with fixed statistics that it carries; None for none.
     """
 
     def __init__(self, layer: nn.Conv2d, mirrored: bool, norm: nn.Module | None = None) -> None:
@@ -148,20 +139,14 @@ class QuickConv2d(nn.Conv2d):
         self.mirrored = mirrored
         self.depthwise = _is_depthwise(layer) and not isinstance(layer.padding, str)  # whose gradients are asked for by numbers
         self.norm = norm
-        by_name = isinstance(layer.padding, str) or layer.padding_mode != "zeros"
-        self.bounds = None if by_name else _bounds_after(norm)
         if type(layer) is not nn.Conv2d:
             self.padding = (layer.kernel_size[0] // 2, layer.kernel_size[1] // 2)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return the convolution of n × channels × height × width, normalised and bounded where it carries BatchNorm."""
+        """Return the convolution of n × channels × height × width, normalised where it carries BatchNorm."""
         weight, bias = (self.weight, self.bias) if self.norm is None else _carrying(self.weight, self.bias, self.norm)
         if self.mirrored and max(self.kernel_size) > 1:
             weight = weight.flip(2, 3)
-        if self.bounds is not None and bias is not None:
-            padding = [int(side) for side in self.padding]
-            places = Places(list(self.stride), padding, list(self.dilation), self.groups)
-            return bounded_conv2d(input, weight, bias, places, self.bounds)
         if self.depthwise and is_slow(input, weight, self.stride, self.dilation):
             return depthwise(input, weight, bias, self.stride, cast("tuple[int, ...]", self.padding))
         return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
@@ -187,7 +172,8 @@ class QuickHardtanh(nn.Module):
 def _bound(x: torch.Tensor, low: float, high: float) -> None:
     """Bound values in place; in bfloat16 by their bits, which order as values do from 0 up, and several times as quick.
 
-    NaN, which has bits beyond those of infinity, stays: BatchNorm, after which this is used, spreads it over a whole channel.
+    NaN would become the bound, and training that diverges would not be found out: where the first image has one, values are
+    compared. BatchNorm spreads it over all images; an overflow meets most of them.
     """
     top = torch.tensor(high).to(torch.bfloat16)
     if x.dtype == torch.bfloat16 and low == 0.0 <= high == top.item() and len(x) and not bool(x[0].isnan().any()):
