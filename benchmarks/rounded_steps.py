@@ -1,7 +1,8 @@
 """Steps and inference in float32 and bfloat16, where a processor multiplies it: `python benchmarks/rounded_steps.py --out FILE`.
 
-Images per second of two threads at 96 px, random weights and images; medians, the ways in turn. "bounded by values" takes PyTorch's
-clamp instead of `thawlab.models.quicker`'s, "as it was" also lets oneDNN compute what `thawlab.models.depthwise` puts together.
+Images per second of two threads at 96 px, random weights and images; medians, the ways in turn. "bounded by values" takes
+PyTorch's clamp in place of the twins' own, "as it was" also lets oneDNN compute the gradients that `thawlab.models.depthwise`
+puts together.
 """
 
 from __future__ import annotations

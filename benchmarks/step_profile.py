@@ -1,4 +1,4 @@
-"""Where a training step spends its time, by operator: `python benchmarks/step_profile.py --out FILE`.
+"""Where a training step spends its time, by operator: `python benchmarks/step_profile.py --out FILE`; `--bfloat16` rounds.
 
 All layers of networks with moving BatchNorm, a batch of 64 at 96 px, random weights, as `thawlab` trains them on a CPU.
 """
@@ -30,8 +30,9 @@ SIZE, BATCH, STEPS, SHOWN = 96, 64, 5, 12
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--bfloat16", action="store_true", help="as `precision = \"bfloat16\"` does")
     options = parser.parse_args()
-    result: dict[str, object] = {"environment": environment({}, torch.device("cpu")), "machine": measure("float32")}
+    result: dict[str, object] = {"environment": environment({}, torch.device("cpu")), "machine": measure("float32", "bfloat16")}
     for name in NETWORKS:
         network = timm.create_model(name, num_classes=10).to(memory_format=torch.channels_last).train()
         network = quicker(network, [(3, SIZE, SIZE)]).train()
@@ -41,7 +42,9 @@ def main() -> None:
 
         def step(network=network, optimizer=optimizer, images=images, labels=labels) -> None:
             optimizer.zero_grad()
-            F.cross_entropy(network(images), labels).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+                logits = network(images)
+            F.cross_entropy(logits.float(), labels).backward()
             optimizer.step()
 
         for _ in range(2):
