@@ -30,9 +30,13 @@ SIZE, BATCH, STEPS, SHOWN = 96, 64, 5, 12
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--bfloat16", action="store_true", help="as `precision = \"bfloat16\"` does")
+    parser.add_argument("--bfloat16", action="store_true", help='as `precision = "bfloat16"` does')
     options = parser.parse_args()
-    result: dict[str, object] = {"environment": environment({}, torch.device("cpu")), "machine": measure("float32", "bfloat16")}
+    result: dict[str, object] = {
+        "environment": environment({}, torch.device("cpu")),
+        "machine": measure("float32", "bfloat16"),
+        "precision": "bfloat16" if options.bfloat16 else "float32",
+    }
     for name in NETWORKS:
         network = timm.create_model(name, num_classes=10).to(memory_format=torch.channels_last).train()
         network = quicker(network, [(3, SIZE, SIZE)]).train()

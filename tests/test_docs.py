@@ -17,7 +17,8 @@ from thawlab.recipe import Phase, parse_recipe
 from thawlab.recipe_text import read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results" / "README.md"]
+MEASURED = [ROOT / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *MEASURED]
 
 
 def text(name: str) -> str:
@@ -47,7 +48,7 @@ def test_pages_name_what_there_is() -> None:
         parse_augmentation(specification)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.name}")
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", page.read_text(encoding="utf-8")):
         link = "".join(target)

@@ -126,6 +126,16 @@ def test_a_run_is_found_by_its_name_or_the_beginning_that_is_its_own(name: str, 
     assert find_run(name, runs) == RunFolder(runs / "cats-0123456789ab")
 
 
+@pytest.mark.parametrize("name", ["rates/lr-0123456789ab", "rates/lr"])
+def test_a_run_of_a_study_is_found_by_both_names(name: str, runs: Path) -> None:
+    (runs / "rates" / "lr-0123456789ab").mkdir(parents=True)
+    (runs / "rates" / "lr-0123456789ab" / "recipe.toml").write_text("")
+    (runs / "rates" / "study.json").write_text("{}")
+    assert find_run(name, runs) == RunFolder(runs / "rates" / "lr-0123456789ab")
+    with pytest.raises(UsageError, match=r"no run 'rates/rl-0123456789ab' in .* \(did you mean 'rates/lr-0123456789ab'\?\)"):
+        find_run("rates/rl-0123456789ab", runs)
+
+
 def test_a_run_is_found_by_its_path(runs: Path) -> None:
     path = runs / "cats-0123456789ab"
     assert find_run(str(path), Path("elsewhere")) == RunFolder(path)

@@ -145,7 +145,7 @@ STUDY = "study.json"  # lies in every study, whose runs lie beside it
 
 
 def find_run(name: str, runs: Path) -> RunFolder:
-    """Return an existing run by its folder's name or path.
+    """Return an existing run by its folder's name (within a study STUDY/RUN), the beginning of it, or its path.
 
     Raises:
         UsageError: if there is no such run; the message gives the nearest name.
@@ -153,7 +153,9 @@ def find_run(name: str, runs: Path) -> RunFolder:
     for path in (Path(name), runs / name):
         if any((path / file).is_file() for file in TELLING):
             return RunFolder(path)
-    known = sorted(entry.parent.name for file in TELLING for entry in runs.glob(f"*/{file}"))
+    study = name.partition("/")[0] if "/" in name else ""
+    inside = f"{study}/" if study and (runs / study / STUDY).is_file() else ""  # a run of a study is STUDY/RUN
+    known = sorted(f"{inside}{entry.parent.name}" for file in TELLING for entry in runs.glob(f"{inside}*/{file}"))
     starts = [candidate for candidate in known if candidate.startswith(name)]
     if len(starts) == 1:
         return RunFolder(runs / starts[0])

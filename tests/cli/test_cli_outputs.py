@@ -51,6 +51,18 @@ def manifest(photos: Path) -> Path:
 OUTPUTS = [("data", "check", "--write-clean"), ("data", "check", "--page"), ("data", "show", "--sheet")]
 
 
+def test_a_watched_folder_is_decoded_by_as_many_threads_as_asked_for(
+    thawlab: Verb, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    shutil.copy(Path(__file__).parents[2] / "recipes" / "cnn5.toml", tmp_path / "runs" / "x" / "recipe.toml")
+    asked: list[object] = []
+    monkeypatch.setattr("thawlab.api.watch", lambda *_, workers, **__: asked.append(workers) or [])
+    run, out = tmp_path / "runs" / "x", tmp_path / "out.jsonl"
+    assert thawlab("predict", run, "--watch", photos, "--out", out, "--workers", "3")[0] == 0
+    assert asked == [3]
+
+
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize(("room", "verb", "option"), OUTPUTS)
 @pytest.mark.parametrize("force", [(), ("--force",)])

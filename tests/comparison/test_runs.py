@@ -55,6 +55,13 @@ def test_names_are_those_given_then_those_of_the_recipes_then_the_values(made: M
     assert [variant.name for variant in variants_of(plain)] == ["lr 0.01", "lr 0.03"]
 
 
+def test_the_same_cell_of_two_studies_is_told_apart(made: Make) -> None:
+    runs = [made(), made()]
+    for run, study in zip(runs, ("first", "second"), strict=True):
+        run.folder.path = Path("runs") / study / run.folder.name  # type: ignore[misc]
+    assert [v.name for v in variants_of(runs)] == [f"{study}/{runs[0].folder.name}" for study in ("first", "second")]
+
+
 def test_names_are_different_for_phases_of_the_same_key(made: Make) -> None:
     names = [v.name for v in variants_of([made(), made(["phases.0.lr=0.1"]), made(["phases.0.lr=0.1", "phases.1.lr=0.1"])])]
     assert names == ["0.lr 0.01, 1.lr 0.001", "0.lr 0.1, 1.lr 0.001", "0.lr 0.1, 1.lr 0.1"]

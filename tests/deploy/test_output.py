@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +16,7 @@ import thawlab
 from thawlab import api
 from thawlab.deploy import output, predictor
 from thawlab.deploy.opening import model_digest
+from thawlab.deploy.prediction import Prediction
 from thawlab.deploy.predictor import Predictor
 from thawlab.errors import ThawlabError, UsageError
 from thawlab.run import RunFolder
@@ -194,12 +197,20 @@ def test_a_folder_is_watched_and_nothing_is_predicted_twice(
         if look == 6:
             raise KeyboardInterrupt
 
+    stream, threads = Predictor.stream, []
+
+    def counted(self: Predictor, images: Any, top_k: int, workers: int | None) -> Iterator[Prediction]:
+        threads.append(workers)
+        return stream(self, images, top_k, workers)
+
+    monkeypatch.setattr(Predictor, "stream", counted)
     monkeypatch.setattr(output.time, "sleep", pause)
     found = []
     with pytest.raises(KeyboardInterrupt):
         for prediction in api.watch(run.path, box, table, workers=1, device="cpu"):
             found.append(prediction)
     assert [Path(prediction.source).name for prediction in found] == ["a.png", "b.png", "c.png"]
+    assert set(threads) == {1}
     assert all(prediction.error is None for prediction in found)
     Image.new("RGB", (20, 20), "red").save(box / "d.png")
     looks = iter(range(4, 100))

@@ -110,6 +110,19 @@ def test_bounds_in_place_give_the_same_bits_and_keep_less(layer: nn.Hardtanh, dt
     assert kept[1] == kept[0] - values.nbytes  # what comes after it keeps its output, too
 
 
+@pytest.mark.parametrize("where", [(0,), (slice(None), 3), (5,)])  # an image, a channel, another image
+def test_what_is_no_number_stays_none_in_bfloat16(where: tuple[int | slice, ...]) -> None:
+    values = torch.randn(8, 4, 6, 6).contiguous(memory_format=torch.channels_last).bfloat16()
+    values[where] = float("nan")
+    assert torch.equal(QuickHardtanh(nn.ReLU6())(values * 1.0).isnan(), values.isnan())
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3, 4, 4), (5,), (2, 0, 3, 3)])
+def test_any_shape_is_bounded(shape: tuple[int, ...]) -> None:
+    values = torch.full(shape, 9.0, dtype=torch.bfloat16)
+    assert torch.equal(QuickHardtanh(nn.ReLU6())(values * 1.0), torch.full(shape, 6.0, dtype=torch.bfloat16))
+
+
 def test_what_bounds_in_place_does_so_in_the_twin_and_nothing_else() -> None:
     network = timm.create_model("mobilenetv2_035", num_classes=2)
     network.bn1.act.inplace = False  # type: ignore[union-attr]

@@ -126,6 +126,7 @@ def test_runs_of_a_study_are_named_with_it(studio_folder: Path) -> None:
     assert run_names(runs) == before  # in a folder that is nobody's
     (runs / "rates" / "study.json").write_text("{}")
     (runs / "rates" / "recipes").mkdir()
+    shutil.copytree(plain.path, runs / "two\nlines")  # whose address no route would match
     assert run_names(runs) == sorted([*before, f"rates/{plain.name}"])
     table = Table(runs)
     rows = {one.name: one for one in table.look().rows}

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from asking import Server, picture
@@ -205,13 +205,18 @@ def test_five_labels_are_corrected_by_keyboard_and_trained_with(page: Any, studi
     assert not {files[3], files[4]} & set(held)
 
 
-def test_a_token_is_asked_for_once(browser: Any, studio_folder: Path, start: Any) -> None:
-    token = "a-secret-that-is-long-enough"
+@pytest.mark.parametrize("of_study", [False, True])
+def test_a_token_is_asked_for_once(browser: Any, studio_folder: Path, start: Any, of_study: bool) -> None:
+    token, name = "a-secret-that-is-long-enough", folder_of(studio_folder, "plain").name
+    if of_study:
+        (studio_folder / "runs" / "rates").mkdir()
+        (studio_folder / "runs" / "rates" / "study.json").write_text("{}")
+        folder_of(studio_folder, "plain").path.rename(studio_folder / "runs" / "rates" / name)
+        name = f"rates/{name}"
     (studio_folder / "token").write_text(token)
     server = start("--runs", str(studio_folder / "runs"), "--token-file", str(studio_folder / "token"), verb="studio", models=())
-    folder = folder_of(studio_folder, "plain")
     page = browser.new_page(base_url=f"http://127.0.0.1:{server.port}")
-    page.goto(f"/run?name={folder.name}")
+    page.goto(f"/run?name={quote(name)}")
     page.get_by_label("This server asks for a token").fill("another-secret")
     page.keyboard.press("Enter")
     sync_api.expect(page.locator("#token-error")).to_contain_text("not the right one")

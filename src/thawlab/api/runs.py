@@ -80,7 +80,7 @@ def find_lr(source: str | Path | Recipe, **overrides: Any) -> LrFinding:
 
 
 def open_run(name: str | Path, runs: str | Path = "runs") -> Run:
-    """Open a run by its folder's name, a prefix of it, or its path.
+    """Open a run by its folder's name (within a study STUDY/RUN), a prefix of it, or its path.
 
     Raises:
         UsageError: if there is no such run; the message gives the nearest name.

@@ -111,7 +111,12 @@ def _names(members: Sequence[dict[int, ComparedRun]], values: Sequence[dict[str,
     if len(set(by_name)) == len(by_name):
         return by_name
     by_value = [_listed(own) for own in values]
-    return by_value if len(set(by_value)) == len(by_value) and all(by_value) else [run.folder.name for run in firsts]
+    if len(set(by_value)) == len(by_value) and all(by_value):
+        return by_value
+    by_folder = [run.folder.name for run in firsts]
+    if len(set(by_folder)) == len(by_folder):
+        return by_folder
+    return [f"{run.folder.path.resolve().parent.name}/{run.folder.name}" for run in firsts]  # the same cell of two studies
 
 
 def _listed(values: Mapping[str, Any]) -> str:

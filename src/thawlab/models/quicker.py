@@ -172,11 +172,12 @@ class QuickHardtanh(nn.Module):
 def _bound(x: torch.Tensor, low: float, high: float) -> None:
     """Bound values in place; in bfloat16 by their bits, which order as values do from 0 up, and several times as quick.
 
-    NaN would become the bound, and training that diverges would not be found out: where the first image has one, values are
-    compared. BatchNorm spreads it over all images; an overflow meets most of them.
+    NaN would become a bound, and training that diverges would not be found out. Where the first image or the first pixel of any
+    has one, values are compared: BatchNorm spreads NaN over whole channels, an overflow over most of a map.
     """
     top = torch.tensor(high).to(torch.bfloat16)
-    if x.dtype == torch.bfloat16 and low == 0.0 <= high == top.item() and len(x) and not bool(x[0].isnan().any()):
+    by_bits = x.dtype == torch.bfloat16 and x.ndim == 4 and x.numel() > 0 and low == 0.0 <= high == top.item()
+    if by_bits and not any(bool(part.isnan().any()) for part in (x[0], x[:, :, 0, 0])):
         x.view(torch.int16).clamp_(0, int(top.view(torch.int16)))
     else:
         F.hardtanh_(x, low, high)

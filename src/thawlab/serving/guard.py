@@ -88,7 +88,7 @@ class Guard:
             self._note(scope, number, status, start)
 
     def _note(self, scope: Scope, number: str, status: int, start: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
+        route = getattr(scope.get("route"), "path_format", "other")
         seconds = round(time.perf_counter() - start, 4)
         self._observed.requests.labels(route, str(status)).inc()
         self._observed.seconds.labels(route).observe(seconds)

@@ -67,7 +67,7 @@ class Held(NamedTuple):
 def run_names(runs: Path) -> list[str]:
     """Return the names of all runs in a folder, sorted; those of a study as STUDY/RUN.
 
-    What is no run, or has a name that is not UTF-8, is passed over.
+    What is no run, or has a name that is not UTF-8 or not one line, is passed over.
     """
     names: list[str] = []
     for name in _folders(runs):
@@ -89,7 +89,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    return name.encode("utf-8", "replace").decode() == name
+    return name.encode("utf-8", "replace").decode() == name and "\n" not in name  # of which a route is one line
 
 
 def stamps_of(folder: Path) -> Stamps:
