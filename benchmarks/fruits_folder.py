@@ -1,7 +1,8 @@
 """A folder of photographs for `time_to_accuracy.py --folder`: `python benchmarks/fruits_folder.py FRUITS.tar FOLDER`.
 
 Of Fruits-360 (`Training/CLASS/*.jpg` and `Test/CLASS/*.jpg` in the archive) every fourth class, 20 in all; every fifth
-training image validates. They show turning fruits, so that images to validate lie between images to train on: easier than other photographs.
+training image validates. They show turning fruits, so that images to validate lie between images to train on: easier than
+other photographs.
 """
 
 from __future__ import annotations
