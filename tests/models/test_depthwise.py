@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from thawlab.models.depthwise import is_slow
-from thawlab.models.quicker import QuickConv2d
+from thawlab.models.quicker import QuickConv2d, quicker
 
 
 @pytest.mark.parametrize(("side", "kernel"), [(2, 3), (3, 5), (4, 5), (1, 3), (2, 7)])
@@ -47,6 +48,45 @@ def test_gradients_in_bfloat16_are_those_of_the_layer(
     assert torch.allclose(exact, rough.float(), atol=0.03)
     for one, two in zip(expected, found, strict=True):
         assert float((one - two).norm()) < 0.01 * float(one.norm())
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize(("side", "stride"), [((1, 1), 2), ((2, 2), 3), ((1, 4), 2), ((2, 2), 2), ((5, 5), 2), ((3, 1), (2, 4))])
+def test_gradients_of_taps_that_meet_only_padding_are_zero_in_bfloat16(
+    groups: int, kernel: int, side: tuple[int, int], stride: int | tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(16, 32, kernel, stride, kernel // 2, groups=groups).to(memory_format=torch.channels_last)
+    quick = QuickConv2d(layer, mirrored=False)
+    x = torch.randn(4, 16, *side).contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = layer(x)
+    above = torch.randn(exact.shape)
+    expected = torch.autograd.grad((exact * above).sum(), [x, layer.weight, layer.bias])
+    for _ in range(3):  # what is left unwritten may be zero by chance
+        junk = [torch.full((1 << 16,), 1e4) for _ in range(8)]
+        del junk
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = quick(x)
+        found = torch.autograd.grad((rough.float() * above).sum(), [x, layer.weight, layer.bias])
+        for one, two in zip(expected, found, strict=True):
+            assert float((one - two).norm()) < 0.01 * float(one.norm())
+
+
+def test_strided_convolutions_of_any_network_are_among_those() -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("resnet18", num_classes=4, zero_init_last=False).to(memory_format=torch.channels_last)
+    quick = quicker(network, [(3, 16, 16)])  # whose last stage sees maps of one pixel
+    strided = {name for name, part in network.named_modules() if isinstance(part, nn.Conv2d) and part.stride > (1, 1)}
+    twins = {name for name, part in quick.named_modules() if isinstance(part, QuickConv2d)}
+    assert twins == {name for name in strided if "downsample" not in name} and "layer4.0.conv1" in twins
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = quick(torch.rand(8, 3, 16, 16).contiguous(memory_format=torch.channels_last))
+    logits.float().square().sum().backward()
+    gradient = network.get_submodule("layer4.0.conv1").weight.grad  # of its kernels only the middle meets anything
+    assert isinstance(gradient, torch.Tensor) and gradient[:, :, 1, 1].abs().max() > 0
+    gradient[:, :, 1, 1] = 0
+    assert not gradient.any()
 
 
 def test_what_needs_no_gradient_gets_none() -> None:

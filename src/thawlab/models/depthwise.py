@@ -1,4 +1,4 @@
-"""Depthwise convolutions whose gradients oneDNN computes many times slower than it could, by ways that it is quick at."""
+"""Convolutions whose gradients oneDNN computes many times slower than it could, or wrongly, by ways that it is good at."""
 
 import itertools
 from typing import Any, cast
@@ -26,6 +26,29 @@ def is_slow(x: torch.Tensor, weight: torch.Tensor, stride: tuple[int, ...], dila
     if _rounds(x):
         return max(weight.shape[2:]) > _QUICK or max(stride) > 1
     return x.dtype == torch.float32 and max(stride) == 1 and x.shape[-1] < weight.shape[-1] and weight.requires_grad
+
+
+def with_its_border(
+    x: torch.Tensor, weight: torch.Tensor, stride: tuple[int, ...], padding: tuple[int, ...]
+) -> torch.Tensor | None:
+    """Return a map with the zeros around it, to be convolved without padding, where the gradient would be wrong otherwise.
+
+    Parts of a kernel can meet nothing but padding where a stride is longer than the map. oneDNN 3 leaves their gradients
+    unwritten in bfloat16.
+
+    Args:
+        x: n × channels × height × width.
+        weight: as `nn.Conv2d` has it.
+        stride: down and to the right.
+        padding: likewise, at both ends.
+
+    Returns:
+        The larger map; None where the gradient is right.
+    """
+    if not (torch.is_grad_enabled() and weight.requires_grad and _rounds(x)) or max(padding) == 0:
+        return None
+    exceeds = any(side < step for side, step in zip(x.shape[2:], stride, strict=True))
+    return F.pad(x, (padding[1], padding[1], padding[0], padding[0])) if exceeds else None
 
 
 def _rounds(x: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The same network, computed quicker on a CPU: no copies for padding, no passes for fixed BatchNorm, no slow small gradients.
+"""The same network, computed quicker on a CPU: no copies for padding, no passes for fixed BatchNorm, no slow or wrong gradients.
 
 TensorFlow's "same" padding, which EfficientNets and some MobileNets were trained with, puts the odd row and column at the end of
 an image. PyTorch pads both ends alike, so timm copies every map that a strided convolution takes, and the gradient of the copy
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from thawlab.models.depthwise import depthwise, is_slow
+from thawlab.models.depthwise import depthwise, is_slow, with_its_border
 from thawlab.models.hooks import eval_mode
 
 
@@ -65,7 +65,7 @@ def swapped(network: nn.Module, mirror_back: tuple[int, int] = (2, 3), fixed: Se
     wanted = {
         name: layer
         for name, layer in layers.items()
-        if name in norms or (max(layer.kernel_size) > 1 and (mirrors or _is_depthwise(layer)))
+        if name in norms or (max(layer.kernel_size) > 1 and (mirrors or _is_depthwise(layer) or max(layer.stride) > 1))
     }
     for name, layer in wanted.items():
         network.set_submodule(name, QuickConv2d(layer, mirrors, norms.get(name)))
@@ -149,7 +149,10 @@ class QuickConv2d(nn.Conv2d):
             weight = weight.flip(2, 3)
         if self.depthwise and is_slow(input, weight, self.stride, self.dilation):
             return depthwise(input, weight, bias, self.stride, cast("tuple[int, ...]", self.padding))
-        return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        padding = self.padding
+        if not isinstance(padding, str) and (bordered := with_its_border(input, weight, self.stride, padding)) is not None:
+            input, padding = bordered, (0, 0)
+        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 @final
