@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONSTRAINTS ?= constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check docs bench bench-beside bench-accuracy format clean
+.PHONY: help setup demo test coverage test-all check docs bench bench-beside bench-accuracy format clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -28,8 +28,13 @@ CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info 
 # As many processes as there are cores, up to four, each with one thread: tests are small.
 JOBS ?= $(shell $(BIN)/python -c 'import os; print(min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))')
 
-test: check ## Run the checks and the tests that take minutes in all; which lines they miss: .venv/bin/coverage report
-	COVERAGE_CORE=$(CORE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test: check ## Run the checks and the tests that take minutes in all
+	$(TEST)
+
+coverage: check ## The same, and see that they run enough of the lines; which they miss: .venv/bin/coverage report
+	COVERAGE_CORE=$(CORE) $(TEST) --cov --cov-report=
 
 test-all: check ## Run all tests, the slow ones and the notebooks too
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev,notebook]'
