@@ -15,38 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from small_recipes import MINIMAL, TEXT, one_line
 
 from thawlab.errors import UsageError
 from thawlab.recipe import Data, Recipe, parse_part, parse_recipe
 from thawlab.recipe_text import with_overrides
-
-MINIMAL: dict[str, Any] = {"data": {"source": "digits"}, "model": {"backbone": "bundled"}, "phases": [{"epochs": 1}]}
-TEXT = """
-name = "two-phase"
-[data]
-source = "cifar10"
-train_size = 10_000
-[model]
-backbone = "bundled"
-head = [128, 64]
-dropout = [0.25, 0.5]
-[[phases]]
-name = "head"
-train = "head"
-epochs = 3
-lr = 1e-3
-[[phases]]
-train = "last:5"
-epochs = 2
-augment = ["flip", "shift:0.1"]
-"""
-
-
-def one_line(error: pytest.ExceptionInfo[UsageError]) -> str:
-    text = str(error.value)
-    assert text and "\n" not in text
-    assert error.value.exit_code == 2
-    return text
 
 
 def fraction(low: float = 0.0, **bounds: Any) -> st.SearchStrategy[float]:

@@ -8,38 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_recipes import MINIMAL, TEXT, one_line
 
 from thawlab.errors import UsageError
 from thawlab.recipe import parse_recipe
 from thawlab.recipe_text import parse_overrides, parse_value, read_recipe, read_toml, with_overrides
-
-MINIMAL: dict[str, Any] = {"data": {"source": "digits"}, "model": {"backbone": "bundled"}, "phases": [{"epochs": 1}]}
-TEXT = """
-name = "two-phase"
-[data]
-source = "cifar10"
-train_size = 10_000
-[model]
-backbone = "bundled"
-head = [128, 64]
-dropout = [0.25, 0.5]
-[[phases]]
-name = "head"
-train = "head"
-epochs = 3
-lr = 1e-3
-[[phases]]
-train = "last:5"
-epochs = 2
-augment = ["flip", "shift:0.1"]
-"""
-
-
-def one_line(error: pytest.ExceptionInfo[UsageError]) -> str:
-    text = str(error.value)
-    assert text and "\n" not in text
-    assert error.value.exit_code == 2
-    return text
 
 
 @pytest.mark.parametrize(
