@@ -65,7 +65,7 @@ $(PEERS):
 FASTAI := benchmarks/.venv-fastai/.ready
 $(FASTAI):
 	$(PYTHON) -m venv benchmarks/.venv-fastai
-	benchmarks/.venv-fastai/bin/python -m pip install --quiet --disable-pip-version-check fastai==2.8.12 timm safetensors
+	benchmarks/.venv-fastai/bin/python -m pip install --quiet --disable-pip-version-check fastai==2.8.12 timm safetensors ultralytics==8.4.190
 	@touch $@
 
 BENCHED = benchmarks/results/$(shell date +%F)$(if $(QUICK),-quick)
@@ -79,7 +79,7 @@ bench-beside: $(READY) $(PEERS) ## Train beside other work, we and other program
 
 bench-accuracy: $(READY) $(FASTAI) $(PEERS) ## Time to an accuracy beside other programs: make bench-accuracy CIFAR10=FOLDER BACKBONE=FOLDER
 	$(BIN)/python benchmarks/time_to_accuracy.py --cifar10 "$(CIFAR10)" --backbone "$(BACKBONE)" \
-	  --fastai-python benchmarks/.venv-fastai/bin/python $(if $(findstring mobilenetv2_100,$(BACKBONE)),--keras-python benchmarks/.venv/bin/python) \
+	  --fastai-python benchmarks/.venv-fastai/bin/python --ultralytics-python benchmarks/.venv-fastai/bin/python $(if $(findstring mobilenetv2_100,$(BACKBONE)),--keras-python benchmarks/.venv/bin/python) \
 	  --repetitions $(or $(REPETITIONS),3) --out $(BENCHED)-accuracy.json
 
 format: $(READY) ## Format the code

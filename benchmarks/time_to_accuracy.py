@@ -121,6 +121,12 @@ def main() -> None:
         default=10,
         help="as in TensorFlow's tutorial: of the head, and as many of more layers",
     )
+    parser.add_argument(
+        "--ultralytics-python",
+        type=options.program,
+        help="that of one with ultralytics, which learns another network from scratch",
+    )
+    parser.add_argument("--ultralytics-epochs", type=options.count, default=100, help="its default")
     parser.add_argument("--repetitions", type=options.count, default=3)
     parser.add_argument("--work-dir", type=Path, default=Path(tempfile.gettempdir()) / "thawlab-bench" / "accuracy")
     parser.add_argument("--out", type=Path, required=True)
@@ -155,6 +161,10 @@ def main() -> None:
         ):
             if python:
                 tasks.append((name, told, [python, str(PEERS / program), *given, str(epochs), *seed]))
+        if arguments.ultralytics_python:
+            own = [str(folder), *size, "--epochs", str(arguments.ultralytics_epochs), *seed]
+            program = [arguments.ultralytics_python, str(PEERS / "ultralytics_classify.py")]
+            tasks.append(("ultralytics from scratch", told, [*program, *own]))
         for name, run, command in tasks:
             curve, whole = run(command)
             rows.append({"repetition": repetition, "program": name, "curve": curve, "whole": whole})
