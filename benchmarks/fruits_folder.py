@@ -27,9 +27,11 @@ def main() -> None:
         try:
             with tarfile.open(options.archive) as archive:
                 archive.extractall(unpacked, filter="data")
-        except (OSError, tarfile.TarError) as error:
+        except (OSError, EOFError, tarfile.TarError) as error:
             parser.error(f"{options.archive}: is not to be read as a tar archive ({type(error).__name__})")
         whole = Path(unpacked)
+        if not all((whole / part).is_dir() for part in ("Training", "Test")):
+            parser.error(f"{options.archive}: holds no Training/CLASS and Test/CLASS")
         for name in sorted(path.name for path in (whole / "Training").iterdir())[::EVERY_CLASS][:CLASSES]:
             for number, file in enumerate(sorted((whole / "Training" / name).glob("*.jpg"))):
                 copy(file, options.folder / ("val" if number % EVERY_IMAGE == EVERY_IMAGE - 1 else "train") / name)

@@ -65,12 +65,11 @@ def steps(name: str, fixed: bool, images: torch.Tensor) -> dict[str, float]:
         with mock.patch.object(twins, "is_slow", lambda *_: False), mock.patch.object(twins, "_bound", F.hardtanh_):
             step(True)
 
-    ways = {"float32": lambda: step(False), "bfloat16": lambda: step(True), "bfloat16 as it was": as_it_was}
-
     def by_values() -> None:
         with mock.patch.object(twins, "_bound", F.hardtanh_):
             step(True)
 
+    ways = {"float32": lambda: step(False), "bfloat16": lambda: step(True), "bfloat16 as it was": as_it_was}
     return rates({**ways, "bfloat16, bounded by values": by_values})
 
 

@@ -19,7 +19,6 @@ from ultralytics import YOLO
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=Path, help="train/CLASS and val/CLASS")
-parser.add_argument("--model", default="yolo11n-cls")
 parser.add_argument("--size", type=int, required=True)
 parser.add_argument("--epochs", type=int, required=True)
 parser.add_argument("--seed", type=int, default=0)
@@ -31,7 +30,7 @@ def tell(trainer) -> None:
     print(json.dumps({"accuracy": float(trainer.metrics["metrics/accuracy_top1"])}), flush=True)
 
 
-model = YOLO(f"{arguments.model}.yaml")
+model = YOLO("yolo11n-cls.yaml")
 model.add_callback("on_fit_epoch_end", tell)
 with tempfile.TemporaryDirectory() as place:
     model.train(

@@ -144,6 +144,11 @@ TELLING = ("recipe.toml", "imported.json")  # one of them lies in every run
 STUDY = "study.json"  # lies in every study, whose runs lie beside it
 
 
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run."""
+    return any((folder / file).is_file() for file in TELLING)
+
+
 def find_run(name: str, runs: Path) -> RunFolder:
     """Return an existing run by its folder's name (within a study STUDY/RUN), the beginning of it, or its path.
 
@@ -151,7 +156,7 @@ def find_run(name: str, runs: Path) -> RunFolder:
         UsageError: if there is no such run; the message gives the nearest name.
     """
     for path in (Path(name), runs / name):
-        if any((path / file).is_file() for file in TELLING):
+        if is_run(path):
             return RunFolder(path)
     study = name.partition("/")[0] if "/" in name else ""
     inside = f"{study}/" if study and (runs / study / STUDY).is_file() else ""  # a run of a study is STUDY/RUN

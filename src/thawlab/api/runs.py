@@ -10,7 +10,6 @@ from thawlab.api.arguments import folder_of
 from thawlab.files import user_path
 from thawlab.opened import Run
 from thawlab.recipe import Recipe
-from thawlab.run import find_run
 
 if TYPE_CHECKING:
     from thawlab.training.lr_finder import LrFinding
@@ -91,7 +90,7 @@ def open_run(name: str | Path, runs: str | Path = "runs") -> Run:
         >>> thawlab.open_run("small").path == run.path
         True
     """
-    return Run(find_run(str(user_path(name)), user_path(runs)))
+    return Run(folder_of(name, runs))
 
 
 def repair(run: Run | str | Path, runs: str | Path = "runs") -> Run:

@@ -1,6 +1,7 @@
 """Convolutions whose gradients oneDNN computes many times slower than it could, or wrongly, by ways that it is good at."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -48,7 +49,11 @@ def with_its_border(
     if not (torch.is_grad_enabled() and weight.requires_grad and _rounds(x)) or max(padding) == 0:
         return None
     exceeds = any(side < step for side, step in zip(x.shape[2:], stride, strict=True))
-    return F.pad(x, (padding[1], padding[1], padding[0], padding[0])) if exceeds else None
+    return _padded(x, padding) if exceeds else None
+
+
+def _padded(x: torch.Tensor, padding: Sequence[int]) -> torch.Tensor:
+    return F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
 
 
 def _rounds(x: torch.Tensor) -> bool:
@@ -120,11 +125,9 @@ def _of_input(
 def _of_weight(
     gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: list[int], padding: list[int]
 ) -> torch.Tensor:
-    # Taps that meet nothing but padding, which a stride can leave, oneDNN 3 does not set to zero in bfloat16.
-    whole = min(x.shape[2:]) > max(stride)
-    if x.dtype == torch.bfloat16 and max(weight.shape[2:]) <= _QUICK and whole:
+    if x.dtype == torch.bfloat16 and max(weight.shape[2:]) <= _QUICK:
         return _usual(gradient, x, weight, stride, padding, 1)
-    padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    padded = _padded(x, padding)
     return _by_parts(gradient, padded, weight, stride) if x.dtype == torch.bfloat16 else _by_taps(gradient, padded, weight)
 
 

@@ -147,11 +147,11 @@ class QuickConv2d(nn.Conv2d):
         weight, bias = (self.weight, self.bias) if self.norm is None else _carrying(self.weight, self.bias, self.norm)
         if self.mirrored and max(self.kernel_size) > 1:
             weight = weight.flip(2, 3)
-        if self.depthwise and is_slow(input, weight, self.stride, self.dilation):
-            return depthwise(input, weight, bias, self.stride, cast("tuple[int, ...]", self.padding))
         padding = self.padding
         if not isinstance(padding, str) and (bordered := with_its_border(input, weight, self.stride, padding)) is not None:
             input, padding = bordered, (0, 0)
+        if self.depthwise and is_slow(input, weight, self.stride, self.dilation):
+            return depthwise(input, weight, bias, self.stride, cast("tuple[int, ...]", padding))
         return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
@@ -178,12 +178,12 @@ def _bound(x: torch.Tensor, low: float, high: float) -> None:
     NaN would become a bound, and training that diverges would not be found out. Where the first image or the first pixel of any
     has one, values are compared: BatchNorm spreads NaN over whole channels, an overflow over most of a map.
     """
-    top = torch.tensor(high).to(torch.bfloat16)
-    by_bits = x.dtype == torch.bfloat16 and x.ndim == 4 and x.numel() > 0 and low == 0.0 <= high == top.item()
-    if by_bits and not any(bool(part.isnan().any()) for part in (x[0], x[:, :, 0, 0])):
-        x.view(torch.int16).clamp_(0, int(top.view(torch.int16)))
-    else:
-        F.hardtanh_(x, low, high)
+    if x.dtype == torch.bfloat16 and x.ndim == 4 and x.numel() > 0 and low == 0.0:
+        top = torch.tensor(high).to(torch.bfloat16)
+        if 0.0 <= high == top.item() and not any(bool(part.isnan().any()) for part in (x[0], x[:, :, 0, 0])):
+            x.view(torch.int16).clamp_(0, int(top.view(torch.int16)))
+            return
+    F.hardtanh_(x, low, high)
 
 
 class _Bounded(torch.autograd.Function):

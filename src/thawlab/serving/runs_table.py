@@ -19,7 +19,7 @@ from thawlab.comparison.settings import settings
 from thawlab.errors import ThawlabError
 from thawlab.files import read_json
 from thawlab.results import read_results
-from thawlab.run import STUDY, TELLING, RunFolder
+from thawlab.run import STUDY, TELLING, RunFolder, is_run
 from thawlab.values import Value
 
 State = Literal["new", "running", "interrupted", "failed", "finished", "imported", "damaged"]
@@ -71,10 +71,10 @@ def run_names(runs: Path) -> list[str]:
     """
     names: list[str] = []
     for name in _folders(runs):
-        if _is_run(runs / name):
+        if is_run(runs / name):
             names.append(name)
         elif (runs / name / STUDY).is_file():
-            names += [f"{name}/{cell}" for cell in _folders(runs / name) if _is_run(runs / name / cell)]
+            names += [f"{name}/{cell}" for cell in _folders(runs / name) if is_run(runs / name / cell)]
     return sorted(names)
 
 
@@ -82,10 +82,6 @@ def _folders(parent: Path) -> list[str]:
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir() and _is_text(entry.name)]
     return []
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / file).is_file() for file in TELLING)
 
 
 def _is_text(name: str) -> bool:
